@@ -1,0 +1,1 @@
+//! Boot: configuration, placement on cores, admin listener, signals, supervision, shutdown.

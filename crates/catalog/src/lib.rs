@@ -1,0 +1,1 @@
+//! Topics, class and settings, which shard owns which partition.

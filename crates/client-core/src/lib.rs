@@ -1,0 +1,1 @@
+//! What an SDK decides: batching, routing, retries, subscriptions; no I/O.

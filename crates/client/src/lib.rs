@@ -1,0 +1,1 @@
+//! The native SDK of Corelane, a durable message broker for multiplayer games.

@@ -1,0 +1,1 @@
+//! One partition's log: append, durable end, fetch plan, retention, duplicate detection.

@@ -1,0 +1,1 @@
+//! One shard's journal: entries, flushes, checkpoints, recycling, replay.

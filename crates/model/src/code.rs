@@ -1,0 +1,130 @@
+//! Error codes of the protocol. The number goes over the wire; the text beside it is for people.
+
+/// What a client can do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The same request may succeed later, as it is.
+    Later,
+    /// Ask for fresh metadata first, then try again.
+    Refresh,
+    /// The same request will fail again.
+    Never,
+    /// The connection is of no more use.
+    Close,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $retry:ident;)*) => {
+        /// Why a request was refused. Numbers are never reused; 0 is "no error" and not in the list.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u16)]
+        pub enum ErrorCode {
+            $($(#[$doc])* $name = $number,)*
+        }
+
+        impl ErrorCode {
+            /// Every code, in the order of the numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The code for a number from the wire; a number of a later version reads as [`ErrorCode::Unknown`].
+            #[must_use]
+            pub const fn from_wire(number: u16) -> Self {
+                match number {
+                    $($number => Self::$name,)*
+                    _ => Self::Unknown,
+                }
+            }
+
+            /// What the client can do about it.
+            #[must_use]
+            pub const fn retry(self) -> Retry {
+                match self {
+                    $(Self::$name => Retry::$retry,)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// A number that this version does not know.
+    Unknown = 1, Never;
+    /// The frame or its body is malformed.
+    Malformed = 2, Close;
+    /// The frame is over the limit.
+    FrameTooLarge = 3, Close;
+    /// The peer speaks no version that we speak.
+    UnsupportedVersion = 4, Close;
+    /// A frame kind that this version does not know, or that has no place here.
+    UnexpectedFrame = 5, Close;
+    /// The token is missing or wrong.
+    Unauthenticated = 6, Close;
+    /// The request is beyond what the session may do.
+    Forbidden = 7, Never;
+    /// There is no such topic.
+    UnknownTopic = 16, Refresh;
+    /// The topic has no such partition.
+    UnknownPartition = 17, Refresh;
+    /// A topic of that name exists already.
+    TopicExists = 18, Never;
+    /// The name cannot be a topic's.
+    InvalidTopicName = 19, Never;
+    /// A setting is out of its bounds; the text names both.
+    InvalidSetting = 20, Never;
+    /// A limit of the broker is reached; the text names it.
+    LimitReached = 21, Never;
+    /// The record batch is malformed or fails its checksum.
+    CorruptBatch = 32, Never;
+    /// The record batch is over the limit.
+    BatchTooLarge = 33, Never;
+    /// A batch of this producer is missing before this one.
+    OutOfSequence = 34, Never;
+    /// A newer epoch of this producer exists.
+    ProducerFenced = 35, Never;
+    /// The partition no longer knows this producer: take a new epoch.
+    UnknownProducer = 36, Never;
+    /// The offset is outside the log; the text names the bounds.
+    OffsetOutOfRange = 37, Never;
+    /// Bytes on disk are damaged here; the text names the offsets. The rest of the log is readable.
+    CorruptLog = 38, Never;
+    /// A budget is used up at the moment; nothing was taken.
+    Busy = 48, Later;
+    /// The disk is full; nothing was taken.
+    StorageFull = 49, Later;
+    /// The shard's journal failed and takes no writes until the broker restarts; what is durable can be read.
+    StorageFailed = 50, Never;
+    /// The shard is recovering its journal.
+    Recovering = 51, Later;
+    /// The broker is shutting down.
+    ShuttingDown = 52, Later;
+    /// The request waited longer than it may.
+    TimedOut = 53, Later;
+    /// The subscription id is in use on this connection.
+    SubscriptionExists = 64, Never;
+    /// There is no such subscription on this connection.
+    UnknownSubscription = 65, Never;
+    /// The topic or partition was deleted while it was in use.
+    Deleted = 66, Refresh;
+}
+
+impl ErrorCode {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn to_wire(self) -> u16 {
+        self as u16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_round_trip() {
+        for &code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::from_wire(code.to_wire()), code);
+        }
+        assert_eq!(ErrorCode::from_wire(0), ErrorCode::Unknown);
+        assert_eq!(ErrorCode::from_wire(60_000), ErrorCode::Unknown);
+    }
+}

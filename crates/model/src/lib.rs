@@ -1,0 +1,22 @@
+//! The vocabulary of Corelane: ids, offsets, epochs, limits, error codes, and time as numbers.
+//!
+//! Every domain number is a type of its own, so that an offset cannot be handed over where an epoch is asked for. This
+//! crate depends on nothing of ours, does no I/O, reads no clock and allocates only for names.
+
+mod class;
+mod code;
+mod id;
+pub mod limits;
+mod name;
+mod number;
+mod time;
+
+pub use class::{Acks, StartAt, TopicClass, TopicSettings};
+pub use code::{ErrorCode, Retry};
+pub use id::{
+    CatalogVersion, ConnectionKey, CorrelationId, Incarnation, PartitionId, PartitionIndex, ProducerEpoch, ProducerId,
+    Sequence, SessionId, ShardId, StreamKey, SubscriptionId, TopicId,
+};
+pub use name::{NameError, TopicName};
+pub use number::{LeaderEpoch, Offset};
+pub use time::{MonotonicNanos, Now, WallMillis};

@@ -1,0 +1,107 @@
+//! Every limit of the product. Limits that depend on each other are asserted at compile time.
+
+use std::time::Duration;
+
+/// Unit of direct I/O: positions and lengths of writes are multiples of it.
+pub const BLOCK_BYTES: u64 = 4096;
+
+/// Shards of one broker: byte 0 of a connection id names the shard.
+pub const SHARDS_MAX: usize = 256;
+
+/// Topics of one broker.
+pub const TOPICS_MAX: usize = 100_000;
+/// Partitions of one topic.
+pub const TOPIC_PARTITIONS_MAX: u32 = 16_384;
+/// Partitions of one broker.
+pub const PARTITIONS_MAX: u64 = 200_000;
+/// Bytes of a topic's name, as in Kafka.
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+
+/// Bytes of one record batch, head included.
+pub const BATCH_BYTES_MAX: u32 = 1 << 20;
+/// Records of one batch.
+pub const BATCH_RECORDS_MAX: u32 = 65_536;
+/// Headers of one record.
+pub const RECORD_HEADERS_MAX: usize = 64;
+/// Bytes of a batch's values after decompression.
+pub const BATCH_VALUES_BYTES_MAX: u32 = 16 << 20;
+/// What a batch may cost beyond its records: a frame's room beside the batch.
+pub const FRAME_BODY_BYTES_MAX: u32 = 256 << 10;
+/// Bytes of one frame after its head: body and attached record batches.
+pub const FRAME_BYTES_MAX: u32 = BATCH_BYTES_MAX + FRAME_BODY_BYTES_MAX;
+/// Bytes of a bearer token.
+pub const TOKEN_BYTES_MAX: usize = 4096;
+
+/// Bytes of one journal file.
+pub const JOURNAL_FILE_BYTES: u64 = 16 << 20;
+/// Journal files of one shard by default.
+pub const JOURNAL_FILES_DEFAULT: u32 = 16;
+/// Journal files of one shard at least: one written, one being made ready, one settling, one to spare.
+pub const JOURNAL_FILES_MIN: u32 = 4;
+/// Bytes of one journal entry, head and padding included.
+pub const JOURNAL_ENTRY_BYTES_MAX: u64 = 4 << 20;
+/// Rounds whose journal entries may be in flight together.
+pub const JOURNAL_FLUSHES_MAX: usize = 4;
+
+/// Bytes of a segment by default.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 128 << 20;
+/// Bytes of a segment at least.
+pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+/// Bytes of a segment at most.
+pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+/// Payload of one extent at most: settling writes no more at a time.
+pub const EXTENT_BYTES_MAX: u64 = 1 << 20;
+
+/// Producers that one partition remembers.
+pub const PARTITION_PRODUCERS_MAX: usize = 1024;
+/// Latest batches of a producer that a partition remembers, hence batches that it may have in flight.
+pub const PRODUCER_BATCHES_MAX: usize = 5;
+/// A partition forgets a producer that was silent for this long.
+pub const PRODUCER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Offsets of a memory partition are leased durably in blocks of this many.
+pub const OFFSET_LEASE: u64 = 1 << 20;
+/// Producer ids are leased to a shard durably in blocks of this many.
+pub const PRODUCER_ID_LEASE: u64 = 1024;
+
+/// Ring of one memory partition when its topic says nothing.
+pub const MEMORY_RING_BYTES_DEFAULT: u64 = 16 << 20;
+
+/// Connections of one shard.
+pub const SHARD_CONNECTIONS_MAX: usize = 16_384;
+/// Subscriptions of one connection.
+pub const SESSION_SUBSCRIPTIONS_MAX: usize = 65_536;
+/// Requests of one connection that wait for an answer.
+pub const SESSION_REQUESTS_MAX: usize = 1024;
+/// Bytes that one connection may have taken in and not yet passed on.
+pub const SESSION_BUDGET_BYTES: u64 = 16 << 20;
+/// Streams from one peer at once: a control stream, 64 produce streams, and room for admin calls.
+pub const SESSION_STREAMS_MAX: u32 = 256;
+/// Produce or push streams of one connection; beyond that partitions share streams by hash.
+pub const SESSION_DATA_STREAMS_MAX: u32 = 64;
+/// Bytes of credit that a subscription may hold.
+pub const SUBSCRIPTION_CREDIT_BYTES_MAX: u64 = 64 << 20;
+/// Credit of a subscription that asks for none.
+pub const SUBSCRIPTION_CREDIT_BYTES_DEFAULT: u64 = 4 << 20;
+/// Bytes that one push frame carries, one larger batch excepted.
+pub const PUSH_BYTES: u32 = 256 << 10;
+
+/// Messages between two shards that wait; the channel's capacity.
+pub const MESH_MESSAGES_MAX: usize = 8192;
+
+/// A connection that says nothing for this long is closed.
+pub const CONNECTION_IDLE: Duration = Duration::from_secs(30);
+/// A connection must say hello within this time.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+const _: () = {
+    assert!(BATCH_BYTES_MAX as u64 + BLOCK_BYTES <= JOURNAL_ENTRY_BYTES_MAX);
+    assert!(JOURNAL_ENTRY_BYTES_MAX * 2 <= JOURNAL_FILE_BYTES);
+    assert!(JOURNAL_FILES_MIN <= JOURNAL_FILES_DEFAULT);
+    assert!(BATCH_BYTES_MAX as u64 <= EXTENT_BYTES_MAX);
+    assert!(EXTENT_BYTES_MAX <= SEGMENT_BYTES_MIN);
+    assert!(BATCH_BYTES_MAX < BATCH_VALUES_BYTES_MAX);
+    assert!(PUSH_BYTES <= FRAME_BYTES_MAX);
+    assert!((FRAME_BYTES_MAX as u64) < SESSION_BUDGET_BYTES);
+    assert!(SESSION_DATA_STREAMS_MAX < SESSION_STREAMS_MAX);
+    assert!(BLOCK_BYTES.is_power_of_two());
+};

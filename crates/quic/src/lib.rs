@@ -1,0 +1,1 @@
+//! A quinn-proto endpoint driven by datagrams and time.

@@ -1,0 +1,1 @@
+//! The record batch: the same bytes on the wire, on disk and in the consumer's hand.

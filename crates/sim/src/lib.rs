@@ -1,0 +1,1 @@
+//! Clock, disk, network of frames, faults, workload, oracle, checkers.

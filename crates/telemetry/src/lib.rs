@@ -1,0 +1,1 @@
+//! Counters, histograms, one list of events; merging over shards; text exposition.

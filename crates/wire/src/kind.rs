@@ -1,0 +1,99 @@
+//! Kinds of frames. An answer to a request is its kind plus one.
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $number:literal;)*) => {
+        /// What a frame is. Numbers are never reused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u16)]
+        pub enum FrameKind {
+            $($(#[$doc])* $name = $number,)*
+        }
+
+        impl FrameKind {
+            /// Every kind, in the order of the numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The kind for a number from the wire, if this version knows it.
+            #[must_use]
+            pub const fn from_wire(number: u16) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Client, control stream: the first frame.
+    Hello = 1;
+    /// Broker, control stream: the answer to hello.
+    Welcome = 2;
+    /// Broker, control stream: it shuts down; send nothing new, reconnect later.
+    Goaway = 3;
+    /// Broker, control stream: the answer to any request that is refused as a whole.
+    Refusal = 4;
+    /// Either side, control stream.
+    Ping = 6;
+    /// The answer to ping.
+    Pong = 7;
+    /// Client: which topics and partitions there are and who owns them.
+    Metadata = 16;
+    /// Answer.
+    MetadataAnswer = 17;
+    /// Client: create a topic.
+    CreateTopic = 18;
+    /// Answer.
+    CreateTopicAnswer = 19;
+    /// Client: change a topic.
+    AlterTopic = 20;
+    /// Answer.
+    AlterTopicAnswer = 21;
+    /// Client: delete a topic. Answered by [`FrameKind::TopicDone`].
+    DeleteTopic = 22;
+    /// Client: raise the log start of a partition. Answered by [`FrameKind::TopicDone`].
+    TruncatePartition = 24;
+    /// Answer to delete and truncate.
+    TopicDone = 25;
+    /// Client: settings and partitions of a topic in full.
+    DescribeTopic = 26;
+    /// Answer.
+    DescribeTopicAnswer = 27;
+    /// Client: a producer id.
+    RequestProducerId = 28;
+    /// Answer.
+    ProducerIdAnswer = 29;
+    /// Client: the offset for a start position.
+    FindOffset = 30;
+    /// Answer.
+    FindOffsetAnswer = 31;
+    /// Client, a produce stream: one record batch for one partition.
+    Produce = 64;
+    /// Broker, control stream: the outcomes of produce frames, many in one frame.
+    ProduceAnswers = 65;
+    /// Broker, control stream: durable ends of partitions that this connection produced to.
+    DurableEnds = 66;
+    /// Broker, control stream: a shard's journal failed; what was not reported durable may be lost.
+    StorageStopped = 67;
+    /// Client, control stream: push a partition's batches.
+    Subscribe = 80;
+    /// Answer.
+    SubscribeAnswer = 81;
+    /// Client, control stream: more bytes may be pushed.
+    Credit = 82;
+    /// Client, control stream: push no more.
+    Unsubscribe = 83;
+    /// Broker, a push stream: record batches of one subscription.
+    Push = 84;
+    /// Broker, control stream: a subscription ended by itself.
+    SubscriptionEnded = 85;
+}
+
+impl FrameKind {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn to_wire(self) -> u16 {
+        self as u16
+    }
+}

@@ -1,0 +1,43 @@
+//! Requests, answers and frames: what a client and a broker say to each other.
+//!
+//! A frame is a fixed head of 24 bytes, a body that is one rkyv archive, and an attachment of whole record batches that
+//! this crate carries without looking inside (docs/formats/frame.md). Access to a body is always checked. There is one
+//! struct for each version of each message; a new version is a new struct, never a changed one.
+//!
+//! This crate knows no stream, no session and no topic; it does no I/O.
+
+mod admin;
+mod body;
+mod decoder;
+mod frame;
+mod hello;
+mod kind;
+mod metadata;
+mod produce;
+mod subscribe;
+
+pub use admin::{
+    AlterTopic, AlterTopicAnswer, CreateTopic, CreateTopicAnswer, DeleteTopic, DescribeTopic, DescribeTopicAnswer,
+    PartitionDescription, Settings, TopicDescription, TopicDone, TruncatePartition,
+};
+pub use body::{Body, BodyError, access, decode, encode, encode_with};
+pub use decoder::FrameDecoder;
+pub use frame::{FRAME_HEAD_BYTES, Frame, FrameError, FrameHead, OutFrame};
+pub use hello::{Goaway, Hello, Ping, Pong, Refusal, Welcome};
+pub use kind::FrameKind;
+pub use metadata::{
+    FindOffset, FindOffsetAnswer, Metadata, MetadataAnswer, ProducerIdAnswer, RequestProducerId, TopicMetadata,
+};
+pub use produce::{
+    ArchivedDurableEnd, ArchivedProduceAnswer, DurableEnd, DurableEnds, Produce, ProduceAnswer, ProduceAnswers,
+    StorageStopped,
+};
+pub use subscribe::{Credit, Push, Start, Subscribe, SubscribeAnswer, SubscriptionEnded, Unsubscribe};
+
+/// The application protocol that TLS negotiates; it changes only when the frame head does.
+pub const ALPN: &[u8] = b"corelane/1";
+
+/// Oldest protocol version that this build speaks.
+pub const PROTOCOL_VERSION_MIN: u16 = 1;
+/// Newest protocol version that this build speaks.
+pub const PROTOCOL_VERSION_MAX: u16 = 1;

@@ -1,0 +1,1 @@
+//! Scenarios, open-loop pacer, workers, measure, report.
