@@ -9,6 +9,8 @@ mod id;
 pub mod limits;
 mod name;
 mod number;
+#[cfg(planted)]
+pub mod planted;
 mod time;
 
 pub use class::{Acks, StartAt, TopicClass, TopicSettings};
