@@ -1,0 +1,93 @@
+//! The one list of everything that is exposed.
+
+/// How a metric behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows while the process runs; its name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A [`crate::Histogram`]; its name ends in `_seconds`.
+    Histogram,
+}
+
+/// One metric: `corelane_<crate>_<noun>_<unit>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: MetricKind,
+    /// What it says, for people.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($constant:ident $kind:ident $name:literal $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $constant: Metric = Metric { name: $name, kind: MetricKind::$kind, help: $help };
+        )*
+
+        /// Every metric that is exposed, in the order of the exposition.
+        pub static METRICS: &[&Metric] = &[$(&$constant,)*];
+    };
+}
+
+metrics! {
+    SHARD_UP Gauge "corelane_shard_up" "1 when the shard serves, 0 when it recovers, drains or its journal failed.";
+    SHARD_CONNECTIONS Gauge "corelane_shard_connections" "Connections that are open.";
+    SHARD_SESSIONS Gauge "corelane_shard_sessions" "Connections that have said hello and were welcomed.";
+    SHARD_SUBSCRIPTIONS Gauge "corelane_shard_subscriptions" "Subscriptions to partitions of this shard.";
+    SHARD_PARTITIONS Gauge "corelane_shard_partitions" "Partitions that this shard owns.";
+    SHARD_REQUESTS_WAITING Gauge "corelane_shard_requests_waiting" "Requests that wait for a newer catalog or for another shard.";
+    SHARD_ROUNDS Counter "corelane_shard_rounds_total" "Rounds of the shard.";
+    SHARD_FRAMES Counter "corelane_shard_frames_total" "Frames that came in.";
+    SHARD_REFUSALS Counter "corelane_shard_refusals_total" "Requests that were refused with a code.";
+    SHARD_CLOSES Counter "corelane_shard_closes_total" "Connections that were closed because of what they sent.";
+    SHARD_FORWARDS Counter "corelane_shard_forwards_total" "Requests that were forwarded to another shard.";
+    SHARD_MESH_MESSAGES Counter "corelane_shard_mesh_messages_total" "Messages that were sent to other shards.";
+    SHARD_PRODUCED_RECORDS Counter "corelane_shard_produced_records_total" "Records that were appended.";
+    SHARD_PRODUCED_BATCHES Counter "corelane_shard_produced_batches_total" "Record batches that were appended.";
+    SHARD_PRODUCED_BYTES Counter "corelane_shard_produced_bytes_total" "Bytes of record batches that were appended.";
+    SHARD_DUPLICATE_BATCHES Counter "corelane_shard_duplicate_batches_total" "Record batches that were recognised as sent again.";
+    SHARD_CONSUMED_RECORDS Counter "corelane_shard_consumed_records_total" "Records that were pushed to subscriptions.";
+    SHARD_CONSUMED_BATCHES Counter "corelane_shard_consumed_batches_total" "Record batches that were pushed to subscriptions.";
+    SHARD_CONSUMED_BYTES Counter "corelane_shard_consumed_bytes_total" "Bytes of record batches that were pushed to subscriptions.";
+    SHARD_STORED_SECONDS Histogram "corelane_shard_stored_seconds" "Time from a batch's arrival until it was known to be durable.";
+    TOPIC_PRODUCED_RECORDS Counter "corelane_topic_produced_records_total" "Records that were appended to a topic.";
+    TOPIC_PRODUCED_BYTES Counter "corelane_topic_produced_bytes_total" "Bytes of record batches that were appended to a topic.";
+    TOPIC_CONSUMED_RECORDS Counter "corelane_topic_consumed_records_total" "Records of a topic that were pushed.";
+    TOPIC_CONSUMED_BYTES Counter "corelane_topic_consumed_bytes_total" "Bytes of record batches of a topic that were pushed.";
+    STORAGE_JOURNAL_FILL Gauge "corelane_storage_journal_fill_permille" "How full the ring of the journal is.";
+    STORAGE_JOURNAL_SYNCS Counter "corelane_storage_journal_syncs_total" "Syncs of the journal.";
+    STORAGE_JOURNAL_ENTRIES Counter "corelane_storage_journal_entries_total" "Entries written to the journal.";
+    STORAGE_JOURNAL_BYTES Counter "corelane_storage_journal_bytes_total" "Bytes written to the journal, padding included.";
+    STORAGE_UNSETTLED_BYTES Gauge "corelane_storage_unsettled_bytes" "Bytes of record batches that are not in segments yet.";
+    STORAGE_SETTLED_BYTES Counter "corelane_storage_settled_bytes_total" "Bytes written to segments.";
+    STORAGE_CACHE_BYTES Gauge "corelane_storage_cache_bytes" "Bytes of record batches held in memory for readers.";
+    STORAGE_COLD_READS Counter "corelane_storage_cold_reads_total" "Reads of segments on behalf of subscriptions.";
+    STORAGE_FAILED Gauge "corelane_storage_failed" "1 when the journal failed and the shard takes no writes until a restart.";
+    STORAGE_SPACE_LOW Gauge "corelane_storage_space_low" "1 while writes are refused because the disk is full.";
+    CATALOG_VERSION Gauge "corelane_catalog_version" "Version of the catalog that the shard knows.";
+    CATALOG_TOPICS Gauge "corelane_catalog_topics" "Topics in the catalog.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_scheme_and_are_unique() {
+        let names: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), METRICS.len());
+        for metric in METRICS {
+            assert!(metric.name.starts_with("corelane_"), "{}", metric.name);
+            assert!(metric.help.ends_with('.') && !metric.help.contains('\n'), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == MetricKind::Counter, "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_seconds"), metric.kind == MetricKind::Histogram, "{}", metric.name);
+        }
+    }
+}
