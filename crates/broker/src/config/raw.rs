@@ -1,0 +1,191 @@
+//! The settings as a person writes them, each with its documentation.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::quantity::{ByteSize, Span};
+
+/// The documentation of one setting; docs/configuration.md is made from these.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its name in the file; the command line writes `-` for `_`.
+    pub name: &'static str,
+    /// What it means, a line each.
+    pub doc: &'static [&'static str],
+    /// What holds when it is not set.
+    pub default: &'static str,
+    /// A value as it stands in a file.
+    pub example: &'static str,
+}
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty, default $default:literal, example $example:literal;)*) => {
+        /// The settings of a broker as they stand in a configuration file or on the command line: nothing in it has been
+        /// held against anything else yet. A field that is not set is `None`; a field that does not exist is refused.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct RawConfig {
+            $($(#[doc = $doc])+ pub $name: Option<$type>,)*
+        }
+
+        /// Every setting, in the order of the file.
+        pub const SETTINGS: &[Setting] = &[
+            $(Setting { name: stringify!($name), doc: &[$($doc),+], default: $default, example: $example },)*
+        ];
+
+        impl RawConfig {
+            /// These settings, and those of `under` where these say nothing.
+            #[must_use]
+            pub fn over(self, under: Self) -> Self {
+                Self { $($name: self.$name.or(under.$name),)* }
+            }
+        }
+    };
+}
+
+settings! {
+    /// The data directory. It belongs to one broker at a time; it is made when it does not exist.
+    data: PathBuf, default "`$XDG_DATA_HOME/corelane`, else `~/.local/share/corelane`", example "\"/var/lib/corelane\"";
+    /// UDP address for clients. Port 0 takes a free one. An address beyond loopback needs `token_file` or
+    /// `insecure_no_auth`.
+    listen: SocketAddr, default "`127.0.0.1:7420`", example "\"127.0.0.1:7420\"";
+    /// TCP address of the admin listener: `/healthz`, `/readyz`, `/metrics`, `/status`. It asks nobody who they are, so an
+    /// address beyond loopback needs `insecure_admin`.
+    admin: SocketAddr, default "`127.0.0.1:7421`", example "\"127.0.0.1:7421\"";
+    /// Shards: one thread on one core each. Another number than at the last start moves the partitions.
+    shards: usize, default "the cores that the broker may use, by affinity and by the control group's quota", example "2";
+    /// Cores for the shards, one each, in this order.
+    cores: Vec<usize>, default "those that the broker may use, whole cores before their second threads", example "[0, 1]";
+    /// Memory for records that are not in segments yet, for reads and for sessions, over all shards.
+    memory: ByteSize, default "a quarter of what the process may use, at most 1GiB for each shard", example "\"1GiB\"";
+    /// Journal files of 16 MiB for each shard. All of them may have to be read at a start after a crash.
+    journal_files: u32, default "16, fewer when `memory` is small", example "16";
+    /// File with the tokens that clients may show, one a line; empty lines and lines that begin with `#` are skipped.
+    token_file: PathBuf, default "not set: no token is asked for", example "\"/etc/corelane/tokens\"";
+    /// Lets anybody who reaches `listen` do anything, also beyond loopback.
+    insecure_no_auth: bool, default "false", example "false";
+    /// Lets anybody who reaches `admin` read metrics and status, also beyond loopback.
+    insecure_admin: bool, default "false", example "false";
+    /// Certificate chain of the broker, PEM. Goes with `tls_key`.
+    tls_certificate: PathBuf, default "a development certificate that the broker makes at its first start",
+        example "\"/etc/corelane/tls/chain.pem\"";
+    /// Private key of the certificate, PEM.
+    tls_key: PathBuf, default "the development certificate's", example "\"/etc/corelane/tls/key.pem\"";
+    /// How long a shutdown may take from the first signal until the process ends anyway.
+    drain: Span, default "`20s`", example "\"20s\"";
+    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,corelane_shard=debug`.
+    log: String, default "`info`", example "\"info\"";
+}
+
+/// Why a configuration file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The operating system refuses it.
+    #[error("cannot read the configuration file {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        error: std::io::Error,
+    },
+    /// It is not a configuration file; the text shows the place.
+    #[error("configuration file {}: {error}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and where.
+        error: Box<toml::de::Error>,
+    },
+}
+
+impl RawConfig {
+    /// The settings in a TOML text.
+    ///
+    /// # Errors
+    /// The text is not TOML, names a setting that does not exist, or gives one a value of another type.
+    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    /// The settings in a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or as [`Self::parse`].
+    pub fn read(path: &std::path::Path) -> Result<Self, FileError> {
+        let text = std::fs::read_to_string(path).map_err(|error| FileError::Read { path: path.to_owned(), error })?;
+        Self::parse(&text).map_err(|error| FileError::Parse { path: path.to_owned(), error: Box::new(error) })
+    }
+}
+
+/// docs/configuration.md as it must read.
+#[must_use]
+pub fn reference() -> String {
+    use std::fmt::Write;
+
+    let mut out = String::from(
+        "# Configuration\n\n\
+         <!-- Made from the doc comments in crates/broker/src/config/raw.rs; a test compares. To write it anew:\n     \
+         CORELANE_WRITE_DOCS=1 cargo test -p corelane-broker configuration -->\n\n\
+         `corelane serve --config FILE` reads these settings from a TOML file. Each is also an option of the command line, \
+         with `-` for `_`; what the command line says goes before the file. A setting that does not exist is refused, and \
+         everything that does not fit together is reported at once. Sizes are written as `512MiB` or `10GiB`, times as \
+         `250ms`, `30s` or `7d`.\n",
+    );
+    for setting in SETTINGS {
+        let doc = setting.doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join("\n");
+        write!(
+            out,
+            "\n## `{}`\n\n{doc}\n\nDefault: {}.\n\n```toml\n{} = {}\n```\n",
+            setting.name, setting.default, setting.name, setting.example
+        )
+        .expect("a String takes everything");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_is_a_valid_setting() {
+        for setting in SETTINGS {
+            let text = format!("{} = {}", setting.name, setting.example);
+            let parsed = RawConfig::parse(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_ne!(parsed, RawConfig::default(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_with_its_place_and_the_known_ones() {
+        let error = RawConfig::parse("shards = 2\nsharts = 3\n").unwrap_err().to_string();
+        assert!(error.contains("line 2"), "{error}");
+        assert!(error.contains("sharts") && error.contains("`shards`"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_type_says_what_would_be_right() {
+        let error = RawConfig::parse("memory = \"lots\"").unwrap_err().to_string();
+        assert!(error.contains("512MiB"), "{error}");
+        let error = RawConfig::parse("drain = 20").unwrap_err().to_string();
+        assert!(error.contains("30s"), "{error}");
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_file() {
+        let file = RawConfig { shards: Some(4), log: Some("debug".to_owned()), ..RawConfig::default() };
+        let line = RawConfig { shards: Some(2), ..RawConfig::default() };
+        let both = line.over(file);
+        assert_eq!((both.shards, both.log.as_deref()), (Some(2), Some("debug")));
+    }
+
+    #[test]
+    fn the_configuration_reference_is_up_to_date() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+        if std::env::var_os("CORELANE_WRITE_DOCS").is_some() {
+            std::fs::write(&path, reference()).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(found == reference(), "docs/configuration.md is behind: CORELANE_WRITE_DOCS=1 writes it anew");
+    }
+}
