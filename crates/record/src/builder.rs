@@ -1,0 +1,265 @@
+//! The producer's side: records in, one batch out.
+
+use bytes::Bytes;
+use corelane_model::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_HEADERS_MAX};
+use corelane_model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, WallMillis};
+use rkyv::rancor::Failure;
+use rkyv::ser::Serializer;
+use rkyv::ser::allocator::SubAllocator;
+use rkyv::ser::sharing::Unshare;
+
+use crate::columns::{Columns, InFront, NULL, ROOT_BYTES};
+use crate::{BATCH_HEAD_BYTES, BATCH_VERSION, BatchFlags, BatchHead, CODEC_COLUMNS, Compression, PushError, header};
+
+/// Who produced a batch, as it goes into the head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProducerStamp {
+    /// The producer, or [`ProducerId::NONE`] for one that does not care for duplicates.
+    pub producer_id: ProducerId,
+    /// Its incarnation.
+    pub producer_epoch: ProducerEpoch,
+    /// Sequence of the batch's first record.
+    pub base_sequence: Sequence,
+}
+
+/// Gathers records into a batch, and then into the next one with the same memory.
+///
+/// Values are copied once, to the place where they stay.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    compression: Compression,
+    /// Room for the head, then the values.
+    front: Vec<u8>,
+    value_ends: Vec<u32>,
+    key_ends: Vec<u32>,
+    header_ends: Vec<u32>,
+    timestamps: Vec<i64>,
+    columns: Columns,
+    /// The values before compression.
+    scratch: Vec<u8>,
+    /// The columns that the records so far call for.
+    flags: BatchFlags,
+    timestamp_min: i64,
+    timestamp_max: i64,
+    /// Bytes of the last batch, as a guess at the next one's.
+    bytes_before: usize,
+}
+
+impl BatchBuilder {
+    /// An empty builder whose batches have their values compressed so, where that makes them smaller.
+    #[must_use]
+    pub const fn new(compression: Compression) -> Self {
+        Self {
+            compression,
+            front: Vec::new(),
+            value_ends: Vec::new(),
+            key_ends: Vec::new(),
+            header_ends: Vec::new(),
+            timestamps: Vec::new(),
+            columns: Columns { values: InFront { len: 0 }, numbers: Vec::new(), keys: Vec::new(), headers: Vec::new() },
+            scratch: Vec::new(),
+            flags: BatchFlags(0),
+            timestamp_min: i64::MAX,
+            timestamp_max: i64::MIN,
+            bytes_before: 256,
+        }
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// It does not fit, into this batch or into any; the batch is as it was before. Besides the limits of bytes and
+    /// records, timestamps of one batch lie within 2³² ms of each other.
+    pub fn push(
+        &mut self,
+        timestamp: WallMillis,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&str, Option<&[u8]>)],
+    ) -> Result<(), PushError> {
+        if RECORD_HEADERS_MAX < headers.len() {
+            return Err(PushError::TooManyHeaders { count: headers.len(), limit: RECORD_HEADERS_MAX });
+        }
+        self.check_room(timestamp, key, value, headers)?;
+        self.timestamp_min = self.timestamp_min.min(timestamp.0);
+        self.timestamp_max = self.timestamp_max.max(timestamp.0);
+        self.timestamps.push(timestamp.0);
+        if self.front.is_empty() {
+            self.front.reserve(self.bytes_before);
+            self.front.resize(BATCH_HEAD_BYTES, 0);
+        }
+        self.front.extend_from_slice(value.unwrap_or_default());
+        let is_null = if value.is_none() { NULL } else { 0 };
+        self.value_ends.push(end(self.front.len() - BATCH_HEAD_BYTES) | is_null);
+        if key.is_some() {
+            self.flags = self.flags.with(BatchFlags::KEYS);
+        }
+        self.columns.keys.extend_from_slice(key.unwrap_or_default());
+        let is_null = if key.is_none() { NULL } else { 0 };
+        self.key_ends.push(end(self.columns.keys.len()) | is_null);
+        for &(name, value) in headers {
+            self.flags = self.flags.with(BatchFlags::HEADERS);
+            header::append(&mut self.columns.headers, name, value);
+        }
+        self.header_ends.push(end(self.columns.headers.len()));
+        Ok(())
+    }
+
+    fn check_room(
+        &self,
+        timestamp: WallMillis,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&str, Option<&[u8]>)],
+    ) -> Result<(), PushError> {
+        let has_keys = self.flags.contains(BatchFlags::KEYS) || key.is_some();
+        let has_headers = self.flags.contains(BatchFlags::HEADERS) || !headers.is_empty();
+        let header_bytes = headers.iter().map(|&(name, value)| header::encoded_bytes(name, value)).sum::<u64>();
+        let record_bytes = value.map_or(0, <[u8]>::len) as u64 + key.map_or(0, <[u8]>::len) as u64 + header_bytes;
+        let alone = FRAME_OF_RECORDS + record_bytes + number_bytes(1, key.is_some(), !headers.is_empty(), false);
+        if u64::from(BATCH_BYTES_MAX) < alone {
+            return Err(PushError::RecordTooLarge { len: alone, limit: BATCH_BYTES_MAX });
+        }
+        let count = self.len() as u64;
+        let earliest = self.timestamp_min.min(timestamp.0);
+        let latest = self.timestamp_max.max(timestamp.0);
+        let column_bytes = (self.values_len() + self.columns.keys.len() + self.columns.headers.len()) as u64;
+        let numbers = number_bytes(count + 1, has_keys, has_headers, earliest < latest);
+        let is_room = FRAME_OF_RECORDS + column_bytes + record_bytes + numbers <= u64::from(BATCH_BYTES_MAX)
+            && count < u64::from(BATCH_RECORDS_MAX);
+        let is_near = count == 0 || latest.checked_sub(earliest).is_some_and(|span| span <= i64::from(u32::MAX));
+        if is_room && is_near { Ok(()) } else { Err(PushError::Full) }
+    }
+
+    /// Records so far.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.timestamps.len()
+    }
+
+    /// Whether there is no record yet.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.timestamps.is_empty()
+    }
+
+    /// Bytes that the batch would have now; exact unless its values are to be compressed.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let has_timestamps = self.timestamp_min < self.timestamp_max;
+        let (has_keys, has_headers) = (self.flags.contains(BatchFlags::KEYS), self.flags.contains(BatchFlags::HEADERS));
+        let numbers =
+            4 * self.len() * (1 + usize::from(has_keys) + usize::from(has_headers) + usize::from(has_timestamps));
+        let columns = self.values_len() + self.columns.keys.len() + self.columns.headers.len();
+        BATCH_HEAD_BYTES + ROOT_BYTES + columns + numbers
+    }
+
+    fn values_len(&self) -> usize {
+        self.front.len().saturating_sub(BATCH_HEAD_BYTES)
+    }
+
+    /// The batch of all records so far; the builder is empty afterwards and keeps its memory.
+    ///
+    /// Panics if there is no record: a batch has at least one.
+    pub fn finish(&mut self, producer: ProducerStamp) -> Bytes {
+        assert!(!self.is_empty(), "a batch has at least one record");
+        let count = u32::try_from(self.len()).expect("pushing stops at the limit of records");
+        let compression = self.compress_values();
+        self.gather_numbers();
+        self.columns.values.len = self.values_len();
+        let mut out = self.serialize();
+        let payload = &out[BATCH_HEAD_BYTES..];
+        let head = BatchHead {
+            version: BATCH_VERSION,
+            codec: CODEC_COLUMNS,
+            flags: self.flags.with(BatchFlags(compression.to_bits())),
+            payload_bytes: u32::try_from(payload.len()).expect("pushing stops at the limit of bytes"),
+            record_count: count,
+            offset_span: count,
+            leader_epoch: LeaderEpoch(0),
+            base_offset: Offset::ZERO,
+            append_timestamp: WallMillis(0),
+            max_timestamp: WallMillis(self.timestamp_max),
+            producer_id: producer.producer_id,
+            producer_epoch: producer.producer_epoch,
+            base_sequence: producer.base_sequence,
+            payload_crc: crc32c::crc32c(payload),
+            head_crc: 0,
+        };
+        head.write(&mut out);
+        assert!(out.len() <= BATCH_BYTES_MAX as usize, "batch of {} bytes is over the limit", out.len());
+        self.bytes_before = out.len();
+        self.clear();
+        Bytes::from(out)
+    }
+
+    /// Forgets all records.
+    pub fn clear(&mut self) {
+        self.front.clear();
+        self.value_ends.clear();
+        self.key_ends.clear();
+        self.header_ends.clear();
+        self.timestamps.clear();
+        self.columns.numbers.clear();
+        self.columns.keys.clear();
+        self.columns.headers.clear();
+        self.flags = BatchFlags(0);
+        self.timestamp_min = i64::MAX;
+        self.timestamp_max = i64::MIN;
+    }
+
+    /// Replaces the values by compressed ones if they are to be and that makes them smaller.
+    fn compress_values(&mut self) -> Compression {
+        if !self.compression.compress(&self.front[BATCH_HEAD_BYTES..], &mut self.scratch) {
+            return Compression::None;
+        }
+        self.front.truncate(BATCH_HEAD_BYTES);
+        self.front.extend_from_slice(&self.scratch);
+        self.compression
+    }
+
+    /// Puts the columns that the records call for one after another.
+    fn gather_numbers(&mut self) {
+        let numbers = &mut self.columns.numbers;
+        numbers.extend_from_slice(&self.value_ends);
+        if self.flags.contains(BatchFlags::KEYS) {
+            numbers.extend_from_slice(&self.key_ends);
+        }
+        if self.flags.contains(BatchFlags::HEADERS) {
+            numbers.extend_from_slice(&self.header_ends);
+        }
+        if self.timestamp_min < self.timestamp_max {
+            self.flags = self.flags.with(BatchFlags::TIMESTAMPS);
+            let latest = self.timestamp_max;
+            let delta = |&timestamp: &i64| u32::try_from(latest - timestamp).expect("pushing keeps timestamps near");
+            numbers.extend(self.timestamps.iter().map(delta));
+        }
+    }
+
+    /// Head room, values, and behind them whatever rkyv writes.
+    fn serialize(&mut self) -> Vec<u8> {
+        let mut front = std::mem::take(&mut self.front);
+        let columns = &self.columns;
+        front.reserve_exact(columns.numbers.len() * 4 + columns.keys.len() + columns.headers.len() + ROOT_BYTES);
+        // Vectors of numbers and bytes are copied whole and need no room to work in.
+        let mut serializer = Serializer::new(front, SubAllocator::empty(), Unshare);
+        rkyv::api::serialize_using::<_, Failure>(columns, &mut serializer).expect("memory takes every write");
+        serializer.into_writer()
+    }
+}
+
+/// Bytes of a batch that belong to no record.
+const FRAME_OF_RECORDS: u64 = (BATCH_HEAD_BYTES + ROOT_BYTES) as u64;
+/// Bytes of a single record's numbers when it has a key and headers.
+const NUMBERS_OF_SINGLE: u64 = number_bytes(1, true, true, false);
+const _: () = assert!(FRAME_OF_RECORDS + NUMBERS_OF_SINGLE <= 128);
+
+/// Bytes of the number column for so many records.
+const fn number_bytes(count: u64, has_keys: bool, has_headers: bool, has_timestamps: bool) -> u64 {
+    count * 4 * (1 + has_keys as u64 + has_headers as u64 + has_timestamps as u64)
+}
+
+/// A column's length as an end.
+fn end(len: usize) -> u32 {
+    u32::try_from(len).expect("a column is far below 4 GiB")
+}
