@@ -10,6 +10,8 @@ pub const SHARDS_MAX: usize = 256;
 
 /// Topics of one broker.
 pub const TOPICS_MAX: usize = 100_000;
+/// Bytes of the catalog when it is encoded as one snapshot: a journal entry holds it whole.
+pub const CATALOG_BYTES_MAX: u64 = 3 << 20;
 /// Partitions of one topic.
 pub const TOPIC_PARTITIONS_MAX: u32 = 16_384;
 /// Partitions of one broker.
@@ -85,6 +87,10 @@ pub const SUBSCRIPTION_CREDIT_BYTES_DEFAULT: u64 = 4 << 20;
 /// Bytes that one push frame carries, one larger batch excepted.
 pub const PUSH_BYTES: u32 = 256 << 10;
 
+/// Bytes that may wait to be sent on one connection before its subscriptions pause. What was pushed by then stays in
+/// memory until the peer takes it, so this bounds what a slow reader costs.
+pub const SESSION_SEND_BYTES_MAX: u64 = 16 << 20;
+
 /// Messages between two shards that wait; the channel's capacity.
 pub const MESH_MESSAGES_MAX: usize = 8192;
 
@@ -93,15 +99,38 @@ pub const CONNECTION_IDLE: Duration = Duration::from_secs(30);
 /// A connection must say hello within this time.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bytes of a QUIC packet's UDP payload: what fits into Ethernet's 1,500 with IPv6 and some room for tunnels.
+pub const QUIC_MTU_BYTES: u16 = 1452;
+/// Bytes that a peer may send on one stream beyond what was read from it.
+pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// Bytes that a peer may send on all streams beyond what was read from them.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Bytes that are kept for retransmission until a peer acknowledges them.
+pub const CONNECTION_SEND_WINDOW_BYTES: u64 = 8 << 20;
+/// Bytes of frames that wait for a peer's flow control; a connection that would need more is closed.
+pub const CONNECTION_QUEUE_BYTES_MAX: usize = 128 << 20;
+/// Bytes that are read from one connection in one round, so that no connection fills a round alone.
+pub const CONNECTION_ROUND_BYTES: usize = 1 << 20;
+/// Handshakes of one shard under way; beyond it a client must first prove its address.
+pub const SHARD_HANDSHAKES_MAX: usize = 1024;
+/// What was sent before a close must be acknowledged within this time.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
 const _: () = {
     assert!(BATCH_BYTES_MAX as u64 + BLOCK_BYTES <= JOURNAL_ENTRY_BYTES_MAX);
     assert!(JOURNAL_ENTRY_BYTES_MAX * 2 <= JOURNAL_FILE_BYTES);
+    assert!(CATALOG_BYTES_MAX + BLOCK_BYTES <= JOURNAL_ENTRY_BYTES_MAX);
     assert!(JOURNAL_FILES_MIN <= JOURNAL_FILES_DEFAULT);
     assert!(BATCH_BYTES_MAX as u64 <= EXTENT_BYTES_MAX);
     assert!(EXTENT_BYTES_MAX <= SEGMENT_BYTES_MIN);
     assert!(BATCH_BYTES_MAX < BATCH_VALUES_BYTES_MAX);
     assert!(PUSH_BYTES <= FRAME_BYTES_MAX);
     assert!((FRAME_BYTES_MAX as u64) < SESSION_BUDGET_BYTES);
+    assert!((FRAME_BYTES_MAX as u64) < SESSION_SEND_BYTES_MAX);
     assert!(SESSION_DATA_STREAMS_MAX < SESSION_STREAMS_MAX);
+    assert!(FRAME_BYTES_MAX <= STREAM_WINDOW_BYTES);
+    assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+    assert!(CONNECTION_WINDOW_BYTES as u64 <= SESSION_BUDGET_BYTES);
+    assert!(SUBSCRIPTION_CREDIT_BYTES_MAX < CONNECTION_QUEUE_BYTES_MAX as u64);
     assert!(BLOCK_BYTES.is_power_of_two());
 };

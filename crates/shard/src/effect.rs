@@ -54,6 +54,13 @@ pub enum Effect {
     },
     /// Recovery is over and the catalog is known: connections may come.
     Ready,
-    /// After [`crate::Event::Drain`]: everything acknowledged is on disk, nothing is in flight.
+    /// The shard cannot start: its journal or the catalog cannot be read, and the text says why. Nothing was written;
+    /// no other effect follows.
+    Failed {
+        /// What was found and what would be right.
+        text: String,
+    },
+    /// After [`crate::Event::Drain`], or when a start for [`crate::Boot::Export`] is through: everything acknowledged is
+    /// on disk, nothing is in flight.
     Drained,
 }

@@ -28,6 +28,17 @@ pub enum Event {
         /// What was wrong.
         error: FrameError,
     },
+    /// More than [`corelane_model::limits::SESSION_SEND_BYTES_MAX`] wait to be sent on the connection: push nothing more
+    /// to it until [`Event::Relieved`]. Answers still go.
+    Congested {
+        /// The connection.
+        connection: ConnectionKey,
+    },
+    /// Less than half of that waits again.
+    Relieved {
+        /// The connection.
+        connection: ConnectionKey,
+    },
     /// The connection is gone; nothing more comes from it and nothing reaches it.
     Disconnected {
         /// The connection.

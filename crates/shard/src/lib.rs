@@ -1,29 +1,30 @@
 //! Everything one core owns; routes a request to its partition, here or next door.
 //!
 //! A shard is a function from events to effects. A round is: [`Shard::handle`] for every event that is ready,
-//! [`Shard::finish_round`], then [`Shard::poll_effect`] until it yields nothing.
+//! [`Shard::finish_round`], then [`Shard::poll_effect`] until it yields nothing. [`Shard::next_deadline`] is pulled after
+//! each round; a deadline that is not in the future asks for another round at once, with or without an event.
+//!
+//! Messages between two shards arrive whole, each once, and in the order in which they were sent
+//! ([`Effect::Mesh`] → [`Event::Mesh`]). This crate knows no socket, no file descriptor, no clock and no thread.
 
+mod admin;
+mod config;
 mod effect;
 mod event;
+mod mesh;
+mod shard;
+mod stats;
 
+pub use admin::{
+    AdminAnswer, AdminId, AdminQuery, RecoveryStatus, ShardPhase, ShardStatus, StorageStatus, TopicStatus,
+};
+pub use config::{Boot, ShardConfig, ShardExport};
+pub use corelane_session::TokenDigest;
 pub use effect::{Effect, OutStream};
 pub use event::Event;
+pub use mesh::MeshMessage;
+pub use shard::Shard;
+pub use stats::{ShardStats, Traffic};
 
-/// Ties an admin answer to its question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AdminId(pub u64);
-
-/// What the admin listener asks a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AdminQuery {
-    /// Counters, gauges and health of this shard.
-    Status,
-}
-
-/// What a shard answers to the admin listener: plain numbers; merging over shards happens outside.
-#[derive(Clone, Debug, Default)]
-pub struct AdminAnswer {}
-
-/// What shards say to each other.
-#[derive(Debug)]
-pub struct MeshMessage {}
+/// Topics whose traffic a status tells one by one.
+pub const STATUS_TOPICS_MAX: usize = 256;

@@ -1,0 +1,33 @@
+//! Bounds of a topic's settings.
+
+use corelane_model::TopicSettings;
+use corelane_model::limits::{BATCH_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+
+use crate::CatalogError;
+
+/// The longest retention that can be asked for, a hundred years; without a limit ask for none.
+pub const RETENTION_MS_MAX: u64 = 100 * 366 * 24 * 3600 * 1000;
+/// The smallest bound of a partition in bytes: a batch and a segment of the least size fit.
+pub const RETENTION_BYTES_MIN: u64 = SEGMENT_BYTES_MIN;
+/// The largest bound of a partition in bytes that can be asked for; without a limit ask for none.
+pub const RETENTION_BYTES_MAX: u64 = 1 << 50;
+
+const _: () = assert!(BATCH_BYTES_MAX as u64 <= RETENTION_BYTES_MIN);
+
+/// Holds settings against their bounds.
+///
+/// # Errors
+/// The first one that is out of its bounds, with the bounds.
+pub fn check_settings(settings: &TopicSettings) -> Result<(), CatalogError> {
+    let within = |setting, value, min, max| {
+        if min <= value && value <= max { Ok(()) } else { Err(CatalogError::OutOfBounds { setting, value, min, max }) }
+    };
+    within("segment size in bytes", settings.segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)?;
+    if let Some(retention_ms) = settings.retention_ms {
+        within("retention in milliseconds", retention_ms, 1, RETENTION_MS_MAX)?;
+    }
+    if let Some(retention_bytes) = settings.retention_bytes {
+        within("retention in bytes", retention_bytes, RETENTION_BYTES_MIN, RETENTION_BYTES_MAX)?;
+    }
+    Ok(())
+}

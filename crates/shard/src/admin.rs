@@ -1,0 +1,129 @@
+//! What the admin listener asks a shard and what it is told: plain numbers, copied at the moment of the question.
+
+use corelane_model::{CatalogVersion, Incarnation, Offset, PartitionId, ShardId, TopicId};
+
+use crate::{ShardExport, ShardStats, Traffic};
+
+/// Ties an admin answer to its question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AdminId(pub u64);
+
+/// What the admin listener asks a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminQuery {
+    /// Counters, gauges and health of this shard.
+    Status,
+    /// What it knows beyond its segments; only after [`crate::Effect::Drained`] of a [`crate::Boot::Export`] start.
+    Export,
+}
+
+/// What a shard answers to the admin listener. Merging over shards happens outside.
+#[derive(Clone, Debug)]
+pub enum AdminAnswer {
+    /// To [`AdminQuery::Status`].
+    Status(Box<ShardStatus>),
+    /// To [`AdminQuery::Export`]; `None` when the shard was not started for it or is not through.
+    Export(Option<Box<ShardExport>>),
+}
+
+/// Where a shard is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShardPhase {
+    /// It reads its journal or waits for the catalog.
+    #[default]
+    Recovering,
+    /// It serves.
+    Serving,
+    /// It takes nothing new and makes everything durable.
+    Draining,
+    /// Everything acknowledged is on disk.
+    Drained,
+}
+
+/// Everything that `/metrics`, `/status` and `corelane status` say about one shard.
+#[derive(Clone, Debug, Default)]
+pub struct ShardStatus {
+    /// Which shard.
+    pub shard: ShardId,
+    /// How many there are.
+    pub shards: u16,
+    /// Which start of the broker this is.
+    pub incarnation: Incarnation,
+    /// Where it is in its life.
+    pub phase: ShardPhase,
+    /// What happened to the journal, if it failed: the shard then takes no writes until the broker restarts.
+    pub storage_failure: Option<String>,
+    /// Whether writes are refused because the disk is full.
+    pub is_space_low: bool,
+    /// Version of the catalog that it knows.
+    pub catalog_version: CatalogVersion,
+    /// Topics of the catalog.
+    pub topics: u64,
+    /// Partitions that it owns.
+    pub partitions: u64,
+    /// Connections that are open.
+    pub connections: u64,
+    /// Connections that were welcomed.
+    pub sessions: u64,
+    /// Subscriptions to its partitions.
+    pub subscriptions: u64,
+    /// Requests that wait for a newer catalog or for the disk.
+    pub requests_waiting: u64,
+    /// Counters since the start.
+    pub counters: ShardStats,
+    /// Gauges and counters of its storage.
+    pub storage: StorageStatus,
+    /// Traffic by topic, at most [`crate::STATUS_TOPICS_MAX`] of those with traffic, by topic id.
+    pub by_topic: Vec<TopicStatus>,
+    /// Topics with traffic that did not fit into `by_topic`.
+    pub by_topic_left_out: u64,
+    /// What recovery found; `None` while it runs.
+    pub recovery: Option<RecoveryStatus>,
+}
+
+/// What one shard's storage says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StorageStatus {
+    /// How full the journal's ring is, in thousandths.
+    pub journal_fill_per_mille: u64,
+    /// Entries written.
+    pub journal_entries: u64,
+    /// Bytes written to the journal, padding included.
+    pub journal_bytes: u64,
+    /// Syncs of the journal.
+    pub journal_syncs: u64,
+    /// Bytes of batches that are not in segments yet.
+    pub unsettled_bytes: u64,
+    /// Bytes of batches held in memory for readers.
+    pub cache_bytes: u64,
+    /// Bytes written to segments.
+    pub settled_bytes: u64,
+    /// Reads of segments.
+    pub cold_reads: u64,
+}
+
+/// One topic's traffic on one shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicStatus {
+    /// Its id.
+    pub topic: TopicId,
+    /// Its name.
+    pub name: String,
+    /// What was appended.
+    pub produced: Traffic,
+    /// What was pushed.
+    pub consumed: Traffic,
+}
+
+/// What recovery found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryStatus {
+    /// How long it took, in microseconds.
+    pub micros: u64,
+    /// Journal entries that were replayed.
+    pub entries: u64,
+    /// Bytes of torn tails that were cut: never acknowledged as stored.
+    pub torn_bytes: u64,
+    /// Damaged ranges: the partition, the first offset and the exclusive end. The rest is readable.
+    pub corrupt: Vec<(PartitionId, Offset, Offset)>,
+}
