@@ -195,7 +195,7 @@ fn check_journal(asked: Option<u32>, shard_memory_bytes: u64, problems: &mut Vec
     let fit = shard_memory_bytes / JOURNAL_MEMORY_PART / JOURNAL_FILE_BYTES;
     let fit = u32::try_from(fit).unwrap_or(u32::MAX).max(JOURNAL_FILES_MIN);
     let Some(files) = asked else { return JOURNAL_FILES_DEFAULT.min(fit) };
-    if files < JOURNAL_FILES_MIN || JOURNAL_FILES_MAX < files {
+    if !(JOURNAL_FILES_MIN..=JOURNAL_FILES_MAX).contains(&files) {
         problems.push(Problem::JournalFiles { files, least: JOURNAL_FILES_MIN, most: JOURNAL_FILES_MAX });
     } else if fit < files {
         let journal = ByteSize(u64::from(files) * JOURNAL_FILE_BYTES);

@@ -327,7 +327,9 @@ mod tests {
 
     #[test]
     fn a_damaged_manifest_is_an_error_that_says_where() {
-        for text in ["", "{", "{}", r#"{"format": 1}"#, r#"{"format":1,"data_id":"x","shards":1,"incarnation":1,"clean":true}"#] {
+        for text in
+            ["", "{", "{}", r#"{"format": 1}"#, r#"{"format":1,"data_id":"x","shards":1,"incarnation":1,"clean":true}"#]
+        {
             let root = tempfile::tempdir().unwrap();
             fs::write(root.path().join(MANIFEST), text).unwrap();
             let error = DataDir::open(root.path(), 1, 1).unwrap_err();

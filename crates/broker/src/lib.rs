@@ -12,6 +12,7 @@ pub mod quantity;
 pub mod access;
 pub mod certificate;
 pub mod data;
+pub mod doctor;
 pub mod log;
 pub mod signals;
 

@@ -7,7 +7,9 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The directives cannot be understood.
-    #[error("log = {directives:?} cannot be understood: {reason}; write a level such as info, or info,corelane_shard=debug")]
+    #[error(
+        "log = {directives:?} cannot be understood: {reason}; write a level such as info, or info,corelane_shard=debug"
+    )]
     Directives {
         /// What was given.
         directives: String,

@@ -18,19 +18,25 @@ impl System {
     /// Cores that the affinity allows: the first thread of every physical core before any second thread, so that few
     /// shards do not share a core while another idles.
     pub(crate) fn cores(&self) -> Vec<usize> {
-        let mut cores: Vec<(usize, usize)> = self.affinity.iter().map(|&core| (self.sibling_rank(core), core)).collect();
+        let mut cores: Vec<(usize, usize)> =
+            self.affinity.iter().map(|&core| (self.sibling_rank(core), core)).collect();
         cores.sort_unstable();
         cores.into_iter().map(|(_, core)| core).collect()
     }
 
     /// Whole cores of the smallest `cpu.max` between this process's control group and the root, at least 1.
     pub(crate) fn quota_cores(&self) -> Option<usize> {
-        self.control_groups().iter().filter_map(|group| read(&group.join("cpu.max"))).filter_map(|text| quota(&text)).min()
+        self.control_groups()
+            .iter()
+            .filter_map(|group| read(&group.join("cpu.max")))
+            .filter_map(|text| quota(&text))
+            .min()
     }
 
     /// The machine's memory, or the smallest `memory.max` between this process's control group and the root.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        let limits = self.control_groups().into_iter().filter_map(|group| read(&group.join("memory.max"))?.trim().parse().ok());
+        let limits =
+            self.control_groups().into_iter().filter_map(|group| read(&group.join("memory.max"))?.trim().parse().ok());
         limits.chain(self.machine_memory()).min().unwrap_or(1 << 30)
     }
 
@@ -113,7 +119,8 @@ mod tests {
         (root, system)
     }
 
-    const MOUNTS: (&str, &str) = ("proc/self/mounts", "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n");
+    const MOUNTS: (&str, &str) =
+        ("proc/self/mounts", "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n");
     const GROUP: (&str, &str) = ("proc/self/cgroup", "4:memory:/old\n0::/pod/broker\n");
 
     #[test]

@@ -124,11 +124,7 @@ impl Decimal {
 }
 
 /// Number, unit and what follows the unit.
-fn split<'a>(
-    rest: &'a str,
-    whole: &str,
-    example: &'static str,
-) -> Result<(Decimal, &'a str, &'a str), QuantityError> {
+fn split<'a>(rest: &'a str, whole: &str, example: &'static str) -> Result<(Decimal, &'a str, &'a str), QuantityError> {
     let is_number = |c: char| c.is_ascii_digit() || c == '.' || c == '_';
     let number_end = rest.find(|c| !is_number(c)).unwrap_or(rest.len());
     let (number, after) = rest.split_at(number_end);

@@ -18,7 +18,9 @@ pub enum Problem {
         most: usize,
     },
     /// The two settings disagree.
-    #[error("cores lists {cores} cores, but shards = {shards}: list one core for each shard, or leave one of the two out")]
+    #[error(
+        "cores lists {cores} cores, but shards = {shards}: list one core for each shard, or leave one of the two out"
+    )]
     CoresAndShards {
         /// How many cores are listed.
         cores: usize,

@@ -44,7 +44,16 @@ fn everything_that_does_not_fit_is_reported_at_once() {
     let problems = Problems(check(raw).unwrap_err());
     let text = problems.to_string();
     assert_eq!(problems.0.len(), 8, "{text}");
-    for part in ["0.0.0.0:7420", "insecure_admin", "cores lists 2", "core 9", "1MiB", "journal_files = 2", "tls_certificate", "drain"] {
+    for part in [
+        "0.0.0.0:7420",
+        "insecure_admin",
+        "cores lists 2",
+        "core 9",
+        "1MiB",
+        "journal_files = 2",
+        "tls_certificate",
+        "drain",
+    ] {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
 }
@@ -84,7 +93,10 @@ fn more_shards_than_cores_work_with_a_warning() {
 
 #[test]
 fn shards_have_bounds() {
-    assert!(matches!(check(RawConfig { shards: Some(0), ..RawConfig::default() }).unwrap_err()[..], [Problem::Shards { .. }]));
+    assert!(matches!(
+        check(RawConfig { shards: Some(0), ..RawConfig::default() }).unwrap_err()[..],
+        [Problem::Shards { .. }]
+    ));
     let many = RawConfig { shards: Some(257), ..RawConfig::default() };
     assert!(matches!(check(many).unwrap_err()[..], [Problem::Shards { shards: 257, most: 256 }]));
 }

@@ -1,0 +1,169 @@
+//! The kernel and what it lets this process do.
+
+use rustix::process::{Resource, getrlimit};
+
+use super::{Finding, Verdict, read_number};
+use crate::quantity::ByteSize;
+
+/// glommio needs IORING features of 5.8.
+const KERNEL_MIN: (u32, u32) = (5, 8);
+/// Below this a ring cannot be set up.
+const LOCKED_MEMORY_MIN: u64 = 512 << 10;
+/// Below this buffers cannot be registered with the rings.
+const LOCKED_MEMORY_GOOD: u64 = 10 << 20;
+/// A file for each partition that is being settled or read, and sockets.
+const OPEN_FILES_GOOD: u64 = 8192;
+/// A packet train of 64 datagrams for each of some dozens of clients.
+const SOCKET_BUFFER_GOOD: u64 = 4 << 20;
+
+pub(super) fn version() -> Finding {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    match parse_release(&release) {
+        Some(found) if KERNEL_MIN <= found => Finding::good("kernel", release),
+        Some(_) => Finding::bad("kernel", release, "Linux 5.8 or later is needed: update the kernel"),
+        None => Finding::warning("kernel", release, "the version cannot be read; Linux 5.8 or later is needed"),
+    }
+}
+
+fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+pub(super) fn io_uring() -> Finding {
+    let policy = read_number("/proc/sys/kernel/io_uring_disabled");
+    let is_filtered = std::fs::read_to_string("/proc/self/status").is_ok_and(|text| {
+        text.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+    });
+    judge_io_uring(policy, rustix::process::geteuid().is_root(), is_filtered)
+}
+
+fn judge_io_uring(policy: Option<u64>, is_root: bool, is_filtered: bool) -> Finding {
+    match policy {
+        Some(2) => Finding::bad(
+            "io_uring",
+            "disabled by kernel.io_uring_disabled = 2",
+            "sysctl -w kernel.io_uring_disabled=0, and the same line in /etc/sysctl.d/",
+        ),
+        Some(1) if !is_root => Finding::bad(
+            "io_uring",
+            "kernel.io_uring_disabled = 1 keeps it for privileged processes and one group",
+            "sysctl -w kernel.io_uring_disabled=0, or add the broker's user to the group in kernel.io_uring_group",
+        ),
+        _ if is_filtered => Finding::warning(
+            "io_uring",
+            "a system call filter is active (a container's profile); it may forbid io_uring",
+            "if the start fails: allow io_uring_setup, io_uring_enter and io_uring_register in the profile, \
+             for example docker run --security-opt seccomp=FILE",
+        ),
+        _ => Finding::good("io_uring", "allowed"),
+    }
+}
+
+pub(super) fn locked_memory(shards: usize) -> Finding {
+    let limit = getrlimit(Resource::Memlock).current;
+    judge_locked_memory(limit, rustix::process::geteuid().is_root(), shards as u64)
+}
+
+fn judge_locked_memory(limit: Option<u64>, is_root: bool, shards: u64) -> Finding {
+    let name = "locked memory";
+    let advice =
+        "raise it: ulimit -l unlimited, LimitMEMLOCK=infinity in the systemd unit, or docker run --ulimit memlock=-1";
+    match limit {
+        None => Finding::good(name, "no limit"),
+        Some(bytes) if is_root => {
+            Finding::good(name, format!("limit of {}, which does not bind root", ByteSize(bytes)))
+        }
+        Some(bytes) if bytes < LOCKED_MEMORY_MIN * shards => Finding::bad(
+            name,
+            format!("limit of {}, {} are needed", ByteSize(bytes), ByteSize(LOCKED_MEMORY_MIN * shards)),
+            advice,
+        ),
+        Some(bytes) if bytes < LOCKED_MEMORY_GOOD * shards => Finding::warning(
+            name,
+            format!(
+                "limit of {}, {} let every shard register its buffers",
+                ByteSize(bytes),
+                ByteSize(LOCKED_MEMORY_GOOD * shards)
+            ),
+            advice,
+        ),
+        Some(bytes) => Finding::good(name, format!("limit of {}", ByteSize(bytes))),
+    }
+}
+
+pub(super) fn open_files() -> Finding {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    if most < OPEN_FILES_GOOD {
+        Finding::warning(
+            "open files",
+            format!("hard limit of {most}"),
+            format!("many partitions need more: ulimit -Hn {OPEN_FILES_GOOD}, or LimitNOFILE= in the systemd unit"),
+        )
+    } else {
+        Finding::good(
+            "open files",
+            limit.maximum.map_or_else(|| "no limit".to_owned(), |most| format!("limit of {most}")),
+        )
+    }
+}
+
+pub(super) fn socket_buffers() -> Finding {
+    let limit = |name: &str| read_number(format!("/proc/sys/net/core/{name}"));
+    match (limit("rmem_max"), limit("wmem_max")) {
+        (Some(receive), Some(send)) => judge_socket_buffers(receive, send),
+        _ => Finding::good("socket buffers", "limits are not visible here"),
+    }
+}
+
+fn judge_socket_buffers(receive: u64, send: u64) -> Finding {
+    let found = format!("at most {} to receive, {} to send", ByteSize(receive), ByteSize(send));
+    if receive.min(send) < SOCKET_BUFFER_GOOD {
+        let advice = format!(
+            "bursts may be dropped and sent again: sysctl -w net.core.rmem_max={SOCKET_BUFFER_GOOD} \
+             net.core.wmem_max={SOCKET_BUFFER_GOOD}"
+        );
+        Finding { name: "socket buffers", verdict: Verdict::Warning, found, advice }
+    } else {
+        Finding::good("socket buffers", found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        assert_eq!(parse_release("5.15.0-91-generic"), Some((5, 15)));
+        assert_eq!(parse_release("6.1"), Some((6, 1)));
+        assert_eq!(parse_release("unknown"), None);
+        assert!(KERNEL_MIN < (5, 15) && (5, 4) < KERNEL_MIN);
+    }
+
+    #[test]
+    fn forbidden_io_uring_is_named_with_the_cure() {
+        assert_eq!(judge_io_uring(None, false, false).verdict, Verdict::Good);
+        assert_eq!(judge_io_uring(Some(0), false, false).verdict, Verdict::Good);
+        assert_eq!(judge_io_uring(Some(1), true, false).verdict, Verdict::Good);
+        assert!(judge_io_uring(Some(1), false, false).advice.contains("io_uring_group"));
+        assert!(judge_io_uring(Some(2), true, false).advice.contains("io_uring_disabled=0"));
+        assert!(judge_io_uring(None, true, true).advice.contains("seccomp"));
+    }
+
+    #[test]
+    fn locked_memory_has_two_thresholds() {
+        assert_eq!(judge_locked_memory(Some(64 << 10), false, 1).verdict, Verdict::Bad);
+        assert_eq!(judge_locked_memory(Some(8 << 20), false, 2).verdict, Verdict::Warning);
+        assert_eq!(judge_locked_memory(Some(64 << 20), false, 2).verdict, Verdict::Good);
+        assert_eq!(judge_locked_memory(Some(64 << 10), true, 2).verdict, Verdict::Good);
+        assert_eq!(judge_locked_memory(None, false, 2).verdict, Verdict::Good);
+    }
+
+    #[test]
+    fn small_socket_buffers_are_a_warning() {
+        assert_eq!(judge_socket_buffers(212_992, 8 << 20).verdict, Verdict::Warning);
+        assert_eq!(judge_socket_buffers(4 << 20, 8 << 20).verdict, Verdict::Good);
+    }
+}
