@@ -10,6 +10,7 @@ pub mod config;
 pub mod quantity;
 
 pub mod access;
+pub mod admin;
 pub mod certificate;
 pub mod data;
 pub mod doctor;
