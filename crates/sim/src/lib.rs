@@ -1,1 +1,23 @@
-//! Clock, disk, network of frames, faults, workload, oracle, checkers.
+//! Clock, disk, network of frames, faults, workload, oracle and checkers: the whole broker but its input and output,
+//! in one thread, from one seed.
+//!
+//! The machines are the real ones: two shards with their storage, journal and logs, and the decisions of several
+//! clients. What the world does around them (time, disks, connections, the channels between shards) is simulated and
+//! may fail in every way that is written in docs/testing.md. The same seed gives the same run to the byte.
+//!
+//! This crate must not know sockets, files, threads' timing or the clock of the machine.
+
+mod disk;
+pub mod fuzz;
+mod oracle;
+mod queue;
+mod random;
+mod scenario;
+mod trace;
+
+pub use disk::{Disk, DiskFault};
+pub use oracle::{Oracle, RecordId, Source, Violation};
+pub use queue::Queue;
+pub use random::Random;
+pub use scenario::{ClientPlan, DiskFaults, NetworkFaults, Scenario, TopicPlan};
+pub use trace::{Detail, Trace};

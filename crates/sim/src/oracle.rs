@@ -1,0 +1,432 @@
+//! What must hold, kept beside what happened.
+//!
+//! The oracle knows every record that the workload sent, every acknowledgement that a producer got and everything that a
+//! consumer was shown. It never looks inside the broker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use corelane_model::{Incarnation, Offset, PartitionId, TopicClass};
+
+/// A record of the workload, unique for the whole run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordId {
+    /// Which client sent it.
+    pub client: u32,
+    /// Counts up within the client over all partitions, in the order of sending.
+    pub number: u32,
+}
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.client, self.number)
+    }
+}
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// Two records at one place.
+    #[error("{partition} offset {offset}: was record {before} ({source_before}), is record {now} ({source_now})")]
+    Differs {
+        /// Where.
+        partition: PartitionId,
+        /// At which offset.
+        offset: Offset,
+        /// The first that was there.
+        before: RecordId,
+        /// Who said so.
+        source_before: Source,
+        /// The second.
+        now: RecordId,
+        /// Who says so.
+        source_now: Source,
+    },
+    /// One record at two places.
+    #[error("{partition}: record {record} stands at offset {before} and again at {now}")]
+    Duplicate {
+        /// Where.
+        partition: PartitionId,
+        /// The record.
+        record: RecordId,
+        /// Its first place.
+        before: Offset,
+        /// Its second place.
+        now: Offset,
+    },
+    /// A stored record is gone.
+    #[error("{partition}: record {record} was stored at offset {offset} and is gone")]
+    Lost {
+        /// Where.
+        partition: PartitionId,
+        /// The record.
+        record: RecordId,
+        /// Where it was.
+        offset: Offset,
+    },
+    /// A consumer was not shown an offset, or was shown it again.
+    #[error("{partition}: consumer of client {client} was shown offset {shown} where {expected} comes next")]
+    NotDense {
+        /// Where.
+        partition: PartitionId,
+        /// Whose consumer.
+        client: u32,
+        /// What came.
+        shown: Offset,
+        /// What had to come.
+        expected: Offset,
+    },
+    /// A record that was never sent to this partition, or whose bytes changed.
+    #[error("{partition} offset {offset}: {what}")]
+    Foreign {
+        /// Where.
+        partition: PartitionId,
+        /// At which offset.
+        offset: Offset,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// Two records of one producer stand in the wrong order.
+    #[error("{partition}: record {later} stands at offset {later_offset}, before record {earlier} at {earlier_offset}")]
+    Disorder {
+        /// Where.
+        partition: PartitionId,
+        /// Sent first.
+        earlier: RecordId,
+        /// Its place.
+        earlier_offset: Offset,
+        /// Sent later.
+        later: RecordId,
+        /// Its place.
+        later_offset: Offset,
+    },
+    /// A partition's end moved back.
+    #[error("{partition}: the durable end was {before} and is {now}")]
+    EndMovedBack {
+        /// Where.
+        partition: PartitionId,
+        /// The furthest that was told.
+        before: Offset,
+        /// What is told now.
+        now: Offset,
+    },
+    /// An answer without a question, or a second one.
+    #[error("connection {connection}: an answer to correlation {correlation}, which is not open")]
+    AnsweredTwice {
+        /// The connection.
+        connection: u64,
+        /// The correlation id.
+        correlation: u64,
+    },
+    /// A ticket of the client came to an end twice.
+    #[error("client {client}: record {record} was resolved twice")]
+    ResolvedTwice {
+        /// The client.
+        client: u32,
+        /// The record.
+        record: RecordId,
+    },
+    /// Faults are over and something does not end.
+    #[error("faults ended {seconds} s ago and {what}")]
+    NotLive {
+        /// How long ago.
+        seconds: u64,
+        /// What does not end.
+        what: String,
+    },
+    /// A machine panicked: one of its assertions failed.
+    #[error("panic: {text}")]
+    Panic {
+        /// Its message.
+        text: String,
+    },
+}
+
+/// Who told the oracle of a record's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An answer to a producer: `stored`.
+    Stored,
+    /// A consumer was shown it.
+    Shown,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stored => "stored",
+            Self::Shown => "shown",
+        })
+    }
+}
+
+/// What is known of one partition.
+#[derive(Debug)]
+struct Ledger {
+    class: TopicClass,
+    sent: BTreeSet<RecordId>,
+    /// What stands where, by whoever said it first.
+    places: BTreeMap<Offset, (RecordId, Source)>,
+    /// Where a record stands.
+    offsets: BTreeMap<RecordId, Offset>,
+    stored: BTreeMap<Offset, RecordId>,
+    /// The furthest end that was told as durable.
+    durable_end: Offset,
+    log_start: Offset,
+}
+
+/// Where a consumer is.
+#[derive(Debug)]
+struct Reader {
+    expected: Option<Offset>,
+    incarnation: Incarnation,
+    /// For each producing client its latest record here and that record's place.
+    latest: BTreeMap<u32, (RecordId, Offset)>,
+}
+
+/// Everything that is known from outside.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    ledgers: BTreeMap<PartitionId, Ledger>,
+    readers: BTreeMap<(u32, PartitionId), Reader>,
+}
+
+impl Oracle {
+    /// A partition exists from now on.
+    pub fn open_partition(&mut self, partition: PartitionId, class: TopicClass) {
+        self.ledgers.entry(partition).or_insert_with(|| Ledger {
+            class,
+            sent: BTreeSet::new(),
+            places: BTreeMap::new(),
+            offsets: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            durable_end: Offset::ZERO,
+            log_start: Offset::ZERO,
+        });
+    }
+
+    /// The workload handed a record to a client.
+    pub fn on_sent(&mut self, partition: PartitionId, record: RecordId) {
+        self.ledger(partition).sent.insert(record);
+    }
+
+    /// A producer was told that its record is stored.
+    ///
+    /// # Errors
+    /// Another record was at this place, or this record at another.
+    pub fn on_stored(&mut self, partition: PartitionId, offset: Offset, record: RecordId) -> Result<(), Violation> {
+        let ledger = self.ledger(partition);
+        if ledger.class == TopicClass::Memory {
+            return Ok(());
+        }
+        ledger.place(partition, offset, record, Source::Stored)?;
+        ledger.stored.insert(offset, record);
+        Ok(())
+    }
+
+    /// A partition's owner told a durable end.
+    ///
+    /// # Errors
+    /// It lies before one that was told earlier on the same way, whose furthest is handed in.
+    pub fn on_durable_end(&mut self, partition: PartitionId, before: Offset, end: Offset) -> Result<(), Violation> {
+        let ledger = self.ledger(partition);
+        ledger.durable_end = ledger.durable_end.max(end);
+        if end < before { Err(Violation::EndMovedBack { partition, before, now: end }) } else { Ok(()) }
+    }
+
+    /// A partition was found at this end after a recovery, or by a late reader.
+    ///
+    /// # Errors
+    /// A further end was told as durable before.
+    pub fn on_end_found(&mut self, partition: PartitionId, end: Offset) -> Result<(), Violation> {
+        let ledger = self.ledger(partition);
+        let before = ledger.durable_end;
+        if ledger.class == TopicClass::Durable && end < before {
+            return Err(Violation::EndMovedBack { partition, before, now: end });
+        }
+        Ok(())
+    }
+
+    /// The furthest end of a partition that was told as durable.
+    #[must_use]
+    pub fn durable_end(&self, partition: PartitionId) -> Offset {
+        self.ledgers[&partition].durable_end
+    }
+
+    /// The workload raised a partition's log start.
+    pub fn on_truncated(&mut self, partition: PartitionId, log_start: Offset) {
+        let ledger = self.ledger(partition);
+        ledger.log_start = ledger.log_start.max(log_start);
+        ledger.stored = ledger.stored.split_off(&ledger.log_start);
+    }
+
+    /// A client's consumer begins, or begins anew, at this offset.
+    pub fn on_reader(&mut self, client: u32, partition: PartitionId, from: Option<Offset>) {
+        let reader = Reader { expected: from, incarnation: Incarnation(0), latest: BTreeMap::new() };
+        self.readers.insert((client, partition), reader);
+    }
+
+    /// A consumer was shown a record.
+    ///
+    /// # Errors
+    /// It is not the next, not the one that stood here before, not one that was sent here, or out of order.
+    pub fn on_shown(
+        &mut self,
+        client: u32,
+        partition: PartitionId,
+        incarnation: Incarnation,
+        offset: Offset,
+        record: RecordId,
+    ) -> Result<(), Violation> {
+        let ledger = self.ledgers.get_mut(&partition).expect("consumers read partitions that exist");
+        if !ledger.sent.contains(&record) {
+            let what = "the record was never sent to this partition";
+            return Err(Violation::Foreign { partition, offset, what });
+        }
+        let reader = self.readers.get_mut(&(client, partition)).expect("a consumer was begun");
+        let is_memory = ledger.class == TopicClass::Memory;
+        if is_memory && reader.incarnation != incarnation {
+            reader.latest.clear();
+        }
+        reader.incarnation = incarnation;
+        if let Some(expected) = reader.expected
+            && (offset < expected || (expected < offset && !is_memory && ledger.log_start < offset))
+        {
+            return Err(Violation::NotDense { partition, client, shown: offset, expected });
+        }
+        reader.expected = Some(offset.advance(1));
+        if let Some((earlier, earlier_offset)) = reader.latest.insert(record.client, (record, offset))
+            && record < earlier
+        {
+            let (later, later_offset) = (earlier, earlier_offset);
+            let (earlier, earlier_offset) = (record, offset);
+            return Err(Violation::Disorder { partition, earlier, earlier_offset, later, later_offset });
+        }
+        if is_memory { Ok(()) } else { ledger.place(partition, offset, record, Source::Shown) }
+    }
+
+    /// A consumer read a partition from its log start to `end` after everything came to rest.
+    ///
+    /// # Errors
+    /// A stored record was not among what it was shown.
+    pub fn on_read_whole(&self, partition: PartitionId, shown: &BTreeMap<Offset, RecordId>) -> Result<(), Violation> {
+        let ledger = &self.ledgers[&partition];
+        for (&offset, &record) in &ledger.stored {
+            if shown.get(&offset) != Some(&record) {
+                return Err(Violation::Lost { partition, record, offset });
+            }
+        }
+        Ok(())
+    }
+
+    /// Every partition, with its class.
+    pub fn partitions(&self) -> impl Iterator<Item = (PartitionId, TopicClass)> {
+        self.ledgers.iter().map(|(partition, ledger)| (*partition, ledger.class))
+    }
+
+    /// How many records were told as stored.
+    #[must_use]
+    pub fn stored_count(&self) -> u64 {
+        self.ledgers.values().map(|ledger| ledger.stored.len() as u64).sum()
+    }
+
+    fn ledger(&mut self, partition: PartitionId) -> &mut Ledger {
+        self.ledgers.get_mut(&partition).expect("the workload uses partitions that exist")
+    }
+}
+
+impl Ledger {
+    fn place(
+        &mut self,
+        partition: PartitionId,
+        offset: Offset,
+        record: RecordId,
+        source: Source,
+    ) -> Result<(), Violation> {
+        let (before, source_before) = *self.places.entry(offset).or_insert((record, source));
+        if before != record {
+            return Err(Violation::Differs {
+                partition,
+                offset,
+                before,
+                source_before,
+                now: record,
+                source_now: source,
+            });
+        }
+        let before = *self.offsets.entry(record).or_insert(offset);
+        if before != offset {
+            return Err(Violation::Duplicate { partition, record, before, now: offset });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corelane_model::{PartitionIndex, TopicId};
+
+    use super::*;
+
+    const P: PartitionId = PartitionId::new(TopicId(1), PartitionIndex(0));
+
+    fn record(number: u32) -> RecordId {
+        RecordId { client: 0, number }
+    }
+
+    fn oracle() -> Oracle {
+        let mut oracle = Oracle::default();
+        oracle.open_partition(P, TopicClass::Durable);
+        (0..10).for_each(|number| oracle.on_sent(P, record(number)));
+        oracle.on_reader(7, P, Some(Offset(0)));
+        oracle
+    }
+
+    fn show(oracle: &mut Oracle, offset: u64, number: u32) -> Result<(), Violation> {
+        oracle.on_shown(7, P, Incarnation(1), Offset(offset), record(number))
+    }
+
+    #[test]
+    fn a_stored_record_may_not_change() {
+        let mut oracle = oracle();
+        oracle.on_stored(P, Offset(0), record(3)).unwrap();
+        assert!(matches!(show(&mut oracle, 0, 4), Err(Violation::Differs { .. })));
+    }
+
+    #[test]
+    fn a_record_stands_once() {
+        let mut oracle = oracle();
+        show(&mut oracle, 0, 3).unwrap();
+        assert!(matches!(show(&mut oracle, 1, 3), Err(Violation::Duplicate { .. })));
+    }
+
+    #[test]
+    fn offsets_are_dense() {
+        let mut oracle = oracle();
+        show(&mut oracle, 0, 0).unwrap();
+        assert!(matches!(show(&mut oracle, 2, 1), Err(Violation::NotDense { .. })));
+    }
+
+    #[test]
+    fn a_producers_order_is_kept() {
+        let mut oracle = oracle();
+        show(&mut oracle, 0, 5).unwrap();
+        assert!(matches!(show(&mut oracle, 1, 4), Err(Violation::Disorder { .. })));
+    }
+
+    #[test]
+    fn a_stored_record_is_found_at_the_end() {
+        let mut oracle = oracle();
+        oracle.on_stored(P, Offset(0), record(0)).unwrap();
+        assert!(matches!(oracle.on_read_whole(P, &BTreeMap::new()), Err(Violation::Lost { .. })));
+        assert_eq!(oracle.on_read_whole(P, &BTreeMap::from([(Offset(0), record(0))])), Ok(()));
+    }
+
+    #[test]
+    fn ends_do_not_move_back() {
+        let mut oracle = oracle();
+        oracle.on_durable_end(P, Offset(0), Offset(5)).unwrap();
+        assert!(oracle.on_durable_end(P, Offset(5), Offset(4)).is_err());
+        assert!(oracle.on_end_found(P, Offset(4)).is_err());
+    }
+}

@@ -1,0 +1,145 @@
+//! What a seed decides before anything happens: topology, workload, which faults there are and how often.
+//!
+//! Swarm style: each seed switches some features off altogether, because faults hide each other.
+
+use std::time::Duration;
+
+use corelane_model::{Acks, TopicClass};
+
+use crate::Random;
+
+/// What a disk does beyond the ordinary. A rarity of 0 means never, n means once in n.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskFaults {
+    /// A crash loses writes that were not synced.
+    pub is_losing: bool,
+    /// A crash tears blocks that were not synced.
+    pub is_tearing: bool,
+    /// How rarely a write takes fewer bytes than asked.
+    pub short_write_rarity: u64,
+    /// How rarely a write fails.
+    pub write_error_rarity: u64,
+    /// How rarely a sync fails.
+    pub sync_error_rarity: u64,
+}
+
+/// What the network does beyond delaying.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetworkFaults {
+    /// How rarely a frame's arrival cuts its connection.
+    pub cut_rarity: u64,
+    /// How rarely an attempt to connect fails.
+    pub refuse_rarity: u64,
+}
+
+/// A topic of the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicPlan {
+    /// How many partitions.
+    pub partitions: u32,
+    /// What its records survive.
+    pub class: TopicClass,
+}
+
+/// A client of the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientPlan {
+    /// Records that it sends while faults happen.
+    pub records: u64,
+    /// Time between two of them, on average.
+    pub pause: Duration,
+    /// When it counts a record as done.
+    pub acks: Acks,
+    /// Whether it subscribes to every partition.
+    pub is_consumer: bool,
+}
+
+/// Everything that a seed decides beforehand.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The topics.
+    pub topics: Vec<TopicPlan>,
+    /// The clients.
+    pub clients: Vec<ClientPlan>,
+    /// The disks' faults.
+    pub disk: DiskFaults,
+    /// The network's faults.
+    pub network: NetworkFaults,
+    /// After how many effects, on average, everything loses power; 0 for never.
+    pub crash_every: u64,
+    /// How many crashes there may be.
+    pub crashes_max: u64,
+    /// After how much time, on average, the broker is drained and started again; zero for never.
+    pub restart_every: Duration,
+    /// Whether a disk is full for a while now and then.
+    pub is_filling: bool,
+    /// Whether a disk is slow for a while now and then.
+    pub is_slowing: bool,
+    /// Whether the wall clock jumps.
+    pub is_jumping: bool,
+    /// Bytes of a journal file.
+    pub journal_file_bytes: u64,
+    /// Files of a journal.
+    pub journal_files: u32,
+    /// Bytes that a shard may use.
+    pub memory_bytes: u64,
+    /// The longest delay of a frame.
+    pub frame_delay_max: Duration,
+    /// The longest delay between shards.
+    pub mesh_delay_max: Duration,
+    /// The largest value of a record.
+    pub value_bytes_max: u64,
+}
+
+impl Scenario {
+    /// What the seed decides.
+    #[must_use]
+    pub fn new(random: &mut Random) -> Self {
+        let topics = (0..random.within(1..4)).map(|_| TopicPlan {
+            partitions: u32::try_from(random.within(1..5)).expect("few"),
+            class: if random.is_one_in(5) { TopicClass::Memory } else { TopicClass::Durable },
+        });
+        let topics = topics.collect();
+        let clients = (0..random.within(1..4)).map(|number| ClientPlan {
+            records: random.within(20..150),
+            pause: Duration::from_micros(random.skewed(200..40_000)),
+            acks: if random.is_one_in(4) { Acks::Received } else { Acks::Stored },
+            is_consumer: number == 0 || random.is_one_in(2),
+        });
+        let clients = clients.collect();
+        Self {
+            topics,
+            clients,
+            disk: DiskFaults {
+                is_losing: !random.is_one_in(4),
+                is_tearing: !random.is_one_in(3),
+                short_write_rarity: rarity(random, 3, 20..400),
+                write_error_rarity: rarity(random, 6, 100..800),
+                sync_error_rarity: rarity(random, 6, 100..800),
+            },
+            network: NetworkFaults { cut_rarity: rarity(random, 2, 30..600), refuse_rarity: rarity(random, 3, 3..20) },
+            crash_every: if random.is_one_in(5) { 0 } else { random.skewed(20..3_000) },
+            crashes_max: random.within(1..6),
+            restart_every: if random.is_one_in(3) {
+                Duration::from_millis(random.within(200..3_000))
+            } else {
+                Duration::ZERO
+            },
+            is_filling: random.is_one_in(4),
+            is_slowing: random.is_one_in(3),
+            is_jumping: random.is_one_in(3),
+            journal_file_bytes: corelane_model::limits::JOURNAL_FILE_BYTES,
+            journal_files: corelane_model::limits::JOURNAL_FILES_MIN,
+            memory_bytes: 64 << 20,
+            frame_delay_max: Duration::from_micros(random.skewed(100..50_000)),
+            mesh_delay_max: Duration::from_micros(random.skewed(20..5_000)),
+            value_bytes_max: random.skewed(32..60_000),
+        }
+    }
+}
+
+/// Once in `switch` seeds a rarity from the range, else never.
+fn rarity(random: &mut Random, switch: u64, range: std::ops::Range<u64>) -> u64 {
+    let drawn = random.within(range);
+    if random.is_one_in(switch) { drawn } else { 0 }
+}
