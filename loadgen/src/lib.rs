@@ -1,1 +1,17 @@
-//! Scenarios, open-loop pacer, workers, measure, report.
+//! The load generator: scenarios, an open-loop pacer, workers, measuring, reports.
+//!
+//! Latency counts from the moment at which a message was *due*, not from the moment at which it left: a stalled broker
+//! cannot hide its stall. The generator's own lateness is measured too, and a run in which it was late is void. What is
+//! consumed is verified: every message once, in order per key, unchanged.
+
+pub mod disk;
+pub mod measure;
+pub mod pacer;
+pub mod plan;
+pub mod progress;
+pub mod report;
+pub mod scenario;
+pub mod server;
+pub mod stamp;
+pub mod trace;
+pub mod verify;

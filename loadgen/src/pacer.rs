@@ -1,0 +1,110 @@
+//! The pacer: hands out each message at its due time, whatever became of those before.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use corelane_model::MonotonicNanos;
+
+use crate::measure::Latency;
+
+/// Before a due time the pacer sleeps to this distance and yields its core for the rest, because a sleep ends late.
+const SLEEP_MARGIN: Duration = Duration::from_micros(60);
+
+/// Keeps a run's time: nanoseconds since its origin, and how late the generator itself was.
+#[derive(Clone, Debug)]
+pub struct Pacer {
+    origin: Instant,
+    lateness: Latency,
+    late_max: Duration,
+    late: u64,
+}
+
+impl Pacer {
+    /// A pacer whose time begins at `origin`; a message that leaves later than `late_max` after it was due voids the run.
+    #[must_use]
+    pub fn new(origin: Instant, late_max: Duration) -> Self {
+        Self { origin, lateness: Latency::default(), late_max, late: 0 }
+    }
+
+    /// Returns when `due` has come; at once when it has passed. Counts by how much it was missed.
+    pub fn wait_until(&mut self, due: MonotonicNanos) {
+        let target = self.origin + Duration::from_nanos(due.0);
+        let mut now = Instant::now();
+        while now < target {
+            match (target - now).checked_sub(SLEEP_MARGIN) {
+                Some(long) if !long.is_zero() => thread::sleep(long),
+                _ => thread::yield_now(),
+            }
+            now = Instant::now();
+        }
+        let lateness = now - target;
+        self.lateness.record(lateness);
+        if self.late_max < lateness {
+            self.late += 1;
+        }
+    }
+
+    /// How late messages left.
+    #[must_use]
+    pub const fn lateness(&self) -> &Latency {
+        &self.lateness
+    }
+
+    /// How many messages left too late for the run to be believed.
+    #[must_use]
+    pub const fn late(&self) -> u64 {
+        self.late
+    }
+}
+
+/// Lets a reader take at most so many messages a second, counted from its first one: it never saves up more than one
+/// tick's worth of idle time, as a simulation would not.
+#[derive(Clone, Copy, Debug)]
+pub struct RateLimit {
+    nanos_per_message: f64,
+    next: f64,
+}
+
+/// How far a limited reader may lag behind its rate and still catch up, in nanoseconds.
+const CATCH_UP_NANOS: f64 = 16_000_000.0;
+
+impl RateLimit {
+    /// A limit of `per_s` messages a second.
+    #[must_use]
+    pub fn new(per_s: u32) -> Self {
+        Self { nanos_per_message: 1e9 / f64::from(per_s.max(1)), next: 0.0 }
+    }
+
+    /// Takes `count` messages at `now` (nanoseconds since any origin); answers how long to wait before the next.
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a run stay below 2^52")]
+    pub fn take(&mut self, now: u64, count: u64) -> Duration {
+        let now = now as f64;
+        self.next = self.next.max(now - CATCH_UP_NANOS) + self.nanos_per_message * count as f64;
+        Duration::from_secs_f64(((self.next - now) / 1e9).max(0.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_passed_due_time_returns_at_once_and_is_counted() {
+        let origin = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        let mut pacer = Pacer::new(origin, Duration::from_micros(833));
+        pacer.wait_until(MonotonicNanos(0));
+        assert_eq!(pacer.late(), 1);
+        assert_eq!(pacer.lateness().samples(), 1);
+    }
+
+    #[test]
+    fn a_limit_spreads_messages() {
+        let mut limit = RateLimit::new(1000);
+        let first = limit.take(1_000_000_000, 1);
+        assert_eq!(first, Duration::ZERO);
+        let waits: Vec<_> = (0..100).map(|_| limit.take(1_000_000_000, 1)).collect();
+        assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]));
+        let last = *waits.last().unwrap();
+        assert!(Duration::from_millis(84) < last && last < Duration::from_millis(86), "{last:?}");
+    }
+}

@@ -1,0 +1,9 @@
+//! The workloads that the load generator knows.
+
+mod duel;
+mod nxm;
+mod replay;
+
+pub use duel::{DUEL_TICKS_PER_S, Duel};
+pub use nxm::NxM;
+pub use replay::Replay;
