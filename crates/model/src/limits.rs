@@ -44,6 +44,24 @@ pub const JOURNAL_FILES_MIN: u32 = 4;
 pub const JOURNAL_ENTRY_BYTES_MAX: u64 = 4 << 20;
 /// Rounds whose journal entries may be in flight together.
 pub const JOURNAL_FLUSHES_MAX: usize = 4;
+/// A round with at least this many bytes is written while others are in flight; a smaller one waits for company.
+pub const JOURNAL_FLUSH_EAGER_BYTES: u64 = 64 << 10;
+/// Syncs of one journal that may be in flight together; what is written meanwhile shares the next.
+pub const JOURNAL_SYNCS_MAX: usize = 2;
+/// Bytes of a checkpoint that one round carries, one larger item excepted.
+pub const JOURNAL_CHECKPOINT_ROUND_BYTES: u64 = 64 << 10;
+/// An idle journal writes its closing mark after this time.
+pub const JOURNAL_QUIET: Duration = Duration::from_millis(100);
+/// A journal file that could not be created is tried again after this time.
+pub const JOURNAL_CREATE_RETRY: Duration = Duration::from_secs(1);
+/// Bytes of one read of recovery.
+pub const JOURNAL_READ_BYTES: u32 = 1 << 20;
+/// Reads of one shard's recovery that are in flight or wait to be parsed.
+pub const JOURNAL_READS_MAX: usize = 8;
+/// Journal files of one shard at most.
+pub const JOURNAL_FILES_MAX: u32 = 1024;
+/// Damaged places of a journal that a recovery report lists, and damaged batches of one place that it names.
+pub const JOURNAL_DAMAGE_MAX: usize = 1024;
 
 /// Bytes of a segment by default.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 128 << 20;
@@ -53,6 +71,33 @@ pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
 /// Payload of one extent at most: settling writes no more at a time.
 pub const EXTENT_BYTES_MAX: u64 = 1 << 20;
+/// Partitions that one turn of settling makes durable together.
+pub const SETTLE_PARTITIONS_MAX: usize = 64;
+/// Bytes of record batches that one turn of settling takes.
+pub const SETTLE_TURN_BYTES_MAX: u64 = 8 << 20;
+/// Syncs of segments that run at once.
+pub const SETTLE_SYNCS_MAX: usize = 8;
+/// Settling begins at this fill of the journal's ring, in thousandths, and its pace rises linearly from there.
+pub const SETTLE_FILL_MIN_PERMILLE: u64 = 250;
+/// Bytes a second that settling takes when the ring is full: more than any disk that we know gives.
+pub const SETTLE_PACE_BYTES_MAX: u64 = 4 << 30;
+/// How long settling waits after the disk was full or a segment failed, at first and at most.
+pub const SETTLE_RETRY_MIN: Duration = Duration::from_millis(50);
+/// See [`SETTLE_RETRY_MIN`].
+pub const SETTLE_RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often retention by age looks at a shard's partitions.
+pub const RETENTION_INTERVAL: Duration = Duration::from_secs(1);
+/// Partitions that one round looks at for retention.
+pub const RETENTION_PARTITIONS_MAX: usize = 256;
+/// Deletions of files that are in flight at once.
+pub const DELETES_IN_FLIGHT_MAX: usize = 8;
+
+/// Reads of segments of one shard that are in flight at once.
+pub const READS_IN_FLIGHT_MAX: usize = 16;
+/// Fetches of one shard that wait for such reads.
+pub const READS_WAITING_MAX: usize = 16_384;
+/// Reads that go ahead of a sequential reader.
+pub const READ_AHEAD_RUNS_MAX: u8 = 4;
 
 /// Producers that one partition remembers.
 pub const PARTITION_PRODUCERS_MAX: usize = 1024;
@@ -121,6 +166,9 @@ const _: () = {
     assert!(JOURNAL_ENTRY_BYTES_MAX * 2 <= JOURNAL_FILE_BYTES);
     assert!(CATALOG_BYTES_MAX + BLOCK_BYTES <= JOURNAL_ENTRY_BYTES_MAX);
     assert!(JOURNAL_FILES_MIN <= JOURNAL_FILES_DEFAULT);
+    assert!(JOURNAL_FILES_DEFAULT <= JOURNAL_FILES_MAX);
+    assert!(JOURNAL_FLUSH_EAGER_BYTES < JOURNAL_ENTRY_BYTES_MAX);
+    assert!(JOURNAL_ENTRY_BYTES_MAX + JOURNAL_READ_BYTES as u64 <= JOURNAL_READ_BYTES as u64 * JOURNAL_READS_MAX as u64);
     assert!(BATCH_BYTES_MAX as u64 <= EXTENT_BYTES_MAX);
     assert!(EXTENT_BYTES_MAX <= SEGMENT_BYTES_MIN);
     assert!(BATCH_BYTES_MAX < BATCH_VALUES_BYTES_MAX);

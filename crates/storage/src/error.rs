@@ -1,0 +1,185 @@
+//! Why storage refuses.
+
+use corelane_model::{ErrorCode, Offset, PartitionId};
+
+/// Why an append was refused. Nothing was taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// This shard has no such partition.
+    #[error("partition {partition} is not on this shard")]
+    UnknownPartition {
+        /// The partition that was asked for.
+        partition: PartitionId,
+    },
+    /// The journal is being replayed.
+    #[error("the shard is recovering its journal")]
+    Recovering,
+    /// The shard is draining.
+    #[error("the broker is shutting down")]
+    ShuttingDown,
+    /// The journal failed.
+    #[error("the shard's journal failed and takes no writes until the broker restarts: {text}")]
+    StorageFailed {
+        /// What failed.
+        text: String,
+    },
+    /// The disk is full and so is everything that can wait for it.
+    #[error(
+        "the disk is full: {unsettled_bytes} bytes wait to be written to segments, at most {limit_bytes} may; free \
+         space on the data directory's file system or shorten retention, writes then go on by themselves"
+    )]
+    StorageFull {
+        /// Bytes of the journal's ring that wait.
+        unsettled_bytes: u64,
+        /// Their bound.
+        limit_bytes: u64,
+    },
+    /// Settling is behind.
+    #[error(
+        "{unsettled_bytes} bytes wait to be written to segments, at most {limit_bytes} may: the disk is slower than \
+         the producers; try again in a moment, or start the broker with more --memory"
+    )]
+    Busy {
+        /// Bytes of the journal's ring that wait.
+        unsettled_bytes: u64,
+        /// Their bound.
+        limit_bytes: u64,
+    },
+    /// This round has as much to write as a round may.
+    #[error("this round's journal entries are full at {limit_bytes} bytes; try again in a moment")]
+    RoundFull {
+        /// The bound of one round.
+        limit_bytes: u64,
+    },
+    /// The memory for records of memory topics is used up by other partitions.
+    #[error(
+        "records of memory topics take {ring_bytes} bytes of this shard, at most {limit_bytes} may: shorten their \
+         --retention-bytes, or start the broker with more --memory"
+    )]
+    RingsFull {
+        /// Bytes of memory topics on this shard.
+        ring_bytes: u64,
+        /// Their bound.
+        limit_bytes: u64,
+    },
+}
+
+impl AppendError {
+    /// The code on the wire.
+    #[must_use]
+    pub const fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownPartition { .. } => ErrorCode::UnknownPartition,
+            Self::Recovering => ErrorCode::Recovering,
+            Self::ShuttingDown => ErrorCode::ShuttingDown,
+            Self::StorageFailed { .. } => ErrorCode::StorageFailed,
+            Self::StorageFull { .. } => ErrorCode::StorageFull,
+            Self::Busy { .. } | Self::RoundFull { .. } | Self::RingsFull { .. } => ErrorCode::Busy,
+        }
+    }
+}
+
+/// Why a read from a segment has no records to show.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The records were dropped while the read waited; fetch again to learn where the log starts now.
+    #[error("the records were dropped while the read waited")]
+    Gone,
+    /// These records are damaged on disk; the rest of the log can be read.
+    #[error("records from {first} to {end} of partition {partition} are damaged on disk; read on from {end}")]
+    Corrupt {
+        /// The partition.
+        partition: PartitionId,
+        /// The first damaged record.
+        first: Offset,
+        /// Their exclusive end.
+        end: Offset,
+    },
+    /// The disk does not give the bytes. It may at the next try.
+    #[error("reading a segment of partition {partition} failed: {text}")]
+    Failed {
+        /// The partition.
+        partition: PartitionId,
+        /// What the operating system said.
+        text: String,
+    },
+}
+
+/// Why a change is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// This shard has no such partition.
+    #[error("partition {partition} is not on this shard")]
+    UnknownPartition {
+        /// The partition that was asked for.
+        partition: PartitionId,
+    },
+    /// The offset is not inside the log.
+    #[error("offset {offset} is outside the log, which is from {log_start} to {high_watermark}")]
+    OutOfRange {
+        /// What was asked for.
+        offset: Offset,
+        /// The first offset there is.
+        log_start: Offset,
+        /// The end of what is visible.
+        high_watermark: Offset,
+    },
+    /// The change is larger than a journal entry.
+    #[error("a change of {len} bytes is over the limit of {limit} bytes")]
+    TooLarge {
+        /// Its length.
+        len: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The journal is being replayed.
+    #[error("the shard is recovering its journal")]
+    Recovering,
+    /// The journal has no room, not even in its reserve; settling makes some.
+    #[error("the journal is full; try again in a moment")]
+    Busy,
+    /// The journal failed.
+    #[error("the shard's journal failed and takes no writes until the broker restarts: {text}")]
+    StorageFailed {
+        /// What failed.
+        text: String,
+    },
+}
+
+impl ChangeError {
+    /// The code on the wire.
+    #[must_use]
+    pub const fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownPartition { .. } => ErrorCode::UnknownPartition,
+            Self::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            Self::TooLarge { .. } => ErrorCode::LimitReached,
+            Self::Recovering => ErrorCode::Recovering,
+            Self::Busy => ErrorCode::Busy,
+            Self::StorageFailed { .. } => ErrorCode::StorageFailed,
+        }
+    }
+}
+
+impl ReadError {
+    /// The code on the wire.
+    #[must_use]
+    pub const fn code(&self) -> ErrorCode {
+        match self {
+            Self::Gone => ErrorCode::OffsetOutOfRange,
+            Self::Corrupt { .. } => ErrorCode::CorruptLog,
+            Self::Failed { .. } => ErrorCode::Busy,
+        }
+    }
+}
+
+/// Why a partition's state cannot be taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImportError {
+    /// The bytes are no state, or one of a newer version.
+    #[error("{len} bytes are no partition's state of this version")]
+    Malformed {
+        /// How many bytes there are.
+        len: usize,
+    },
+}
