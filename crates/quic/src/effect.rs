@@ -50,6 +50,16 @@ pub enum QuicEvent {
         /// What was wrong.
         error: FrameError,
     },
+    /// More than [`corelane_model::limits::SESSION_SEND_BYTES_MAX`] of frames wait for the peer.
+    Congested {
+        /// The connection.
+        connection: ConnectionKey,
+    },
+    /// Less than half of that waits again.
+    Relieved {
+        /// The connection.
+        connection: ConnectionKey,
+    },
     /// The connection is gone; nothing more comes from it and nothing reaches it. Comes once for every
     /// [`QuicEvent::Connected`].
     Disconnected {

@@ -154,7 +154,7 @@ impl Endpoint {
     pub fn send(&mut self, now: MonotonicNanos, connection: ConnectionKey, stream: SendStream, frame: OutFrame) {
         let now = self.instant(now);
         let Some((slot, link)) = find(&mut self.links, connection) else { return };
-        link.send(now, stream, frame, &mut self.stats);
+        link.send(now, stream, frame, &mut self.events, &mut self.stats);
         mark(&mut self.sending, &mut link.is_sending, slot);
     }
 

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
-use corelane_model::ConnectionKey;
-use corelane_model::ErrorCode;
-use corelane_model::limits::{CONNECTION_QUEUE_BYTES_MAX, CONNECTION_ROUND_BYTES, SESSION_DATA_STREAMS_MAX};
+use corelane_model::limits::{
+    CONNECTION_QUEUE_BYTES_MAX, CONNECTION_ROUND_BYTES, SESSION_DATA_STREAMS_MAX, SESSION_SEND_BYTES_MAX,
+};
+use corelane_model::{ConnectionKey, ErrorCode};
 use corelane_wire::{FrameDecoder, FrameError, OutFrame};
 use quinn_proto::{Connection, Dir, Event, ReadError, StreamEvent, StreamId, VarInt};
 
@@ -44,6 +45,7 @@ pub(crate) struct Link {
     outlets: BTreeMap<SendStream, Outlet>,
     owners: BTreeMap<StreamId, SendStream>,
     queued: usize,
+    is_congested: bool,
 }
 
 impl Link {
@@ -63,6 +65,7 @@ impl Link {
             outlets: BTreeMap::new(),
             owners: BTreeMap::new(),
             queued: 0,
+            is_congested: false,
         }
     }
 
@@ -110,8 +113,15 @@ impl Link {
         }
     }
 
-    /// Queues a frame. When the peer has let too much pile up, the connection is closed instead.
-    pub(crate) fn send(&mut self, now: Instant, stream: SendStream, frame: OutFrame, stats: &mut QuicStats) {
+    /// Queues a frame and says so when much waits. When the peer has let far too much pile up, closes the connection.
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        stream: SendStream,
+        frame: OutFrame,
+        events: &mut VecDeque<QuicEvent>,
+        stats: &mut QuicStats,
+    ) {
         if !self.is_open() {
             return;
         }
@@ -120,6 +130,10 @@ impl Link {
         }
         self.queued += self.outlets.entry(stream).or_default().push(frame.into_pieces());
         stats.frames_sent_total += 1;
+        if !self.is_congested && SESSION_SEND_BYTES_MAX < self.queued as u64 {
+            self.is_congested = true;
+            events.push_back(QuicEvent::Congested { connection: self.key });
+        }
         if CONNECTION_QUEUE_BYTES_MAX < self.queued {
             stats.overflowed_total += 1;
             self.fail(now, ErrorCode::LimitReached, "the client took too little of what was sent to it");
@@ -149,6 +163,12 @@ impl Link {
                 }
             }
             self.queued -= outlet.write(&mut self.connection);
+        }
+        if self.is_congested && (self.queued as u64) < SESSION_SEND_BYTES_MAX / 2 {
+            self.is_congested = false;
+            if self.is_open() {
+                events.push_back(QuicEvent::Relieved { connection: self.key });
+            }
         }
         self.advance_close(now, events, stats);
     }

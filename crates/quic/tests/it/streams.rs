@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use corelane_model::limits::{CONNECTION_IDLE, CONNECTION_QUEUE_BYTES_MAX, CONNECTION_ROUND_BYTES};
+use corelane_model::limits::{
+    CONNECTION_IDLE, CONNECTION_QUEUE_BYTES_MAX, CONNECTION_ROUND_BYTES, SESSION_SEND_BYTES_MAX,
+};
 use corelane_model::{CorrelationId, ErrorCode};
 use corelane_quic::{QuicEvent, SendStream};
 use corelane_wire::{FrameError, OutFrame, Ping, Pong, Produce, Push, decode, encode, encode_with};
@@ -30,7 +32,7 @@ fn produce(serial: u64, bytes: usize) -> OutFrame {
 fn frames(pair: &Pair) -> Vec<u64> {
     let serials = pair.events.iter().filter_map(|event| match event {
         QuicEvent::Frame { frame, .. } => Some(frame.head.correlation.0),
-        QuicEvent::Connected { .. } | QuicEvent::Garbage { .. } | QuicEvent::Disconnected { .. } => None,
+        _ => None,
     });
     serials.collect()
 }
@@ -216,6 +218,24 @@ fn a_client_that_reads_nothing_is_closed_before_it_costs_too_much() {
     }
     pair.run_until(is_over);
     assert_eq!(pair.server.stats().overflowed_total, 1);
+}
+
+#[test]
+fn much_that_waits_is_told_and_so_is_its_end() {
+    let mut pair = Pair::with(16, |transport| {
+        transport.stream_receive_window(VarInt::from_u32(1 << 20));
+    });
+    let (client, key) = pair.connected();
+    pair.clients[client].is_reading = false;
+    let count = SESSION_SEND_BYTES_MAX / 100_000 + 100;
+    for serial in 0..count {
+        pair.send(key, SendStream::Push(0), push(serial, 100_000));
+    }
+    pair.run_for(Duration::from_millis(20));
+    assert!(matches!(pair.events[..], [QuicEvent::Congested { .. }]), "{:?}", pair.events);
+    pair.clients[client].is_reading = true;
+    pair.run_until(|pair| pair.clients[client].frames.len() as u64 == count);
+    assert!(matches!(pair.events[..], [QuicEvent::Congested { .. }, QuicEvent::Relieved { .. }]));
 }
 
 #[test]
