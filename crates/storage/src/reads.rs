@@ -630,3 +630,6 @@ fn reply_of(walk: Walk) -> Reply {
         Walk::Corrupt { first, end } => Reply::Corrupt { first, end },
     }
 }
+
+#[cfg(test)]
+mod tests;
