@@ -1,1 +1,25 @@
-fn main() {}
+//! The one binary of Corelane. A plain `main`: a broker runs its shards on threads of its own, client commands run a tokio
+//! runtime, and never one inside the other.
+
+mod command;
+mod failure;
+mod format;
+mod input;
+mod start;
+mod table;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match command::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // There is nobody left to tell if standard error is gone.
+            let _untold = writeln!(std::io::stderr(), "corelane: {failure}");
+            failure.exit_code()
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What can be asked for on the command line.
+
+pub(crate) mod completions;
+pub(crate) mod doctor;
+pub(crate) mod serve;
+pub(crate) mod topic;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Outcome;
+
+/// Examples stand first in every help: most readers look for one to copy.
+macro_rules! examples {
+    ($($line:literal),+ $(,)?) => {
+        concat!("Examples:\n", $("  ", $line, "\n",)+)
+    };
+}
+pub(crate) use examples;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    refused by the broker, or failed on the way; the text says why
+  2    what was asked for makes no sense as it was written
+  3    the broker cannot be reached, or it does not let us in
+  130  serve: a second signal ended it before everything was made durable";
+
+/// Corelane, a durable message broker for multiplayer games.
+#[derive(Debug, Parser)]
+#[command(
+    name = "corelane",
+    version,
+    before_help = examples!(
+        "corelane serve                                      start a broker on every core",
+        "echo hello | corelane produce chat                  write a record",
+        "corelane consume chat --from earliest --until end   read what is there",
+    ),
+    after_help = EXIT_CODES,
+    max_term_width = 120,
+    propagate_version = true
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+}
+
+impl Cli {
+    /// Does what was asked for.
+    pub(crate) fn run(self) -> Outcome {
+        match self.command {
+            Command::Serve(serve) => serve.run(),
+            Command::Doctor(doctor) => doctor.run(),
+            Command::Completions(completions) => completions.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn visit(command: &mut clap::Command, path: &str) {
+        let help = command.render_long_help().to_string();
+        assert!(help.starts_with("Examples:\n"), "{path}: {help}");
+        let examples = help.lines().skip(1).take_while(|line| line.starts_with("  ")).count();
+        assert!(3 <= examples, "{path} has {examples} examples");
+        for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
+            let path = format!("{path} {}", sub.get_name());
+            visit(sub, &path);
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_help_begins_with_three_examples() {
+        let mut command = Cli::command();
+        command.clone().debug_assert();
+        command.build();
+        visit(&mut command, "corelane");
+    }
+}

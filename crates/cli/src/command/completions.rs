@@ -1,0 +1,25 @@
+//! `corelane completions`.
+
+use clap::{Args, CommandFactory};
+
+use super::{Cli, examples};
+use crate::failure::Outcome;
+
+/// Print a completion script for a shell.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane completions bash > ~/.local/share/bash-completion/completions/corelane",
+    "corelane completions zsh > ~/.zfunc/_corelane",
+    "corelane completions fish > ~/.config/fish/completions/corelane.fish",
+))]
+pub(crate) struct Completions {
+    /// The shell.
+    shell: clap_complete::Shell,
+}
+
+impl Completions {
+    pub(crate) fn run(self) -> Outcome {
+        clap_complete::generate(self.shell, &mut Cli::command(), "corelane", &mut std::io::stdout());
+        Ok(())
+    }
+}

@@ -1,0 +1,53 @@
+//! `corelane doctor`.
+
+use std::io::Write;
+
+use clap::Args;
+use corelane_broker::Machine;
+use corelane_broker::doctor::{Verdict, examine};
+use serde_json::json;
+
+use super::examples;
+use super::serve::Settings;
+use crate::failure::{Failure, Outcome};
+
+/// Look for what this machine lacks, and say what to do about it. Exits with 1 when a broker would not start.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane doctor                                   look at this machine with the defaults",
+    "corelane doctor --data /var/lib/corelane          look at another place for the data",
+    "corelane doctor --config corelane.toml --json     for a script, with a broker's own settings",
+))]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    settings: Settings,
+    /// Print a JSON list of {name, verdict, found, advice}.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Doctor {
+    pub(crate) fn run(self) -> Outcome {
+        let machine = Machine::this();
+        let config = self.settings.config(&machine)?;
+        let findings = examine(&config, &machine);
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let list = findings.iter().map(|finding| {
+                let verdict = match finding.verdict {
+                    Verdict::Good => "good",
+                    Verdict::Warning => "warning",
+                    Verdict::Bad => "bad",
+                };
+                json!({ "name": finding.name, "verdict": verdict, "found": finding.found, "advice": finding.advice })
+            });
+            writeln!(out, "{:#}", list.collect::<serde_json::Value>())?;
+        } else {
+            for finding in &findings {
+                writeln!(out, "{finding}")?;
+            }
+        }
+        let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
+        if bad == 0 { Ok(()) } else { Err(Failure::failed(format!("a broker would not start here: {bad} findings"))) }
+    }
+}

@@ -1,0 +1,3 @@
+//! `corelane topic …`.
+
+mod settings;

@@ -1,0 +1,213 @@
+//! The settings of a topic as they are written on the command line.
+
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use corelane_broker::quantity::{ByteSize, QuantityError, Span};
+use corelane_model::{TopicClass, TopicSettings};
+
+/// What a topic's records survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Class {
+    /// On disk: a stored record survives a crash.
+    Durable,
+    /// In memory, bounded, with a time to live: gone with the broker.
+    Memory,
+}
+
+impl From<Class> for TopicClass {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Durable => Self::Durable,
+            Class::Memory => Self::Memory,
+        }
+    }
+}
+
+/// A limit, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound<T> {
+    Unlimited,
+    At(T),
+}
+
+impl<T: FromStr<Err = QuantityError>> FromStr for Bound<T> {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        match text {
+            "unlimited" | "forever" | "none" => Ok(Self::Unlimited),
+            _ => text.parse().map(Self::At),
+        }
+    }
+}
+
+impl<T> Bound<T> {
+    fn map<U>(self, map: impl FnOnce(T) -> U) -> Option<U> {
+        match self {
+            Self::Unlimited => None,
+            Self::At(value) => Some(map(value)),
+        }
+    }
+}
+
+/// Settings that are given; the others stay as they are.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct SettingsArgs {
+    /// Keep the records of a durable topic this long, or `forever` [default: 7d].
+    #[arg(long, value_name = "TIME", conflicts_with = "ttl")]
+    retention: Option<Bound<Span>>,
+    /// Keep at most this much of each partition, or `unlimited` [default: unlimited; memory topics 16MiB].
+    #[arg(long, value_name = "SIZE")]
+    retention_bytes: Option<Bound<ByteSize>>,
+    /// Seal a segment at this size [default: 128MiB].
+    #[arg(long, value_name = "SIZE")]
+    segment_bytes: Option<ByteSize>,
+    /// Keep the records of a memory topic this long [default: until the partition is full].
+    #[arg(long, value_name = "TIME")]
+    ttl: Option<Span>,
+}
+
+/// Why settings do not go together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SettingsError {
+    /// A time to live is for memory.
+    #[error("--ttl is for topics of class memory, this one is durable: write --retention, or --class memory")]
+    TtlOfDurable,
+    /// Retention by time is for disks.
+    #[error("--retention is for topics of class durable, this one is in memory: write --ttl")]
+    RetentionOfMemory,
+    /// Memory has no segments.
+    #[error("--segment-bytes is for topics of class durable, this one is in memory and has no segments")]
+    SegmentsOfMemory,
+    /// Memory is bounded.
+    #[error("--retention-bytes unlimited is for topics of class durable: a memory topic has a bound, such as 64MiB")]
+    UnlimitedMemory,
+}
+
+impl SettingsArgs {
+    /// Whether nothing was given.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.retention.is_none() && self.retention_bytes.is_none() && self.segment_bytes.is_none() && self.ttl.is_none()
+    }
+
+    /// The settings of a new topic.
+    pub(crate) fn create(&self, class: TopicClass) -> Result<TopicSettings, SettingsError> {
+        let base = match class {
+            TopicClass::Durable => TopicSettings::default(),
+            TopicClass::Memory => TopicSettings {
+                class,
+                retention_ms: None,
+                retention_bytes: Some(corelane_model::limits::MEMORY_RING_BYTES_DEFAULT),
+                ..TopicSettings::default()
+            },
+        };
+        self.alter(base)
+    }
+
+    /// The settings of a topic that has these today.
+    pub(crate) fn alter(&self, mut settings: TopicSettings) -> Result<TopicSettings, SettingsError> {
+        let is_memory = settings.class == TopicClass::Memory;
+        let millis = |span: Span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX);
+        if let Some(ttl) = self.ttl {
+            if !is_memory {
+                return Err(SettingsError::TtlOfDurable);
+            }
+            settings.retention_ms = Some(millis(ttl));
+        }
+        if let Some(retention) = self.retention {
+            if is_memory {
+                return Err(SettingsError::RetentionOfMemory);
+            }
+            settings.retention_ms = retention.map(millis);
+        }
+        if let Some(bytes) = self.retention_bytes {
+            if is_memory && bytes == Bound::Unlimited {
+                return Err(SettingsError::UnlimitedMemory);
+            }
+            settings.retention_bytes = bytes.map(|bytes| bytes.0);
+        }
+        if let Some(bytes) = self.segment_bytes {
+            if is_memory {
+                return Err(SettingsError::SegmentsOfMemory);
+            }
+            settings.segment_bytes = bytes.0;
+        }
+        Ok(settings)
+    }
+}
+
+/// Settings in the words of the command line.
+pub(crate) fn describe(settings: &TopicSettings) -> String {
+    let span = |ms| Span(std::time::Duration::from_millis(ms));
+    let bytes = settings.retention_bytes.map_or_else(|| "unlimited".to_owned(), |bytes| ByteSize(bytes).to_string());
+    match settings.class {
+        TopicClass::Durable => {
+            let time = settings.retention_ms.map_or_else(|| "forever".to_owned(), |ms| span(ms).to_string());
+            let segment = ByteSize(settings.segment_bytes);
+            format!("class durable, retention {time}, retention-bytes {bytes}, segment-bytes {segment}")
+        }
+        TopicClass::Memory => {
+            let ttl = settings.retention_ms.map_or_else(|| "none".to_owned(), |ms| span(ms).to_string());
+            format!("class memory, ttl {ttl}, retention-bytes {bytes}")
+        }
+    }
+}
+
+/// The class in the words of the command line.
+pub(crate) const fn class(settings: &TopicSettings) -> &'static str {
+    match settings.class {
+        TopicClass::Durable => "durable",
+        TopicClass::Memory => "memory",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        settings: SettingsArgs,
+    }
+
+    fn create(class: TopicClass, line: &str) -> Result<TopicSettings, String> {
+        let args = std::iter::once("x").chain(line.split_whitespace());
+        let alone = Alone::try_parse_from(args).map_err(|error| error.to_string())?;
+        alone.settings.create(class).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn settings_follow_the_command_line() {
+        let found =
+            create(TopicClass::Durable, "--retention 7d --retention-bytes 10GiB --segment-bytes 128MiB").unwrap();
+        assert_eq!(found.retention_ms, Some(7 * 86_400_000));
+        assert_eq!((found.retention_bytes, found.segment_bytes), (Some(10 << 30), 128 << 20));
+        let found = create(TopicClass::Durable, "--retention forever --retention-bytes unlimited").unwrap();
+        assert_eq!((found.retention_ms, found.retention_bytes), (None, None));
+        let found = create(TopicClass::Memory, "--ttl 2s").unwrap();
+        assert_eq!((found.class, found.retention_ms), (TopicClass::Memory, Some(2000)));
+        assert_eq!(describe(&found), "class memory, ttl 2s, retention-bytes 16MiB");
+    }
+
+    #[test]
+    fn what_does_not_go_together_says_what_would() {
+        assert!(create(TopicClass::Durable, "--ttl 2s").unwrap_err().contains("--retention"));
+        assert!(create(TopicClass::Memory, "--retention 2s").unwrap_err().contains("--ttl"));
+        assert!(create(TopicClass::Memory, "--segment-bytes 2MiB").unwrap_err().contains("durable"));
+        assert!(create(TopicClass::Memory, "--retention-bytes unlimited").unwrap_err().contains("64MiB"));
+        assert!(create(TopicClass::Durable, "--retention 7").unwrap_err().contains("no unit"));
+    }
+
+    #[test]
+    fn altering_keeps_what_is_not_said() {
+        let today = TopicSettings { retention_bytes: Some(5), ..TopicSettings::default() };
+        let args = SettingsArgs { segment_bytes: Some(ByteSize(1 << 20)), ..SettingsArgs::default() };
+        let found = args.alter(today).unwrap();
+        assert_eq!((found.retention_bytes, found.segment_bytes), (Some(5), 1 << 20));
+        assert!(SettingsArgs::default().is_empty() && !args.is_empty());
+    }
+}

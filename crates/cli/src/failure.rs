@@ -1,0 +1,76 @@
+//! How a command ends.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Exit codes, as `corelane --help` lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// The broker refused, or something failed on the way.
+    Failed,
+    /// What was asked for makes no sense as it was written.
+    Usage,
+    /// The broker cannot be reached, or it does not let us in.
+    Unreachable,
+}
+
+impl Exit {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+        }
+    }
+}
+
+/// Why a command did not do what it was asked to: a text for people and an exit code for scripts.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    text: String,
+}
+
+/// What every command returns.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// The broker refused, or something failed on the way.
+    pub(crate) fn failed(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Failed, text: text.to_string() }
+    }
+
+    /// What was asked for makes no sense as it was written.
+    pub(crate) fn usage(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Usage, text: text.to_string() }
+    }
+
+    /// The broker cannot be reached.
+    pub(crate) fn unreachable(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Unreachable, text: text.to_string() }
+    }
+
+    /// The exit code for the shell.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.exit.code())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Writing to standard output failed. A reader that has seen enough (`| head`) is no failure worth a word, which
+/// [`is_closed_pipe`] tells.
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::failed(error)
+    }
+}
+
+/// Whether the reader of our output went away.
+pub(crate) fn is_closed_pipe(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::BrokenPipe
+}

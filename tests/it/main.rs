@@ -1,0 +1,18 @@
+//! Real processes: the built `corelane` as a stranger would use it.
+//!
+//! Few tests, each with a broker of its own on ports of its own. Nothing sleeps: a test waits for a condition until
+//! [`DEADLINE`], which is long enough for a machine that builds something else meanwhile.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+mod admin;
+mod broker;
+mod refusals;
+mod restart;
+mod round_trip;
+mod shutdown;
+
+use std::time::Duration;
+
+/// The longest that a test waits for one condition.
+const DEADLINE: Duration = Duration::from_secs(60);
