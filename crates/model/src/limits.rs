@@ -99,6 +99,11 @@ pub const READS_WAITING_MAX: usize = 16_384;
 /// Reads that go ahead of a sequential reader.
 pub const READ_AHEAD_RUNS_MAX: u8 = 4;
 
+/// Segments of one partition; at the limit the active one grows on.
+pub const PARTITION_SEGMENTS_MAX: usize = 65_536;
+/// Ranges of damaged offsets that one partition tells apart.
+pub const PARTITION_CORRUPT_RANGES_MAX: usize = 256;
+
 /// Producers that one partition remembers.
 pub const PARTITION_PRODUCERS_MAX: usize = 1024;
 /// Latest batches of a producer that a partition remembers, hence batches that it may have in flight.

@@ -1,0 +1,83 @@
+//! Taking a batch into the log: is it new, which offset does it get, where do its bytes lie.
+
+use bytes::Bytes;
+use corelane_model::{Now, Offset, TopicClass, WallMillis};
+use corelane_record::{BatchHead, Stamp};
+
+use crate::cache::CachedBatch;
+use crate::producers::Verdict;
+use crate::{AppendError, CommitLog};
+
+/// What becomes of a batch that a producer sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Append {
+    /// It is new. The log end and the producer's sequence have moved; the stamped bytes must follow by
+    /// [`CommitLog::attach`] before the round ends.
+    Accept(Stamp),
+    /// It was appended before. Nothing has moved.
+    Duplicate {
+        /// Offset of its first record, then.
+        base_offset: Offset,
+        /// Its append timestamp, then.
+        append_timestamp: WallMillis,
+        /// Exclusive end of its offsets: it is stored when the durable end has reached this.
+        end_offset: Offset,
+    },
+}
+
+impl CommitLog {
+    /// Decides on a batch by its head; the bytes are not copied. Append timestamps never go back, even if the wall
+    /// clock does.
+    ///
+    /// # Errors
+    /// The producer's epoch or sequence does not fit; the log is as it was before.
+    pub fn append(&mut self, now: Now, head: &BatchHead) -> Result<Append, AppendError> {
+        let verdict = self.state.producers.judge(head).inspect_err(|_| self.stats.refused_batches += 1)?;
+        if let Verdict::Duplicate(seen) = verdict {
+            self.stats.duplicate_batches += 1;
+            return Ok(Append::Duplicate {
+                base_offset: seen.base_offset,
+                append_timestamp: seen.append_timestamp,
+                end_offset: seen.end_offset(),
+            });
+        }
+        let append_timestamp = self.state.append_timestamp.max(now.wall);
+        let stamp = Stamp { base_offset: self.state.log_end, append_timestamp, leader_epoch: self.state.leader_epoch };
+        self.state.append_timestamp = append_timestamp;
+        self.state.log_end = self.state.log_end.advance(u64::from(head.offset_span));
+        self.state.producers.record(now.monotonic, head, stamp.base_offset, append_timestamp);
+        self.stats.appended_batches += 1;
+        self.stats.appended_records += u64::from(head.record_count);
+        self.stats.appended_bytes += u64::from(head.batch_bytes());
+        self.check();
+        Ok(Append::Accept(stamp))
+    }
+
+    /// The stamped batch as it now lies in memory, in the order of appends. `position` is where it lies in the journal,
+    /// as a number that never goes back.
+    ///
+    /// On a memory topic the batch is durable and visible with this, and the oldest ones give way when the ring is
+    /// over its bound.
+    pub fn attach(&mut self, bytes: Bytes, position: u64) {
+        let head = BatchHead::parse(&bytes).expect("a stamped batch has a sound head");
+        assert_eq!(head.base_offset, self.attached_end, "batches are attached in the order of appends");
+        assert_eq!(head.batch_bytes() as usize, bytes.len(), "a whole batch is attached");
+        if let Some(last) = self.cache.back() {
+            assert!(last.position <= position, "journal position {position} is behind {}", last.position);
+        }
+        self.attached_end = head.end_offset();
+        self.cache.push(CachedBatch::new(&head, bytes, position));
+        if self.settings.class == TopicClass::Memory {
+            self.durable_end = self.attached_end;
+            self.keep_ring_bound();
+        }
+        self.check();
+    }
+
+    /// Everything below `end` is on disk. Moves the durable end, never back; a call that brings nothing new is allowed.
+    pub fn on_durable(&mut self, end: Offset) {
+        assert!(end <= self.attached_end, "durable end {end} is beyond the attached end {}", self.attached_end);
+        self.durable_end = self.durable_end.max(end);
+        self.check();
+    }
+}

@@ -1,0 +1,212 @@
+//! Putting a log together again from what the journal holds. Nothing here asserts on what was read from disk.
+//!
+//! The journal is replayed in order. Its oldest file begins with a checkpoint, and so does each later one:
+//!
+//! ```text
+//!   restore(state) → replay(batch) … replay_settled(note) … restore(later state) → replay(batch) … → finish_recovery
+//! ```
+//! Batches that a checkpoint already counts may still follow, and batches between a checkpoint's settled end and its log
+//! end may be missing because a later note says that they were settled. Only at the end is it known what is really
+//! missing.
+
+use bytes::Bytes;
+use corelane_model::{LeaderEpoch, Now, Offset, TopicClass};
+use corelane_record::BatchHead;
+
+use crate::cache::CachedBatch;
+use crate::{CommitLog, CorruptRange, LogState, OFFSET_MAX, ReplayError, Segment, Settled};
+
+/// How the broker ended the last time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// It wrote its closing mark.
+    Clean,
+    /// It did not: the leader epoch is raised, so that readers can tell what came after.
+    Unclean,
+}
+
+impl CommitLog {
+    /// Takes over a checkpoint. It is the truth about everything before it; batches above its settled end stay.
+    ///
+    /// A note of settling may be in the journal before a checkpoint that does not count it yet: what is settled stays
+    /// settled. A checkpoint that knows less than was replayed otherwise is left out: journals are replayed in order,
+    /// so that it cannot be right.
+    pub fn restore(&mut self, state: LogState) {
+        if state.log_end < self.state.log_end {
+            return;
+        }
+        let before = std::mem::replace(&mut self.state, state);
+        if self.state.settled_end < before.settled_end {
+            self.state.settled_end = before.settled_end;
+            self.state.segments = before.segments;
+        }
+        self.state.log_start = self.state.log_start.max(before.log_start);
+        self.state.append_timestamp = self.state.append_timestamp.max(before.append_timestamp);
+        for &range in before.corrupt.as_slice() {
+            self.state.corrupt.add(range);
+        }
+        self.state.corrupt.drop_below(self.state.log_start);
+        self.after_replay();
+    }
+
+    /// A stamped batch from the journal, checked by its checksums already.
+    ///
+    /// What lies below the settled end is left out without an error.
+    ///
+    /// # Errors
+    /// It does not fit; it is left out.
+    pub fn replay(&mut self, head: &BatchHead, bytes: Bytes, position: u64) -> Result<(), ReplayError> {
+        let (base, end) = (head.base_offset, head.end_offset());
+        if OFFSET_MAX < end.0 {
+            return Err(ReplayError::OffsetTooLarge { found: end, limit: OFFSET_MAX });
+        }
+        let log_end = self.state.log_end;
+        if base < log_end && log_end < end {
+            return Err(ReplayError::Overlap { base, end, log_end });
+        }
+        if log_end <= base {
+            if log_end < base {
+                // Batches lie in the journal in the order of their offsets: what should be in between was damaged. If
+                // it was settled before, a note of that follows and takes this back.
+                self.state.corrupt.add(CorruptRange { first: log_end, end: base });
+            }
+            self.state.log_end = end;
+            self.state.append_timestamp = self.state.append_timestamp.max(head.append_timestamp);
+            self.state.producers.record(corelane_model::MonotonicNanos(0), head, base, head.append_timestamp);
+        }
+        if end <= self.state.settled_end {
+            self.after_replay();
+            return Ok(());
+        }
+        if let Some(last) = self.cache.back()
+            && (base < last.end || position < last.position)
+        {
+            let after = last.end;
+            self.after_replay();
+            return Err(ReplayError::OutOfOrder { base, end, after });
+        }
+        self.cache.push(CachedBatch::new(head, bytes, position));
+        self.after_replay();
+        Ok(())
+    }
+
+    /// A note from the journal that batches were settled.
+    ///
+    /// # Errors
+    /// It names an impossible segment; it is left out.
+    pub fn replay_settled(&mut self, settled: &Settled) -> Result<(), ReplayError> {
+        if settled.end <= self.state.settled_end
+            && self.state.segments.last().is_some_and(|last| settled.end <= last.end)
+        {
+            return Ok(());
+        }
+        if OFFSET_MAX < settled.end.0 {
+            return Err(ReplayError::OffsetTooLarge { found: settled.end, limit: OFFSET_MAX });
+        }
+        if OFFSET_MAX < settled.segment_bytes {
+            return Err(ReplayError::SegmentTooLarge { segment: settled.segment, bytes: settled.segment_bytes });
+        }
+        let last = self.state.segments.last();
+        let is_possible = settled.segment <= settled.base
+            && settled.base < settled.end
+            && last.is_none_or(|last| {
+                let is_same = last.base == settled.segment;
+                let grows = last.end <= settled.base && last.bytes <= settled.segment_bytes;
+                if is_same { grows } else { last.end <= settled.segment }
+            });
+        if !is_possible {
+            let last = last.map_or(Offset::ZERO, |last| last.base);
+            return Err(ReplayError::Settled { segment: settled.segment, end: settled.end, last });
+        }
+        self.extend_segments(settled);
+        self.state.corrupt.remove(CorruptRange { first: settled.base, end: settled.end });
+        self.state.log_end = self.state.log_end.max(settled.end);
+        self.state.append_timestamp = self.state.append_timestamp.max(settled.max_timestamp);
+        self.after_replay();
+        Ok(())
+    }
+
+    /// A note from the journal that the log start moved. The files of segments below it are dealt with by
+    /// [`CommitLog::finish_recovery`].
+    ///
+    /// # Errors
+    /// It is beyond what any log reaches; it is left out.
+    pub fn replay_log_start(&mut self, log_start: Offset) -> Result<(), ReplayError> {
+        if OFFSET_MAX < log_start.0 {
+            return Err(ReplayError::OffsetTooLarge { found: log_start, limit: OFFSET_MAX });
+        }
+        if self.state.log_start < log_start {
+            self.state.log_start = log_start;
+            self.state.settled_end = self.state.settled_end.max(log_start);
+            self.state.log_end = self.state.log_end.max(log_start);
+            self.state.corrupt.drop_below(log_start);
+        }
+        self.after_replay();
+        Ok(())
+    }
+
+    /// Offsets that the journal held and that were found damaged. They count as appended: the next record gets none of
+    /// them. If they are settled after all, a note of that takes this back.
+    ///
+    /// # Errors
+    /// The range is beyond what any log reaches; it is left out.
+    pub fn replay_corrupt(&mut self, range: CorruptRange) -> Result<(), ReplayError> {
+        if OFFSET_MAX < range.end.0 {
+            return Err(ReplayError::OffsetTooLarge { found: range.end, limit: OFFSET_MAX });
+        }
+        self.on_corrupt(range);
+        self.state.log_end = self.state.log_end.max(range.end);
+        self.after_replay();
+        Ok(())
+    }
+
+    /// What was replayed came from disk: it is durable and visible.
+    fn after_replay(&mut self) {
+        self.cache.drop_below(self.state.settled_end);
+        self.durable_end = self.state.log_end;
+        self.attached_end = self.state.log_end;
+        self.check();
+    }
+
+    /// The journal is replayed to its end. Offsets that lie neither in a segment nor in memory are noted as damaged and
+    /// returned, with those noted before; so are segments whose files may go.
+    pub fn finish_recovery(&mut self, now: Now, shutdown: Shutdown) -> (Vec<CorruptRange>, Vec<Segment>) {
+        if self.settings.class == TopicClass::Memory {
+            // Its records are gone with the process; its offsets go on.
+            self.state.corrupt.drop_below(self.state.log_end);
+            self.state.log_start = self.state.log_end;
+            self.state.settled_end = self.state.log_end;
+            self.after_replay();
+        }
+        for gap in self.gaps() {
+            self.state.corrupt.add(gap);
+        }
+        if shutdown == Shutdown::Unclean {
+            self.state.leader_epoch = LeaderEpoch(self.state.leader_epoch.0.saturating_add(1));
+        }
+        self.state.producers.restart(now.monotonic);
+        #[cfg(planted)]
+        if corelane_model::planted::is_planted(corelane_model::planted::Bug::ForgetProducers) {
+            self.state.producers.forget();
+        }
+        let dropped = self.drop_segments_below_start();
+        self.check();
+        (self.state.corrupt.as_slice().to_vec(), dropped)
+    }
+
+    /// Everything from the log start to the log end that lies neither in a segment nor in memory.
+    fn gaps(&self) -> Vec<CorruptRange> {
+        let mut gaps = Vec::new();
+        let mut expected = self.log_start();
+        let segments = self.state.segments.iter().map(|segment| (segment.base, segment.end));
+        let cached = self.cache.iter().map(|batch| (batch.base, batch.end));
+        let end = [(self.state.log_end, self.state.log_end)];
+        for (base, end) in segments.chain(cached).chain(end) {
+            if expected < base {
+                gaps.push(CorruptRange { first: expected, end: base });
+            }
+            expected = expected.max(end);
+        }
+        gaps
+    }
+}

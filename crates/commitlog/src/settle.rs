@@ -1,0 +1,194 @@
+//! Settling: what goes from the journal's slabs into a segment next.
+
+use bytes::Bytes;
+use corelane_model::limits::PARTITION_SEGMENTS_MAX;
+use corelane_model::{Offset, TopicClass, WallMillis};
+
+use crate::{CommitLog, Segment};
+
+/// Which segment takes the next batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentChoice {
+    /// The active one.
+    Append {
+        /// Its first offset.
+        segment: Offset,
+        /// Bytes of its file that count: the next ones go behind them.
+        bytes: u64,
+    },
+    /// A new one; the one before is sealed by this.
+    Roll {
+        /// Its first offset.
+        segment: Offset,
+    },
+}
+
+impl SegmentChoice {
+    /// First offset of the segment.
+    #[must_use]
+    pub const fn segment(&self) -> Offset {
+        match *self {
+            Self::Append { segment, .. } | Self::Roll { segment } => segment,
+        }
+    }
+}
+
+/// Durable batches that go into a segment together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settle {
+    /// At least one, in order and without a gap.
+    pub batches: Vec<Bytes>,
+    /// First offset of the first.
+    pub base: Offset,
+    /// Exclusive end of the last.
+    pub end: Offset,
+    /// Their bytes together.
+    pub bytes: u64,
+    /// Append timestamp of the first.
+    pub first_timestamp: WallMillis,
+    /// Append timestamp of the last.
+    pub max_timestamp: WallMillis,
+    /// Where they go.
+    pub segment: SegmentChoice,
+}
+
+/// Batches that are in a segment, synced, and noted in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// First offset of the segment.
+    pub segment: Offset,
+    /// Bytes of the segment's file that count from now on.
+    pub segment_bytes: u64,
+    /// First offset of the batches.
+    pub base: Offset,
+    /// Exclusive end of the batches.
+    pub end: Offset,
+    /// Append timestamp of the first.
+    pub first_timestamp: WallMillis,
+    /// Append timestamp of the last.
+    pub max_timestamp: WallMillis,
+}
+
+impl Settle {
+    /// The note that these batches are settled and their segment has so many bytes now.
+    #[must_use]
+    pub const fn settled(&self, segment_bytes: u64) -> Settled {
+        Settled {
+            segment: self.segment.segment(),
+            segment_bytes,
+            base: self.base,
+            end: self.end,
+            first_timestamp: self.first_timestamp,
+            max_timestamp: self.max_timestamp,
+        }
+    }
+}
+
+impl CommitLog {
+    /// The oldest durable batches that are in no segment yet: as many as fit into `bytes_max`, but at least one.
+    ///
+    /// `None` when there are none, when a plan is under way, and on memory topics. A plan is under way until
+    /// [`CommitLog::on_settled`] or [`CommitLog::on_settle_failed`]; until then its segment is not dropped.
+    pub fn settle_plan(&mut self, bytes_max: u32) -> Option<Settle> {
+        if self.settling.is_some() || self.settings.class == TopicClass::Memory {
+            return None;
+        }
+        let first = self.cache.front().filter(|batch| batch.end <= self.durable_end)?;
+        let (base, first_timestamp) = (first.base, first.append_timestamp);
+        let segment = self.choose_segment(base, first.len());
+        let mut settle = Settle {
+            batches: Vec::new(),
+            base,
+            end: base,
+            bytes: 0,
+            first_timestamp,
+            max_timestamp: first_timestamp,
+            segment,
+        };
+        for batch in self.cache.run_from(base).take_while(|batch| batch.end <= self.durable_end) {
+            if !settle.batches.is_empty() && u64::from(bytes_max) < settle.bytes + batch.len() {
+                break;
+            }
+            settle.batches.push(batch.bytes.clone());
+            settle.bytes += batch.len();
+            settle.end = batch.end;
+            settle.max_timestamp = batch.append_timestamp;
+        }
+        assert!(settle.base < settle.end, "the first durable batch has a record");
+        self.settling = Some(segment.segment());
+        Some(settle)
+    }
+
+    fn choose_segment(&self, base: Offset, bytes: u64) -> SegmentChoice {
+        match self.state.segments.last() {
+            Some(active) if !active.is_sealed && self.is_room_in(active, bytes) => {
+                SegmentChoice::Append { segment: active.base, bytes: active.bytes }
+            }
+            Some(_) | None => SegmentChoice::Roll { segment: base },
+        }
+    }
+
+    fn is_room_in(&self, active: &Segment, bytes: u64) -> bool {
+        active.bytes + bytes <= self.settings.segment_bytes || PARTITION_SEGMENTS_MAX <= self.state.segments.len()
+    }
+
+    /// The plan under way is done: its extent is on disk and the note of it is durable in the journal. The batches
+    /// leave memory. Returns segments that were given up meanwhile and whose files may go.
+    pub fn on_settled(&mut self, settled: &Settled) -> Vec<Segment> {
+        let planned = self.settling.take();
+        assert_eq!(planned, Some(settled.segment), "a plan is settled into the segment that it chose");
+        assert!(settled.base < settled.end, "batches from {} to {} are none", settled.base, settled.end);
+        assert!(settled.end <= self.durable_end, "settled up to {}, durable to {}", settled.end, self.durable_end);
+        self.extend_segments(settled);
+        self.stats.settled_bytes += self.cache.drop_below(self.state.settled_end);
+        let dropped = self.drop_segments_below_start();
+        self.check();
+        dropped
+    }
+
+    /// The plan under way came to nothing: the same batches will be planned again.
+    pub fn on_settle_failed(&mut self) {
+        assert!(self.settling.take().is_some(), "no plan was under way");
+    }
+
+    /// Moves the settled end and notes it in the last segment or in a new one.
+    pub(crate) fn extend_segments(&mut self, settled: &Settled) {
+        self.state.settled_end = self.state.settled_end.max(settled.end);
+        let segments = &mut self.state.segments;
+        if let Some(last) = segments.last_mut() {
+            if last.base == settled.segment {
+                assert!(last.end <= settled.base, "segment up to {} grows from {}", last.end, settled.base);
+                assert!(last.bytes <= settled.segment_bytes, "segment shrinks to {} bytes", settled.segment_bytes);
+                last.end = settled.end;
+                last.bytes = settled.segment_bytes;
+                last.max_timestamp = last.max_timestamp.max(settled.max_timestamp);
+                return;
+            }
+            assert!(last.end <= settled.segment, "segment from {} within one up to {}", settled.segment, last.end);
+            last.is_sealed = true;
+        }
+        segments.push(Segment {
+            base: settled.segment,
+            end: settled.end,
+            bytes: settled.segment_bytes,
+            first_timestamp: settled.first_timestamp,
+            max_timestamp: settled.max_timestamp,
+            is_sealed: false,
+        });
+    }
+
+    /// Position in the journal of the oldest batch that lies nowhere else; the journal may not recycle it.
+    #[must_use]
+    pub fn oldest_unsettled(&self) -> Option<u64> {
+        if self.settings.class == TopicClass::Memory {
+            return None;
+        }
+        self.cache.front().map(|batch| batch.position)
+    }
+
+    /// Bytes of batches that are in no segment yet.
+    #[must_use]
+    pub fn unsettled_bytes(&self) -> u64 {
+        if self.settings.class == TopicClass::Memory { 0 } else { self.cache.bytes() }
+    }
+}

@@ -1,0 +1,253 @@
+//! What a log must know after a restart, and its bytes in a checkpoint (docs/formats/log-state.md).
+
+use corelane_model::limits::{
+    PARTITION_CORRUPT_RANGES_MAX, PARTITION_PRODUCERS_MAX, PARTITION_SEGMENTS_MAX, PRODUCER_BATCHES_MAX,
+};
+use corelane_model::{LeaderEpoch, MonotonicNanos, Offset, ProducerEpoch, ProducerId, Sequence, WallMillis};
+
+use crate::corrupt::CorruptRanges;
+use crate::producers::{Producer, SeenBatch};
+use crate::varint::{self, Numbers};
+use crate::{CorruptRange, ProducerTable, Segment, StateError};
+
+/// Version of the encoding that this build writes and reads.
+const STATE_VERSION: u8 = 1;
+
+/// Largest offset that is believed when it comes from disk. No log reaches it: at a billion records a second it takes
+/// a century and a half.
+pub const OFFSET_MAX: u64 = 1 << 62;
+
+/// What a log must know after a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// The first offset that can be read.
+    pub log_start: Offset,
+    /// Exclusive end of what lies in segments or was given up.
+    pub settled_end: Offset,
+    /// The offset that the next record gets.
+    pub log_end: Offset,
+    /// Term of the leader.
+    pub leader_epoch: LeaderEpoch,
+    /// The newest append timestamp.
+    pub append_timestamp: WallMillis,
+    /// The segments, oldest first.
+    pub(crate) segments: Vec<Segment>,
+    /// The producers' latest batches.
+    pub(crate) producers: ProducerTable,
+    /// Offsets lost to damage.
+    pub(crate) corrupt: CorruptRanges,
+}
+
+impl LogState {
+    /// An empty log whose first record will get this offset.
+    #[must_use]
+    pub fn starting_at(offset: Offset) -> Self {
+        Self { log_start: offset, settled_end: offset, log_end: offset, ..Self::default() }
+    }
+
+    /// The segments, oldest first.
+    #[must_use]
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The producers' latest batches.
+    #[must_use]
+    pub const fn producers(&self) -> &ProducerTable {
+        &self.producers
+    }
+
+    /// Appends its bytes, some ten for a log that was never used.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(STATE_VERSION);
+        varint::put(out, self.log_start.0);
+        varint::put(out, self.settled_end.since(self.log_start));
+        varint::put(out, self.log_end.since(self.settled_end));
+        varint::put(out, u64::from(self.leader_epoch.0));
+        varint::put_signed(out, self.append_timestamp.0);
+        self.encode_segments(out);
+        self.encode_producers(out);
+        varint::put(out, self.corrupt.as_slice().len() as u64);
+        for range in self.corrupt.as_slice() {
+            varint::put(out, range.first.0);
+            varint::put(out, range.end.since(range.first));
+        }
+    }
+
+    fn encode_segments(&self, out: &mut Vec<u8>) {
+        varint::put(out, self.segments.len() as u64);
+        for segment in &self.segments {
+            varint::put(out, segment.base.0);
+            varint::put(out, segment.end.since(segment.base));
+            varint::put(out, segment.bytes);
+            varint::put_signed(out, segment.first_timestamp.0);
+            varint::put(out, segment.max_timestamp.millis_since(segment.first_timestamp));
+            varint::put(out, u64::from(segment.is_sealed));
+        }
+    }
+
+    fn encode_producers(&self, out: &mut Vec<u8>) {
+        varint::put(out, self.producers.len() as u64);
+        for (id, producer) in self.producers.iter() {
+            varint::put(out, id.0);
+            varint::put(out, u64::from(producer.epoch.0));
+            varint::put(out, producer.batches().len() as u64);
+            for batch in producer.batches() {
+                varint::put(out, u64::from(batch.base_sequence.0));
+                varint::put(out, batch.records() - 1);
+                varint::put(out, batch.base_offset.0);
+                varint::put_signed(out, batch.append_timestamp.0);
+            }
+        }
+    }
+
+    /// Reads what [`LogState::encode`] wrote; `bytes` is that and nothing else. The bytes are not trusted.
+    ///
+    /// # Errors
+    /// They are cut off, of another version, over a limit, or contradict themselves.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
+        let Some((&version, rest)) = bytes.split_first() else {
+            return Err(StateError::Malformed { at: 0 });
+        };
+        if version != STATE_VERSION {
+            return Err(StateError::Version { found: version, known: STATE_VERSION });
+        }
+        let mut reader = Reader { numbers: Numbers::new(rest) };
+        let log_start = reader.offset()?;
+        let settled_end = reader.offset_behind(log_start)?;
+        let log_end = reader.offset_behind(settled_end)?;
+        let leader_epoch = LeaderEpoch(reader.u32()?);
+        let append_timestamp = WallMillis(reader.signed()?);
+        let segments = reader.segments()?;
+        let producers = reader.producers()?;
+        let corrupt = reader.corrupt()?;
+        match reader.numbers.rest() {
+            0 => {}
+            excess => return Err(StateError::Excess { excess }),
+        }
+        if segments.last().is_some_and(|last| settled_end < last.end) {
+            return Err(StateError::Contradiction { what: "segments end at the settled end or before" });
+        }
+        if producers.iter().flat_map(|(_, producer)| producer.batches()).any(|seen| log_end < seen.end_offset()) {
+            return Err(StateError::Contradiction { what: "producers' batches lie below the log end" });
+        }
+        Ok(Self { log_start, settled_end, log_end, leader_epoch, append_timestamp, segments, producers, corrupt })
+    }
+}
+
+/// Numbers of a state, checked one by one.
+struct Reader<'a> {
+    numbers: Numbers<'a>,
+}
+
+impl Reader<'_> {
+    /// The error for a number that could not be taken; the version's byte counts.
+    const fn malformed(&self) -> StateError {
+        StateError::Malformed { at: self.numbers.at + 1 }
+    }
+
+    fn number(&mut self) -> Result<u64, StateError> {
+        self.numbers.take().ok_or_else(|| self.malformed())
+    }
+
+    fn signed(&mut self) -> Result<i64, StateError> {
+        self.numbers.take_signed().ok_or_else(|| self.malformed())
+    }
+
+    fn u32(&mut self) -> Result<u32, StateError> {
+        self.numbers.take_u32().ok_or_else(|| self.malformed())
+    }
+
+    fn offset(&mut self) -> Result<Offset, StateError> {
+        self.offset_behind(Offset::ZERO)
+    }
+
+    /// An offset that is written as its distance from one before.
+    fn offset_behind(&mut self, before: Offset) -> Result<Offset, StateError> {
+        let found = before.0.saturating_add(self.number()?);
+        if OFFSET_MAX < found {
+            return Err(StateError::Limit { what: "as an offset", found, limit: OFFSET_MAX });
+        }
+        Ok(Offset(found))
+    }
+
+    fn count(&mut self, what: &'static str, limit: usize) -> Result<u64, StateError> {
+        let found = self.number()?;
+        if (limit as u64) < found {
+            return Err(StateError::Limit { what, found, limit: limit as u64 });
+        }
+        Ok(found)
+    }
+
+    fn segments(&mut self) -> Result<Vec<Segment>, StateError> {
+        let mut segments: Vec<Segment> = Vec::new();
+        for _ in 0..self.count("segments", PARTITION_SEGMENTS_MAX)? {
+            let base = self.offset()?;
+            let end = self.offset_behind(base)?;
+            let bytes = self.number()?;
+            let first_timestamp = WallMillis(self.signed()?);
+            let span = self.number()?;
+            let max_timestamp =
+                first_timestamp.0.checked_add_unsigned(span).map(WallMillis).ok_or_else(|| self.malformed())?;
+            let is_sealed = match self.number()? {
+                0 => false,
+                1 => true,
+                _ => return Err(self.malformed()),
+            };
+            if base == end || segments.last().is_some_and(|last| base < last.end) {
+                return Err(StateError::Contradiction { what: "segments are not empty and follow each other" });
+            }
+            segments.push(Segment { base, end, bytes, first_timestamp, max_timestamp, is_sealed });
+        }
+        if segments.iter().rev().skip(1).any(|segment| !segment.is_sealed) {
+            return Err(StateError::Contradiction { what: "only the last segment is not sealed" });
+        }
+        if OFFSET_MAX < segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.bytes)) {
+            return Err(StateError::Contradiction { what: "segments fit on a disk" });
+        }
+        Ok(segments)
+    }
+
+    fn producers(&mut self) -> Result<ProducerTable, StateError> {
+        let mut producers = ProducerTable::default();
+        for _ in 0..self.count("producers", PARTITION_PRODUCERS_MAX)? {
+            let id = ProducerId(self.number()?);
+            let epoch = ProducerEpoch(u16::try_from(self.number()?).map_err(|_| self.malformed())?);
+            let count = self.count("batches of a producer", PRODUCER_BATCHES_MAX)?;
+            let mut producer: Option<Producer> = None;
+            for _ in 0..count {
+                let batch = self.seen_batch()?;
+                match &mut producer {
+                    Some(producer) => producer.push(batch),
+                    None => producer = Some(Producer::new(epoch, MonotonicNanos(0), batch)),
+                }
+            }
+            let is_new = producer.is_some_and(|producer| producers.restore(id, producer));
+            if !is_new || id == ProducerId::NONE {
+                return Err(StateError::Contradiction { what: "each producer is there once and has a batch" });
+            }
+        }
+        Ok(producers)
+    }
+
+    fn seen_batch(&mut self) -> Result<SeenBatch, StateError> {
+        let base_sequence = Sequence(self.u32()?);
+        let last_sequence = base_sequence.advance(self.u32()?);
+        let base_offset = self.offset()?;
+        let append_timestamp = WallMillis(self.signed()?);
+        Ok(SeenBatch { base_sequence, last_sequence, base_offset, append_timestamp })
+    }
+
+    fn corrupt(&mut self) -> Result<CorruptRanges, StateError> {
+        let mut corrupt = CorruptRanges::default();
+        for _ in 0..self.count("damaged ranges", PARTITION_CORRUPT_RANGES_MAX)? {
+            let first = self.offset()?;
+            let end = self.offset_behind(first)?;
+            if first == end {
+                return Err(StateError::Contradiction { what: "damaged ranges are not empty" });
+            }
+            corrupt.add(CorruptRange { first, end });
+        }
+        Ok(corrupt)
+    }
+}
