@@ -1,0 +1,247 @@
+//! Recovery: which files there are, what they hold, where the journal really ends.
+//!
+//! 1. *Probe*: length and first block of every slot say which file lies there.
+//! 2. *Survey*: the newest file, and every file whose first block says nothing, are scanned for heads. The largest
+//!    claims among them say where recovery begins and up to where the journal is known to have been durable.
+//! 3. *Replay*: from the oldest file needed, entry by entry, each one bound to the one before by its CRC. At the first
+//!    place that holds no good entry one of three things is true. A later file names the last good entry as the one
+//!    before it: the journal went on there. Or the place lies before the known durable position: damage, which is
+//!    reported and skipped. Or it is the end.
+//! 4. *Sync*: what was read may have been written but not synced before the crash, and nobody may rely on it before it
+//!    is.
+
+mod probe;
+mod reader;
+mod replay;
+mod report;
+
+use corelane_model::limits::BLOCK_BYTES;
+
+use self::probe::{FoundFile, Probe};
+use self::reader::Reader;
+use self::replay::{PlannedFile, Replay};
+pub use self::report::{Damage, DamagedBatch, RecoveryReport};
+use crate::effect::Effects;
+use crate::entry::EntryHead;
+use crate::ring::FoundSlot;
+use crate::writer::Handover;
+use crate::{
+    FileSequence, Item, JournalConfig, JournalError, JournalIoId, JournalOp, JournalPosition, JournalResult, RingSlot,
+};
+
+/// An item that recovery found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The entry that holds it.
+    pub position: JournalPosition,
+    /// The item.
+    pub item: Item,
+}
+
+/// What heads say about the rest of the journal. Each was true when its head was written, and stays true.
+#[derive(Clone, Copy, Debug, Default)]
+struct Claims {
+    /// Everything before was durable.
+    durable: JournalPosition,
+    /// Nothing before this file is needed.
+    oldest: FileSequence,
+    /// The exclusive end of the last entry that was begun.
+    end: JournalPosition,
+}
+
+impl Claims {
+    fn on_head(&mut self, head: &EntryHead) {
+        self.durable = self.durable.max(head.durable);
+        self.oldest = self.oldest.max(head.oldest);
+        self.end = self.end.max(head.end());
+    }
+}
+
+/// Where recovery is.
+///
+/// ```text
+/// Probing ──▶ Surveying ──▶ Replaying ──▶ Syncing ──▶ Done
+/// ```
+#[derive(Debug)]
+enum Step {
+    Probing(Probe),
+    /// Scans some files for heads; `files` are their slots in the order of the reader.
+    Surveying {
+        reader: Reader,
+        files: Vec<usize>,
+    },
+    Replaying(Box<Replay>),
+    Syncing {
+        replay: Box<Replay>,
+        syncs: Vec<(JournalIoId, RingSlot)>,
+    },
+    Done,
+}
+
+/// The recovery of one journal.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    config: JournalConfig,
+    step: Step,
+    files: Vec<FoundFile>,
+    surveyed: Vec<usize>,
+    claims: Claims,
+    result: Option<(RecoveryReport, Handover)>,
+}
+
+impl Recovery {
+    pub(crate) fn new(config: JournalConfig, effects: &mut Effects) -> Self {
+        let step = Step::Probing(Probe::new(config, effects));
+        Self { config, step, files: Vec::new(), surveyed: Vec::new(), claims: Claims::default(), result: None }
+    }
+
+    /// The outcome, once.
+    pub(crate) fn take_result(&mut self) -> Option<(RecoveryReport, Handover)> {
+        self.result.take()
+    }
+
+    /// An effect completed.
+    ///
+    /// # Errors
+    /// [`JournalError`] when the journal cannot be recovered.
+    pub(crate) fn on_done(
+        &mut self,
+        id: JournalIoId,
+        result: JournalResult,
+        effects: &mut Effects,
+    ) -> Result<(), JournalError> {
+        match &mut self.step {
+            Step::Probing(probe) => {
+                probe.on_done(id, result, &mut self.claims, effects)?;
+                if probe.is_done() {
+                    self.begin_survey(effects);
+                }
+            }
+            Step::Surveying { reader, .. } => {
+                reader.on_done(id, result);
+                self.survey(effects);
+            }
+            Step::Replaying(replay) => replay.on_done(id, result),
+            Step::Syncing { syncs, .. } => {
+                if let Some(index) = syncs.iter().position(|(sync, _)| *sync == id) {
+                    let (_, slot) = syncs.swap_remove(index);
+                    result.map_err(|fault| JournalError::Sync { slot, fault })?;
+                }
+                self.end_syncing();
+            }
+            Step::Done => {}
+        }
+        Ok(())
+    }
+
+    /// The next item; see [`crate::Journal::poll_recovered`].
+    ///
+    /// # Errors
+    /// [`JournalError::Item`] when an entry holds what this version does not know.
+    pub(crate) fn poll_item(&mut self, effects: &mut Effects) -> Result<Option<Recovered>, JournalError> {
+        let Step::Replaying(replay) = &mut self.step else { return Ok(None) };
+        let item = replay.poll_item(effects)?;
+        if item.is_none() && replay.is_done() {
+            self.begin_syncing(effects);
+        }
+        Ok(item)
+    }
+
+    fn begin_survey(&mut self, effects: &mut Effects) {
+        if let Step::Probing(probe) = std::mem::replace(&mut self.step, Step::Done) {
+            self.files = probe.into_files();
+        }
+        let unknown = |file: &FoundFile| file.sequence.is_none() && file.length.is_some_and(|bytes| 0 < bytes);
+        let files = (0..self.files.len()).filter(|index| unknown(&self.files[*index])).collect();
+        self.survey_files(files, effects);
+    }
+
+    fn survey_files(&mut self, files: Vec<usize>, effects: &mut Effects) {
+        self.surveyed.extend_from_slice(&files);
+        let lengths = files.iter().map(|index| {
+            (RingSlot(u32::try_from(*index).expect("few slots")), self.files[*index].length.unwrap_or_default())
+        });
+        let reader = Reader::new(lengths);
+        self.step = Step::Surveying { reader, files };
+        self.survey(effects);
+    }
+
+    /// Scans what is at hand; when the files are through, goes on to the newest file, then to replay.
+    fn survey(&mut self, effects: &mut Effects) {
+        let Step::Surveying { reader, files } = &mut self.step else { return };
+        while let Some((file, start, bytes)) = reader.pop() {
+            let found = &mut self.files[files[file]];
+            let blocks = bytes.chunks_exact(usize::try_from(BLOCK_BYTES).expect("a block is small"));
+            for (position, block) in (start..).step_by(usize::try_from(BLOCK_BYTES).expect("small")).zip(blocks) {
+                let Ok(head) = EntryHead::parse(block) else { continue };
+                if head.journal == self.config.id && u64::from(head.position.byte()) == position {
+                    found.sequence = found.sequence.max(Some(head.position.sequence()));
+                    self.claims.on_head(&head);
+                }
+            }
+        }
+        if !reader.is_empty() {
+            return reader.issue(effects);
+        }
+        let newest = (0..self.files.len()).max_by_key(|index| self.files[*index].sequence);
+        match newest {
+            Some(index) if self.files[index].sequence.is_some() && !self.surveyed.contains(&index) => {
+                self.survey_files(vec![index], effects);
+            }
+            Some(_) | None => self.begin_replay(effects),
+        }
+    }
+
+    fn begin_replay(&mut self, effects: &mut Effects) {
+        let mut plan: Vec<PlannedFile> = Vec::new();
+        for (index, file) in self.files.iter().enumerate() {
+            if let (Some(sequence), Some(length)) = (file.sequence, file.length)
+                && self.claims.oldest <= sequence
+            {
+                let slot = RingSlot(u32::try_from(index).expect("few slots"));
+                plan.push(PlannedFile { slot, length, sequence, previous_crc: file.previous_crc });
+            }
+        }
+        plan.sort_by_key(|file| (file.sequence, file.slot));
+        plan.dedup_by_key(|file| file.sequence);
+        let mut replay = Replay::new(self.config, plan, self.claims);
+        replay.issue(effects);
+        self.step = Step::Replaying(Box::new(replay));
+    }
+
+    /// Syncs the files that hold something which is not known to be durable.
+    fn begin_syncing(&mut self, effects: &mut Effects) {
+        let Step::Replaying(replay) = std::mem::replace(&mut self.step, Step::Done) else { return };
+        let mut syncs = Vec::new();
+        for file in replay.files() {
+            if self.claims.durable.sequence() <= file.sequence {
+                syncs.push((effects.push(file.slot, JournalOp::Sync), file.slot));
+            }
+        }
+        self.step = Step::Syncing { replay, syncs };
+        self.end_syncing();
+    }
+
+    fn end_syncing(&mut self) {
+        let Step::Syncing { replay, syncs } = &mut self.step else { return };
+        if !syncs.is_empty() {
+            return;
+        }
+        let next =
+            self.files.iter().filter_map(|file| file.sequence).max().map_or(FileSequence::FIRST, FileSequence::next);
+        let plan = replay.files();
+        let oldest = plan.first().map_or(next, |file| file.sequence);
+        let found = self.files.iter().enumerate().map(|(index, file)| {
+            let is_right_length = file.length == Some(self.config.file_bytes);
+            match plan.iter().find(|planned| planned.slot.0 as usize == index) {
+                Some(planned) => FoundSlot::Live { sequence: planned.sequence, is_right_length },
+                None if is_right_length => FoundSlot::Ready,
+                None => FoundSlot::Missing,
+            }
+        });
+        let handover = Handover { found: found.collect(), next, oldest, previous_crc: replay.last_crc() };
+        let report = RecoveryReport { next, oldest, ..replay.take_report() };
+        self.result = Some((report, handover));
+        self.step = Step::Done;
+    }
+}

@@ -1,0 +1,269 @@
+//! Reads entries in order and decides what a place without a good entry means.
+
+use corelane_model::limits::BLOCK_BYTES;
+
+use super::reader::Reader;
+use super::report::{Damage, RecoveryReport};
+use super::{Claims, Recovered};
+use crate::effect::Effects;
+use crate::entry::{ENTRY_HEAD_BYTES, EntryContext, EntryFlags, EntryView, head_crc};
+use crate::{
+    EntryError, FileSequence, Items, JournalConfig, JournalError, JournalIoId, JournalPosition, JournalResult, RingSlot,
+};
+
+/// A file that is replayed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PlannedFile {
+    pub(super) slot: RingSlot,
+    pub(super) length: u64,
+    pub(super) sequence: FileSequence,
+    /// What its first entry names as the entry before it, if its first block says.
+    pub(super) previous_crc: Option<u32>,
+}
+
+/// What lies at a place.
+enum Look {
+    /// It is not read yet.
+    Wait,
+    /// A good entry that follows the last one.
+    Good(EntryView),
+    /// Something else. A whole head may still say how long it is, and is reported to the damage by name.
+    Bad { bytes: u64, entry: Option<(bytes::Bytes, u32)> },
+    /// The file ends.
+    FileEnd,
+}
+
+/// The replay of a journal's files, oldest first.
+#[derive(Debug)]
+pub(super) struct Replay {
+    config: JournalConfig,
+    files: Vec<PlannedFile>,
+    reader: Reader,
+    claims: Claims,
+    file: usize,
+    at: u64,
+    /// Head CRC of the last good entry, or of the last one whose head is known; `None` before the first and in damage.
+    last_crc: Option<u32>,
+    /// Head CRC of the last good entry: what the next file will name.
+    good_crc: u32,
+    items: Option<(JournalPosition, Items)>,
+    damage: Option<Damage>,
+    checkpoint_begun: bool,
+    is_done: bool,
+    report: RecoveryReport,
+}
+
+impl Replay {
+    pub(super) fn new(config: JournalConfig, files: Vec<PlannedFile>, claims: Claims) -> Self {
+        let reader = Reader::new(files.iter().map(|file| (file.slot, file.length)));
+        let mut report = RecoveryReport { files: u32::try_from(files.len()).expect("few files"), ..Default::default() };
+        let oldest = JournalPosition::new(claims.oldest, 0);
+        if let Some(first) = files.first()
+            && claims.oldest < first.sequence
+        {
+            let to = JournalPosition::new(first.sequence, 0);
+            report.push(Damage { to, is_incomplete: true, ..Damage::new(oldest) });
+        }
+        Self {
+            config,
+            files,
+            reader,
+            claims,
+            file: 0,
+            at: 0,
+            last_crc: None,
+            good_crc: 0,
+            items: None,
+            damage: None,
+            checkpoint_begun: false,
+            is_done: false,
+            report,
+        }
+    }
+
+    pub(super) fn files(&self) -> &[PlannedFile] {
+        &self.files
+    }
+
+    pub(super) const fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    pub(super) const fn last_crc(&self) -> u32 {
+        self.good_crc
+    }
+
+    pub(super) fn take_report(&mut self) -> RecoveryReport {
+        std::mem::take(&mut self.report)
+    }
+
+    pub(super) fn issue(&mut self, effects: &mut Effects) {
+        self.reader.issue(effects);
+    }
+
+    pub(super) fn on_done(&mut self, id: JournalIoId, result: JournalResult) {
+        self.reader.on_done(id, result);
+    }
+
+    /// The next item; `None` when more has to be read or everything is through.
+    ///
+    /// # Errors
+    /// [`JournalError::Item`] when an entry that passes its checksums holds what this version does not know.
+    pub(super) fn poll_item(&mut self, effects: &mut Effects) -> Result<Option<Recovered>, JournalError> {
+        loop {
+            if let Some((position, items)) = &mut self.items {
+                let position = *position;
+                match items.next() {
+                    Some(Ok(item)) => return Ok(Some(Recovered { position, item })),
+                    Some(Err(error)) => return Err(JournalError::Item { position, error }),
+                    None => self.items = None,
+                }
+            }
+            if self.is_done {
+                return Ok(None);
+            }
+            if self.files.is_empty() {
+                self.end();
+                continue;
+            }
+            self.reader.skip_to(self.file, self.at);
+            self.reader.issue(effects);
+            match self.look() {
+                Look::Wait => return Ok(None),
+                Look::Good(view) => self.accept(&view),
+                Look::Bad { bytes, entry } => self.on_bad(bytes, entry),
+                Look::FileEnd => self.on_bad(0, None),
+            }
+        }
+    }
+
+    fn position(&self) -> JournalPosition {
+        let byte = u32::try_from(self.at).expect("a file is shorter than 4 GiB");
+        JournalPosition::new(self.files[self.file].sequence, byte)
+    }
+
+    fn look(&self) -> Look {
+        let bytes_left = self.files[self.file].length.saturating_sub(self.at);
+        if bytes_left < BLOCK_BYTES {
+            return Look::FileEnd;
+        }
+        let block = usize::try_from(BLOCK_BYTES).expect("a block is small");
+        let Some(first) = self.reader.get(self.file, self.at, block) else { return Look::Wait };
+        let context = EntryContext { journal: self.config.id, position: self.position(), bytes_left };
+        let nothing = Look::Bad { bytes: BLOCK_BYTES, entry: None };
+        let Ok(head) = context.check(&first) else { return nothing };
+        let length = usize::try_from(head.entry_bytes()).expect("an entry fits in memory");
+        let Some(bytes) = self.reader.get(self.file, self.at, length) else { return Look::Wait };
+        match EntryView::parse(&bytes, &context) {
+            Ok(view) if self.is_next(&view) => Look::Good(view),
+            Err(EntryError::BodyCrc { .. }) => {
+                let body = bytes.slice(ENTRY_HEAD_BYTES..ENTRY_HEAD_BYTES + head.body_bytes as usize);
+                Look::Bad { bytes: head.entry_bytes(), entry: Some((body, head_crc(&bytes))) }
+            }
+            Ok(_) | Err(_) => nothing,
+        }
+    }
+
+    fn is_next(&self, view: &EntryView) -> bool {
+        #[cfg(planted)]
+        if corelane_model::planted::is_planted(corelane_model::planted::Bug::TrustRecycledBlock) {
+            return true;
+        }
+        self.last_crc.is_none_or(|crc| view.head.previous_crc == crc)
+    }
+
+    fn accept(&mut self, view: &EntryView) {
+        let position = self.position();
+        if let Some(mut damage) = self.damage.take() {
+            damage.to = position;
+            self.report.push(damage);
+        }
+        let flags = view.head.flags;
+        self.checkpoint_begun |= flags.contains(EntryFlags::CHECKPOINT_FIRST);
+        if flags.contains(EntryFlags::CHECKPOINT_LAST) && self.checkpoint_begun {
+            self.checkpoint_begun = false;
+            self.report.checkpoints += 1;
+        }
+        self.report.was_clean = flags.contains(EntryFlags::CLEAN);
+        self.report.entries += 1;
+        self.report.bytes += view.head.entry_bytes();
+        self.last_crc = Some(view.crc);
+        self.good_crc = view.crc;
+        self.at += view.head.entry_bytes();
+        self.report.end = self.position();
+        self.items = Some((position, view.items()));
+    }
+
+    /// There is no good entry here: `bytes` of something, or the end of the file when they are 0.
+    fn on_bad(&mut self, bytes: u64, entry: Option<(bytes::Bytes, u32)>) {
+        let position = self.position();
+        if self.damage.is_none() {
+            if let Some(file) = self.continuation() {
+                return self.go_to(file);
+            }
+            if self.claims.durable <= position || self.file_after().is_none() && bytes == 0 && entry.is_none() {
+                return self.end();
+            }
+            self.report.was_clean = false;
+            self.checkpoint_begun = false;
+            self.damage = Some(Damage::new(position));
+            self.last_crc = None;
+        }
+        let is_beyond = self.claims.durable <= position;
+        let damage = self.damage.as_mut().expect("just set");
+        damage.to = damage.to.max(position);
+        match entry {
+            Some((body, crc)) if !is_beyond => {
+                damage.name(&body);
+                self.last_crc = Some(crc);
+            }
+            Some(_) => {}
+            None => {
+                damage.is_incomplete = true;
+                self.last_crc = None;
+            }
+        }
+        // What lies beyond the durable position and is not good was never promised; only a later file can go on.
+        if (bytes == 0 || is_beyond) && (!is_beyond || self.at != 0) {
+            match self.file_after() {
+                Some(file) => self.go_to(file),
+                None => self.end(),
+            }
+        } else if is_beyond {
+            self.end();
+        } else {
+            self.at += bytes;
+        }
+    }
+
+    /// The file whose first entry names the last good one as the entry before it. When recovery cut a tail there and a
+    /// later one did so again, several do, and only the last was written on.
+    fn continuation(&self) -> Option<usize> {
+        let crc = self.last_crc?;
+        (self.file + 1..self.files.len()).rev().find(|file| self.files[*file].previous_crc == Some(crc))
+    }
+
+    fn file_after(&self) -> Option<usize> {
+        (self.file + 1 < self.files.len()).then_some(self.file + 1)
+    }
+
+    fn go_to(&mut self, file: usize) {
+        self.file = file;
+        self.at = 0;
+    }
+
+    fn end(&mut self) {
+        self.is_done = true;
+        if let Some(mut damage) = self.damage.take() {
+            damage.to = damage.to.max(self.claims.durable);
+            self.report.push(damage);
+            self.report.was_clean = false;
+        }
+        let (end, seen) = (self.report.end, self.claims.end);
+        if end < seen {
+            let start = if end.sequence() == seen.sequence() { end.byte() } else { 0 };
+            self.report.torn_bytes = u64::from(seen.byte() - start);
+        }
+        self.report.unreadable_bytes = self.reader.unreadable_bytes();
+    }
+}
