@@ -1,0 +1,221 @@
+//! Subscriptions.
+
+use corelane_model::{ConnectionKey, CorrelationId, ErrorCode, Now, Offset, Retry, TopicClass, TopicName};
+use corelane_wire::{
+    BodyError, Credit, Frame, Push, Subscribe, SubscribeAnswer, SubscriptionEnded, Unsubscribe, access, decode,
+};
+
+use super::ClientCore;
+use crate::request::Asker;
+use crate::subscription::{Phase, Subscription};
+use crate::timers::Timer;
+use crate::topics::Known;
+use crate::{Effect, SubscribeSettings, SubscriptionError, SubscriptionKey};
+
+impl ClientCore {
+    /// Reads a partition. [`Effect::Subscribed`] and [`Effect::Deliver`] follow until [`Effect::Ended`] or
+    /// [`Self::unsubscribe`]; after a lost connection it goes on where it was.
+    pub fn subscribe(&mut self, settings: SubscribeSettings) -> SubscriptionKey {
+        let key = SubscriptionKey(self.next_subscription);
+        self.next_subscription += 1;
+        self.topics.need(&settings.topic);
+        self.subscriptions.insert(key, Subscription::new(settings));
+        self.update_wanted();
+        key
+    }
+
+    /// The application has taken `bytes` of what was delivered: as much may come again.
+    pub fn consumed(&mut self, subscription: SubscriptionKey, bytes: u64) {
+        let Some(reader) = self.subscriptions.get_mut(&subscription) else { return };
+        if reader.on_consumed(bytes) && !std::mem::replace(&mut reader.is_listed, true) {
+            self.credits.push(subscription);
+        }
+    }
+
+    /// Ends a subscription; nothing more is delivered for it.
+    pub fn unsubscribe(&mut self, subscription: SubscriptionKey) {
+        let Some(reader) = self.subscriptions.remove(&subscription) else { return };
+        if let Some(connection) = reader.connection() {
+            self.send_control(connection, CorrelationId(0), &Unsubscribe { subscription: subscription.0 });
+        }
+        self.update_wanted();
+    }
+
+    /// Subscribes where the topic is known and the owner's connection is ready.
+    pub(super) fn send_subscriptions(&mut self, now: Now) {
+        let is_waiting =
+            |reader: &Subscription| matches!(reader.phase, Phase::Waiting { retry_at } if retry_at <= now.monotonic);
+        let waiting: Vec<SubscriptionKey> =
+            self.subscriptions.iter().filter(|(_, reader)| is_waiting(reader)).map(|(&key, _)| key).collect();
+        for key in waiting {
+            let reader = &self.subscriptions[&key];
+            let Some(info) = self.topics.info(&reader.settings.topic) else { continue };
+            let partition = reader.settings.partition;
+            if info.shard(partition).is_none() {
+                let (topic, partitions) = (info.name.clone(), info.partitions());
+                self.end_subscription(key, SubscriptionError::UnknownPartition { topic, partition, partitions });
+                continue;
+            }
+            let Some(connection) = self.connection_for(info, partition) else { continue };
+            let topic = info.topic.0;
+            let correlation = self.requests.add(connection, Asker::Subscription(key));
+            let reader = self.subscriptions.get_mut(&key).expect("just looked at");
+            reader.phase = Phase::Asked { connection, correlation };
+            let start = reader.start().into();
+            let credit = reader.begin();
+            let body = Subscribe { subscription: key.0, topic, partition: partition.0, start, credit };
+            self.send_control(connection, correlation, &body);
+        }
+    }
+
+    pub(super) fn on_subscribed(&mut self, key: SubscriptionKey, connection: ConnectionKey, answer: &SubscribeAnswer) {
+        let Some(reader) = self.subscriptions.get_mut(&key) else { return };
+        if !matches!(reader.phase, Phase::Asked { connection: asked, .. } if asked == connection) {
+            return;
+        }
+        reader.phase = Phase::Active { connection };
+        reader.attempts = 0;
+        let next = *reader.next.get_or_insert(Offset(answer.offset));
+        let early = std::mem::take(&mut reader.early);
+        let (log_start, high_watermark) = (Offset(answer.log_start), Offset(answer.high_watermark));
+        self.effects.push_back(Effect::Subscribed { subscription: key, next, log_start, high_watermark });
+        for (bytes, high_watermark) in early {
+            self.deliver(key, bytes, high_watermark);
+        }
+    }
+
+    pub(super) fn on_push(&mut self, connection: ConnectionKey, frame: &Frame) -> Result<(), BodyError> {
+        let push = access::<Push>(frame)?;
+        let key = SubscriptionKey(push.subscription.to_native());
+        let high_watermark = Offset(push.high_watermark.to_native());
+        // What was under way when the application unsubscribed is dropped.
+        let Some(reader) = self.subscriptions.get_mut(&key) else { return Ok(()) };
+        match reader.phase {
+            Phase::Asked { connection: on, .. } if on == connection => {
+                reader.early.push((frame.attachment.clone(), high_watermark));
+            }
+            Phase::Active { connection: on } if on == connection => {
+                self.deliver(key, frame.attachment.clone(), high_watermark);
+            }
+            Phase::Waiting { .. } | Phase::Asked { .. } | Phase::Active { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, key: SubscriptionKey, bytes: bytes::Bytes, high_watermark: Offset) {
+        let Some(reader) = self.subscriptions.get_mut(&key) else { return };
+        match reader.on_pushed(&bytes) {
+            Ok((count, from)) => {
+                self.stats.batches_pushed += count;
+                self.stats.bytes_pushed += bytes.len() as u64;
+                self.effects.push_back(Effect::Deliver { subscription: key, bytes, from, high_watermark });
+            }
+            Err(error) => {
+                if let Some(connection) = reader.connection() {
+                    self.send_control(connection, CorrelationId(0), &Unsubscribe { subscription: key.0 });
+                }
+                self.end_subscription(key, error);
+            }
+        }
+    }
+
+    pub(super) fn on_subscription_refused(
+        &mut self,
+        now: Now,
+        key: SubscriptionKey,
+        connection: ConnectionKey,
+        code: ErrorCode,
+        text: String,
+    ) {
+        if self.subscriptions.get(&key).and_then(Subscription::connection) == Some(connection) {
+            self.settle_refusal(now, key, code, text);
+        }
+    }
+
+    pub(super) fn on_subscription_ended(
+        &mut self,
+        now: Now,
+        connection: ConnectionKey,
+        frame: &Frame,
+    ) -> Result<(), BodyError> {
+        let ended = decode::<SubscriptionEnded>(frame)?;
+        let key = SubscriptionKey(ended.subscription);
+        if self.subscriptions.get(&key).and_then(Subscription::connection) == Some(connection) {
+            self.settle_refusal(now, key, ErrorCode::from_wire(ended.code), ended.text);
+        }
+        Ok(())
+    }
+
+    /// The broker does not serve a subscription: try again, start elsewhere, or end.
+    fn settle_refusal(&mut self, now: Now, key: SubscriptionKey, code: ErrorCode, text: String) {
+        let reader = self.subscriptions.get_mut(&key).expect("the caller found it");
+        if let Phase::Asked { correlation, .. } = reader.phase {
+            self.requests.forget(correlation);
+        }
+        let topic = reader.settings.topic.clone();
+        let attempts = reader.attempts;
+        reader.attempts = attempts.saturating_add(1);
+        let is_memory = self.topics.info(&topic).is_some_and(|info| info.class() == TopicClass::Memory);
+        let goes_on = match code {
+            ErrorCode::OffsetOutOfRange => reader.fall_back(is_memory).is_some(),
+            _ => match code.retry() {
+                Retry::Later => true,
+                Retry::Refresh => {
+                    self.topics.refresh(&topic);
+                    true
+                }
+                Retry::Never | Retry::Close => false,
+            },
+        };
+        if !goes_on {
+            self.end_subscription(key, SubscriptionError::Refused { code, text });
+            return;
+        }
+        let retry_at = self.pause(now, attempts);
+        self.subscriptions.get_mut(&key).expect("just used").phase = Phase::Waiting { retry_at };
+        self.timers.at(retry_at, Timer::Subscription(key));
+        self.has_chores = true;
+    }
+
+    fn end_subscription(&mut self, key: SubscriptionKey, error: SubscriptionError) {
+        self.subscriptions.remove(&key);
+        self.effects.push_back(Effect::Ended { subscription: key, error });
+        self.update_wanted();
+    }
+
+    /// Subscriptions on a lost connection wait for another one.
+    pub(super) fn release_subscriptions(&mut self, connection: ConnectionKey) {
+        for reader in self.subscriptions.values_mut() {
+            if reader.connection() == Some(connection) {
+                reader.phase = Phase::Waiting { retry_at: corelane_model::MonotonicNanos::default() };
+                reader.early.clear();
+            }
+        }
+    }
+
+    pub(super) fn on_topic_changed_for_readers(&mut self, _now: Now, name: &TopicName) {
+        if *self.topics.known(name) != Known::Missing {
+            return;
+        }
+        let gone: Vec<SubscriptionKey> = self
+            .subscriptions
+            .iter()
+            .filter(|(_, reader)| reader.settings.topic == *name)
+            .map(|(&key, _)| key)
+            .collect();
+        for key in gone {
+            self.end_subscription(key, SubscriptionError::UnknownTopic { topic: name.clone() });
+        }
+    }
+
+    /// Gives consumed credit back.
+    pub(super) fn return_credits(&mut self) {
+        for key in std::mem::take(&mut self.credits) {
+            let Some(reader) = self.subscriptions.get_mut(&key) else { continue };
+            reader.is_listed = false;
+            if let Some((connection, bytes)) = reader.take_credit() {
+                self.send_control(connection, CorrelationId(0), &Credit { subscription: key.0, bytes });
+            }
+        }
+    }
+}

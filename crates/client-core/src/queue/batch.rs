@@ -1,0 +1,176 @@
+//! Records on their way: a batch that gathers them, and a batch that has left.
+
+use bytes::{Bytes, BytesMut};
+use corelane_model::{Acks, MonotonicNanos, Now, PartitionIndex, WallMillis};
+use corelane_record::{BatchBuilder, BatchHead, ProducerStamp, PushError};
+
+use crate::tell::Tell;
+use crate::{BatchKey, DeliveryError, Placement, ProducerSettings};
+
+/// A record to send; its bytes are copied.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NewRecord<'a> {
+    /// Its key; records of one key stay in order. `None` is not the same as empty.
+    pub key: Option<&'a [u8]>,
+    /// Its value.
+    pub value: Option<&'a [u8]>,
+    /// Names and values, in order; a name may come more than once.
+    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    /// When it came to be; `None` takes the moment of sending.
+    pub timestamp: Option<WallMillis>,
+    /// Its partition; `None` leaves that to the key, or to the producer when there is no key.
+    pub partition: Option<PartitionIndex>,
+}
+
+impl NewRecord<'_> {
+    /// What the record costs in the send buffer.
+    #[must_use]
+    pub fn charge(&self) -> u64 {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum();
+        let bytes = self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers;
+        crate::settings::RECORD_CHARGE_BYTES + bytes as u64
+    }
+}
+
+/// Whether somebody holds a ticket for a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Somebody waits.
+    Ticket,
+    /// Nobody does: a failure is counted.
+    Detached,
+}
+
+/// A producer's settings and the builders that its queues share.
+#[derive(Debug)]
+pub(crate) struct Workshop {
+    pub(crate) settings: ProducerSettings,
+    spare: Vec<BatchBuilder>,
+}
+
+/// Builders kept for the next batch; each holds on to the memory of its columns.
+const SPARE_BUILDERS_MAX: usize = 64;
+
+impl Workshop {
+    pub(crate) const fn new(settings: ProducerSettings) -> Self {
+        Self { settings, spare: Vec::new() }
+    }
+
+    pub(super) fn take(&mut self) -> BatchBuilder {
+        self.spare.pop().unwrap_or_else(|| BatchBuilder::new(self.settings.compression))
+    }
+
+    pub(super) fn give_back(&mut self, builder: BatchBuilder) {
+        if builder.is_empty() && self.spare.len() < SPARE_BUILDERS_MAX {
+            self.spare.push(builder);
+        }
+    }
+}
+
+/// A batch that still takes records.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    pub(super) key: BatchKey,
+    pub(super) builder: BatchBuilder,
+    pub(super) acks: Acks,
+    pub(super) charge: u64,
+    pub(super) detached: u32,
+    pub(super) opened_at: MonotonicNanos,
+    pub(super) is_full: bool,
+}
+
+/// Where a batch that has left is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// To be sent, again or after a new stamp.
+    Waiting,
+    /// On its way; one answer comes unless the connection breaks.
+    Sent,
+    /// In the owner's memory; its durable end is awaited.
+    Received(Placement),
+    /// Told for good. Stays until all before it are, so that the window never spans more batches than the partition
+    /// remembers.
+    Done,
+}
+
+/// A batch that has left at least once, or waits to leave again.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) key: BatchKey,
+    pub(super) bytes: Bytes,
+    pub(super) records: u32,
+    pub(super) acks: Acks,
+    pub(super) charge: u64,
+    pub(super) detached: u32,
+    pub(super) opened_at: MonotonicNanos,
+    pub(super) phase: Phase,
+    /// It may be in the log: it has left, and whether it was taken, or has survived, is not known. Such a batch keeps its
+    /// stamp, because the stamp is how the partition's owner recognises it.
+    pub(super) is_doubtful: bool,
+    pub(super) is_received_told: bool,
+    pub(super) was_sent: bool,
+}
+
+impl Gathering {
+    pub(super) fn push(
+        &mut self,
+        now: Now,
+        record: &NewRecord<'_>,
+        delivery: Delivery,
+        settings: &ProducerSettings,
+    ) -> Result<u32, PushError> {
+        let index = u32::try_from(self.builder.len()).expect("a batch has a limit of records");
+        let charge = record.charge();
+        let is_crowded = 0 < index && settings.batch_bytes as usize <= self.builder.bytes();
+        if settings.batch_records <= index || is_crowded {
+            return Err(PushError::Full);
+        }
+        self.builder.push(record.timestamp.unwrap_or(now.wall), record.key, record.value, record.headers)?;
+        self.charge += charge;
+        if delivery == Delivery::Detached {
+            self.detached += 1;
+        }
+        self.is_full = settings.batch_records <= index + 1;
+        Ok(index)
+    }
+
+    pub(super) fn fail(self, error: DeliveryError, tell: &mut Tell<'_>) {
+        let records = u32::try_from(self.builder.len()).expect("a batch has a limit of records");
+        tell.failed(self.key, records, self.detached, self.charge, error);
+    }
+}
+
+impl Batch {
+    pub(super) const fn set_waiting(&mut self, is_doubtful: bool) {
+        self.phase = Phase::Waiting;
+        self.is_doubtful = is_doubtful;
+    }
+
+    /// `error`, or that nothing is known when the batch may have been taken.
+    pub(super) fn unsettled(&self, error: DeliveryError, reason: &'static str) -> DeliveryError {
+        let may_be_stored = self.is_doubtful || matches!(self.phase, Phase::Sent | Phase::Received(_));
+        if may_be_stored { DeliveryError::Unknown { reason } } else { error }
+    }
+
+    pub(super) fn deliver(&mut self, placement: Placement, is_stored: bool, tell: &mut Tell<'_>) {
+        self.phase = Phase::Done;
+        tell.delivered(self.key, placement, is_stored, self.records, self.charge);
+    }
+
+    pub(super) fn fail(&mut self, error: DeliveryError, tell: &mut Tell<'_>) {
+        assert_ne!(self.phase, Phase::Done, "a batch has one last word");
+        self.phase = Phase::Done;
+        tell.failed(self.key, self.records, self.detached, self.charge, error);
+    }
+
+    /// Gives the batch another producer's stamp; the payload stays.
+    pub(super) fn restamp(&mut self, stamp: ProducerStamp) {
+        let mut head = BatchHead::parse(&self.bytes).expect("a batch of ours has a head");
+        head.producer_id = stamp.producer_id;
+        head.producer_epoch = stamp.producer_epoch;
+        head.base_sequence = stamp.base_sequence;
+        let mut bytes = BytesMut::from(&self.bytes[..]);
+        head.write(&mut bytes);
+        self.bytes = bytes.freeze();
+    }
+}

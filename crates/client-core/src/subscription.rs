@@ -1,0 +1,136 @@
+//! One subscription: where it is, and what it may still be sent.
+
+use bytes::Bytes;
+use corelane_model::limits::{BATCH_BYTES_MAX, SUBSCRIPTION_CREDIT_BYTES_MAX};
+use corelane_model::{ConnectionKey, CorrelationId, MonotonicNanos, Offset, StartAt};
+use corelane_record::{BatchError, BatchHead};
+
+use crate::{OutOfRange, SubscribeSettings, SubscriptionError};
+
+/// How far a subscription is.
+///
+/// ```text
+///              topic known, connection ready           answer
+///   Waiting ───────────────────────────────► Asked ─────────────► Active
+///      ▲                                       │                    │
+///      └──── connection lost, refused for a while ─────────────────┘
+/// ```
+/// In any of them it may end by itself, and is then forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Waiting { retry_at: MonotonicNanos },
+    Asked { connection: ConnectionKey, correlation: CorrelationId },
+    Active { connection: ConnectionKey },
+}
+
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) settings: SubscribeSettings,
+    pub(crate) phase: Phase,
+    /// The next offset that the application has not been given; known from the broker's first answer on.
+    pub(crate) next: Option<Offset>,
+    pub(crate) attempts: u32,
+    /// Pushes that overtook the answer, which come on another stream.
+    pub(crate) early: Vec<(Bytes, Offset)>,
+    window: u64,
+    /// Bytes given to the application and not consumed.
+    in_hand: u64,
+    /// Bytes consumed and not yet given back to the broker.
+    to_return: u64,
+    /// Whether the first batch since the last answer has come: only that one may begin before what was asked for.
+    is_begun: bool,
+    pub(crate) is_listed: bool,
+}
+
+impl Subscription {
+    pub(crate) fn new(mut settings: SubscribeSettings) -> Self {
+        settings.credit_bytes = settings.credit_bytes.clamp(1, SUBSCRIPTION_CREDIT_BYTES_MAX);
+        Self {
+            window: settings.credit_bytes,
+            settings,
+            phase: Phase::Waiting { retry_at: MonotonicNanos::default() },
+            next: None,
+            attempts: 0,
+            early: Vec::new(),
+            in_hand: 0,
+            to_return: 0,
+            is_begun: false,
+            is_listed: false,
+        }
+    }
+
+    pub(crate) const fn connection(&self) -> Option<ConnectionKey> {
+        match self.phase {
+            Phase::Waiting { .. } => None,
+            Phase::Asked { connection, .. } | Phase::Active { connection } => Some(connection),
+        }
+    }
+
+    /// Where to start, or to go on.
+    pub(crate) fn start(&self) -> StartAt {
+        self.next.map_or(self.settings.start, StartAt::Offset)
+    }
+
+    /// A new conversation about it begins; returns the credit to open it with.
+    pub(crate) fn begin(&mut self) -> u64 {
+        self.to_return = 0;
+        self.early.clear();
+        self.is_begun = false;
+        self.window.saturating_sub(self.in_hand)
+    }
+
+    /// What to do when the offset is outside the log; `None` ends the subscription.
+    pub(crate) fn fall_back(&mut self, is_memory: bool) -> Option<()> {
+        let default = if is_memory { OutOfRange::Earliest } else { OutOfRange::Fail };
+        match self.settings.out_of_range.unwrap_or(default) {
+            OutOfRange::Fail => return None,
+            OutOfRange::Earliest => self.settings.start = StartAt::Earliest,
+            OutOfRange::Latest => self.settings.start = StartAt::Latest,
+        }
+        self.next = None;
+        Some(())
+    }
+
+    /// Checks the heads of pushed batches and moves on. Returns how many batches there are and the offset from which
+    /// their records are wanted.
+    pub(crate) fn on_pushed(&mut self, bytes: &Bytes) -> Result<(u64, Offset), SubscriptionError> {
+        let from = self.next.expect("pushes are looked at once the answer is there");
+        let mut next = from;
+        let mut count = 0;
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let head = BatchHead::parse(rest)?;
+            let needed = head.batch_bytes() as usize;
+            let Some((_, after)) = rest.split_at_checked(needed) else {
+                return Err(BatchError::Truncated { len: rest.len(), needed }.into());
+            };
+            rest = after;
+            let may_begin_before = !self.is_begun && next < head.end_offset();
+            if head.base_offset < next && !may_begin_before {
+                return Err(SubscriptionError::WentBack { expected: next.0, found: head.base_offset.0 });
+            }
+            self.is_begun = true;
+            next = head.end_offset();
+            count += 1;
+        }
+        self.next = Some(next);
+        self.in_hand += bytes.len() as u64;
+        Ok((count, from))
+    }
+
+    /// The application has taken so many bytes. Returns whether credit should go back now.
+    pub(crate) fn on_consumed(&mut self, bytes: u64) -> bool {
+        self.in_hand = self.in_hand.checked_sub(bytes).expect("only what was delivered is consumed");
+        self.to_return += bytes;
+        // Giving back a quarter at a time keeps credit frames rare; but never so late that one whole batch may not fit.
+        let left = self.window.saturating_sub(self.to_return + self.in_hand);
+        self.window / 4 <= self.to_return || left < u64::from(BATCH_BYTES_MAX)
+    }
+
+    /// The credit to give back, if there is any.
+    pub(crate) fn take_credit(&mut self) -> Option<(ConnectionKey, u64)> {
+        let Phase::Active { connection } = self.phase else { return None };
+        let bytes = std::mem::take(&mut self.to_return);
+        (0 < bytes).then_some((connection, bytes))
+    }
+}
