@@ -42,8 +42,13 @@ impl CommitLog {
         }
         self.state.log_start = self.state.log_start.max(before.log_start);
         self.state.append_timestamp = self.state.append_timestamp.max(before.append_timestamp);
-        for &range in before.corrupt.as_slice() {
-            self.state.corrupt.add(range);
+        self.state.leader_epoch = self.state.leader_epoch.max(before.leader_epoch);
+        for &CorruptRange { first, end } in before.corrupt.as_slice() {
+            // A gap below the settled end is one only of the replay, which began after those batches were settled.
+            let first = first.max(self.state.settled_end);
+            if first < end {
+                self.state.corrupt.add(CorruptRange { first, end });
+            }
         }
         self.state.corrupt.drop_below(self.state.log_start);
         self.after_replay();
@@ -72,6 +77,8 @@ impl CommitLog {
             }
             self.state.log_end = end;
             self.state.append_timestamp = self.state.append_timestamp.max(head.append_timestamp);
+            // The last start may have raised the epoch and ended before a checkpoint said so.
+            self.state.leader_epoch = self.state.leader_epoch.max(head.leader_epoch);
             self.state.producers.record(corelane_model::MonotonicNanos(0), head, base, head.append_timestamp);
         }
         if end <= self.state.settled_end {
