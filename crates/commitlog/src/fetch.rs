@@ -108,8 +108,9 @@ impl CommitLog {
     /// Where the first visible record lies that was not appended before `moment`.
     #[must_use]
     pub fn offset_for_time(&self, moment: WallMillis) -> TimeLookup {
-        let segments = &self.state.segments;
-        if let Some(segment) = segments.get(segments.partition_point(|segment| segment.max_timestamp < moment)) {
+        // A segment that is given up but still written to is of no more interest.
+        let mut kept = self.state.segments.iter().skip_while(|segment| segment.end <= self.log_start());
+        if let Some(segment) = kept.find(|segment| moment <= segment.max_timestamp) {
             // All of the first segment may be young enough; then the log start, which can lie within it, is the answer.
             return if segment.base <= self.log_start() && moment <= segment.first_timestamp {
                 TimeLookup::At(self.log_start())

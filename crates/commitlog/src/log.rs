@@ -3,6 +3,7 @@
 use corelane_model::{LeaderEpoch, Offset, PartitionId, TopicClass, TopicSettings, WallMillis};
 
 use crate::cache::BatchCache;
+use crate::settle::Settling;
 use crate::{CorruptRange, LogState, LogStats, Segment};
 
 /// One partition's log. See the crate's page for what it decides and what it does not know.
@@ -17,10 +18,11 @@ pub struct CommitLog {
     pub(crate) durable_end: Offset,
     /// Exclusive end of what was attached after it was appended.
     pub(crate) attached_end: Offset,
-    /// Batches above the settled end; all batches of a memory log.
+    /// Batches above the settled end, and below it while the note of their settling is not durable; all batches of a
+    /// memory log.
     pub(crate) cache: BatchCache,
-    /// The segment that a settle plan is under way to.
-    pub(crate) settling: Option<Offset>,
+    /// The settle plan that is under way.
+    pub(crate) settling: Option<Settling>,
     pub(crate) stats: LogStats,
 }
 
@@ -75,7 +77,8 @@ impl CommitLog {
         self.state.log_start
     }
 
-    /// Exclusive end of what lies in segments or was given up. Equal to the log start on a memory topic.
+    /// Exclusive end of what lies in segments, by the notes in the journal, or was given up. Equal to the log start on a
+    /// memory topic.
     #[must_use]
     pub const fn settled_end(&self) -> Offset {
         self.state.settled_end
@@ -179,7 +182,8 @@ impl CommitLog {
         assert!(durable_end <= attached_end, "durable end {durable_end} is beyond the attached end {attached_end}");
         assert!(attached_end <= log_end, "attached end {attached_end} is beyond the log end {log_end}");
         if let Some(first) = self.cache.front() {
-            assert!(settled_end < first.end, "batch up to {} is kept below {settled_end}", first.end);
+            let is_noted = self.settling.is_some_and(|settling| settling.is_noted);
+            assert!(is_noted || settled_end < first.end, "batch up to {} is kept below {settled_end}", first.end);
         }
         if let Some(last) = self.cache.back() {
             assert!(last.end <= attached_end, "batch up to {} is beyond the attached end {attached_end}", last.end);

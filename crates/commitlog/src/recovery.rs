@@ -38,7 +38,9 @@ impl CommitLog {
         let before = std::mem::replace(&mut self.state, state);
         if self.state.settled_end < before.settled_end {
             self.state.settled_end = before.settled_end;
-            self.state.segments = before.segments;
+            for segment in before.segments {
+                self.add_segment(segment);
+            }
         }
         self.state.log_start = self.state.log_start.max(before.log_start);
         self.state.append_timestamp = self.state.append_timestamp.max(before.append_timestamp);
@@ -52,6 +54,25 @@ impl CommitLog {
         }
         self.state.corrupt.drop_below(self.state.log_start);
         self.after_replay();
+    }
+
+    /// Adds to the checkpoint's segments one that notes before it told of, as far as the checkpoint does not count it.
+    fn add_segment(&mut self, segment: Segment) {
+        let segments = &mut self.state.segments;
+        match segments.last_mut() {
+            Some(last) if last.base == segment.base => {
+                if last.end < segment.end {
+                    // The notes may have begun within the segment and then do not know its beginning.
+                    *last = Segment { first_timestamp: last.first_timestamp, ..segment };
+                }
+            }
+            Some(last) if last.end <= segment.base => {
+                last.is_sealed = true;
+                segments.push(segment);
+            }
+            Some(_) => {}
+            None => segments.push(segment),
+        }
     }
 
     /// A stamped batch from the journal, checked by its checksums already.
@@ -70,11 +91,6 @@ impl CommitLog {
             return Err(ReplayError::Overlap { base, end, log_end });
         }
         if log_end <= base {
-            if log_end < base {
-                // Batches lie in the journal in the order of their offsets: what should be in between was damaged. If
-                // it was settled before, a note of that follows and takes this back.
-                self.state.corrupt.add(CorruptRange { first: log_end, end: base });
-            }
             self.state.log_end = end;
             self.state.append_timestamp = self.state.append_timestamp.max(head.append_timestamp);
             // The last start may have raised the epoch and ended before a checkpoint said so.
@@ -125,8 +141,13 @@ impl CommitLog {
             let last = last.map_or(Offset::ZERO, |last| last.base);
             return Err(ReplayError::Settled { segment: settled.segment, end: settled.end, last });
         }
-        self.extend_segments(settled);
         self.state.corrupt.remove(CorruptRange { first: settled.base, end: settled.end });
+        if self.state.settled_end < settled.base {
+            // Settling leaves nothing out: what lies between was lost before. The segment may close over it, so that
+            // this is the last chance to see it.
+            self.state.corrupt.add(CorruptRange { first: self.state.settled_end, end: settled.base });
+        }
+        self.extend_segments(settled);
         self.state.log_end = self.state.log_end.max(settled.end);
         self.state.append_timestamp = self.state.append_timestamp.max(settled.max_timestamp);
         self.after_replay();

@@ -130,7 +130,7 @@ impl CommitLog {
 
     /// Forgets segments that lie wholly below the log start, but not one that is being written.
     pub(crate) fn drop_segments_below_start(&mut self) -> Vec<Segment> {
-        let (start, settling) = (self.state.log_start, self.settling);
+        let (start, settling) = (self.state.log_start, self.settling.map(|settling| settling.segment));
         let is_gone = |segment: &&Segment| segment.end <= start && Some(segment.base) != settling;
         let count = self.state.segments.iter().take_while(is_gone).count();
         self.state.segments.drain(..count).collect()

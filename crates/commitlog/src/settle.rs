@@ -52,7 +52,15 @@ pub struct Settle {
     pub segment: SegmentChoice,
 }
 
-/// Batches that are in a segment, synced, and noted in the journal.
+/// A plan under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settling {
+    pub(crate) segment: Offset,
+    /// Whether the journal has the note, which is perhaps not durable yet.
+    pub(crate) is_noted: bool,
+}
+
+/// The note that batches are in a segment and synced, for the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
     /// First offset of the segment.
@@ -87,8 +95,9 @@ impl Settle {
 impl CommitLog {
     /// The oldest durable batches that are in no segment yet: as many as fit into `bytes_max`, but at least one.
     ///
-    /// `None` when there are none, when a plan is under way, and on memory topics. A plan is under way until
-    /// [`CommitLog::on_settled`] or [`CommitLog::on_settle_failed`]; until then its segment is not dropped.
+    /// `None` when there are none, when a plan is under way, and on memory topics. A plan goes on with
+    /// [`CommitLog::note_settled`] and ends with [`CommitLog::on_settled`], or at once with
+    /// [`CommitLog::on_settle_failed`]; until its end its segment is not dropped.
     pub fn settle_plan(&mut self, bytes_max: u32) -> Option<Settle> {
         if self.settling.is_some() || self.settings.class == TopicClass::Memory {
             return None;
@@ -115,7 +124,7 @@ impl CommitLog {
             settle.max_timestamp = batch.append_timestamp;
         }
         assert!(settle.base < settle.end, "the first durable batch has a record");
-        self.settling = Some(segment.segment());
+        self.settling = Some(Settling { segment: segment.segment(), is_noted: false });
         Some(settle)
     }
 
@@ -132,23 +141,36 @@ impl CommitLog {
         active.bytes + bytes <= self.settings.segment_bytes || PARTITION_SEGMENTS_MAX <= self.state.segments.len()
     }
 
-    /// The plan under way is done: its extent is on disk and the note of it is durable in the journal. The batches
-    /// leave memory. Returns segments that were given up meanwhile and whose files may go.
-    pub fn on_settled(&mut self, settled: &Settled) -> Vec<Segment> {
-        let planned = self.settling.take();
-        assert_eq!(planned, Some(settled.segment), "a plan is settled into the segment that it chose");
+    /// The extent of the plan under way is on disk, and the note of it goes into the journal now, in the same breath.
+    ///
+    /// From here on [`CommitLog::state`] counts it, so that a checkpoint behind the note in the journal holds what the
+    /// note says, and the note may be recycled. The batches stay in memory, and the journal keeps them, until the note is
+    /// durable.
+    pub fn note_settled(&mut self, settled: &Settled) {
+        let planned = Settling { segment: settled.segment, is_noted: false };
+        assert_eq!(self.settling, Some(planned), "a plan is settled once, into the segment that it chose");
         assert!(settled.base < settled.end, "batches from {} to {} are none", settled.base, settled.end);
         assert!(settled.end <= self.durable_end, "settled up to {}, durable to {}", settled.end, self.durable_end);
+        self.settling = Some(Settling { is_noted: true, ..planned });
         self.extend_segments(settled);
+        self.check();
+    }
+
+    /// The note of the plan under way is durable. The batches leave memory, and another plan can be made. Returns
+    /// segments that were given up meanwhile and whose files may go once the next checkpoint is durable.
+    pub fn on_settled(&mut self) -> Vec<Segment> {
+        let settling = self.settling.take();
+        assert!(settling.is_some_and(|settling| settling.is_noted), "the note of {settling:?} cannot be durable");
         self.stats.settled_bytes += self.cache.drop_below(self.state.settled_end);
         let dropped = self.drop_segments_below_start();
         self.check();
         dropped
     }
 
-    /// The plan under way came to nothing: the same batches will be planned again.
+    /// The plan under way came to nothing before it was noted: the same batches will be planned again.
     pub fn on_settle_failed(&mut self) {
-        assert!(self.settling.take().is_some(), "no plan was under way");
+        let settling = self.settling.take();
+        assert!(settling.is_some_and(|settling| !settling.is_noted), "{settling:?} cannot fail");
     }
 
     /// Moves the settled end and notes it in the last segment or in a new one.
@@ -178,6 +200,9 @@ impl CommitLog {
     }
 
     /// Position in the journal of the oldest batch that lies nowhere else; the journal may not recycle it.
+    ///
+    /// Batches below the log start do not count, so that the caller recycles nothing while the note of a moved log start
+    /// is not durable: without the note the log would look for them after a crash.
     #[must_use]
     pub fn oldest_unsettled(&self) -> Option<u64> {
         if self.settings.class == TopicClass::Memory {
