@@ -15,7 +15,7 @@
 //! 48  submitted            8   wall clock in milliseconds, for people
 //! 56  oldest file needed   4   recovery begins with this file; earlier ones may be overwritten
 //! 60  body bytes           4
-//! 64  previous entry       4   head CRC of the entry before, in whatever file; 0 for the first
+//! 64  previous entry       4   head CRC of the entry before, in whatever file (1 where that is 0); 0: there is none
 //! 68  body CRC-32C         4
 //! 72  zero                 4
 //! 76  head CRC-32C         4   of bytes 0 to 75
@@ -60,6 +60,10 @@ impl EntryFlags {
 
     pub(crate) const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 }
 
@@ -208,8 +212,13 @@ pub(crate) const fn padded(bytes: u64) -> u64 {
     bytes.next_multiple_of(BLOCK_BYTES)
 }
 
+/// What the next entry names when `bytes` begin with this one.
+pub(crate) fn head_link(bytes: &[u8]) -> u32 {
+    head_crc(bytes).max(1)
+}
+
 /// The CRC in the head that `bytes` begin with; 0 when there are too few bytes.
-pub(crate) fn head_crc(bytes: &[u8]) -> u32 {
+fn head_crc(bytes: &[u8]) -> u32 {
     bytes.get(ENTRY_HEAD_BYTES - 4..ENTRY_HEAD_BYTES).map_or(0, |mut crc| crc.get_u32_le())
 }
 
@@ -257,8 +266,8 @@ impl EntryContext {
 pub struct EntryView {
     /// Its head.
     pub head: EntryHead,
-    /// The head's own CRC, which the next entry names.
-    pub crc: u32,
+    /// What the next entry names as the entry before it: the head's CRC, or 1 where that is 0.
+    pub link: u32,
     body: Bytes,
 }
 
@@ -278,7 +287,7 @@ impl EntryView {
         if computed != head.body_crc {
             return Err(EntryError::BodyCrc { found: head.body_crc, computed });
         }
-        Ok(Self { head, crc: head_crc(bytes), body })
+        Ok(Self { head, link: head_link(bytes), body })
     }
 
     /// The items, in order. After an error nothing more comes.

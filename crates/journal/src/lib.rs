@@ -15,6 +15,7 @@ mod effect;
 mod entry;
 mod error;
 mod flush;
+mod image;
 mod item;
 mod journal;
 mod position;
@@ -29,6 +30,7 @@ pub use entry::{
     ENTRY_HEAD_BYTES, ENTRY_MAGIC, EntryContext, EntryFlags, EntryHead, EntryView, Items, JOURNAL_VERSION, JournalId,
 };
 pub use error::{EntryError, Fault, ItemError, JournalError};
+pub use image::recover_images;
 pub use item::{ITEM_HEAD_BYTES, Item};
 pub use journal::{Journal, JournalConfig, JournalOutput};
 pub use position::{FileSequence, JournalPosition};

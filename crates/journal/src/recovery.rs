@@ -204,6 +204,9 @@ impl Recovery {
         }
         plan.sort_by_key(|file| (file.sequence, file.slot));
         plan.dedup_by_key(|file| file.sequence);
+        // A file that names no entry before it was begun when nothing before it could be recovered.
+        let begin = plan.iter().rposition(|file| file.previous_crc == Some(0)).unwrap_or_default();
+        plan.drain(..begin);
         let mut replay = Replay::new(self.config, plan, self.claims);
         replay.issue(effects);
         self.step = Step::Replaying(Box::new(replay));
@@ -239,7 +242,7 @@ impl Recovery {
                 None => FoundSlot::Missing,
             }
         });
-        let handover = Handover { found: found.collect(), next, oldest, previous_crc: replay.last_crc() };
+        let handover = Handover { found: found.collect(), next, oldest, previous_crc: replay.last_link() };
         let report = RecoveryReport { next, oldest, ..replay.take_report() };
         self.result = Some((report, handover));
         self.step = Step::Done;

@@ -6,6 +6,10 @@ use corelane_model::limits::{BLOCK_BYTES, JOURNAL_CREATE_RETRY};
 use crate::effect::Effects;
 use crate::{FileSequence, JournalIoId, JournalOp, JournalPosition, RingSlot};
 
+/// Files that can be begun after a recovery. Every recovery begins a new file, so a broker that crashes again and again
+/// before it settles anything would otherwise run out of them for good; the ring then grows beyond its size for a while.
+const FREE_MIN: usize = 2;
+
 /// What a slot of the ring is good for.
 ///
 /// ```text
@@ -75,15 +79,23 @@ impl Ring {
             "file of {file_bytes} bytes"
         );
         let files = files as usize;
-        let slots = (0..found.len().max(files)).map(|index| match found.get(index) {
-            Some(FoundSlot::Live { sequence, is_right_length }) => {
-                SlotState::Live { sequence: *sequence, is_right_length: *is_right_length }
+        let mut slots: Vec<SlotState> = (0..found.len().max(files))
+            .map(|index| match found.get(index) {
+                Some(FoundSlot::Live { sequence, is_right_length }) => {
+                    SlotState::Live { sequence: *sequence, is_right_length: *is_right_length }
+                }
+                _ if files <= index => SlotState::Retired,
+                Some(FoundSlot::Ready) => SlotState::Ready,
+                Some(FoundSlot::Missing) | None => SlotState::Missing,
+            })
+            .collect();
+        while slots.iter().filter(|state| matches!(state, SlotState::Ready | SlotState::Missing)).count() < FREE_MIN {
+            match slots.iter_mut().find(|state| **state == SlotState::Retired) {
+                Some(retired) => *retired = SlotState::Missing,
+                None => slots.push(SlotState::Missing),
             }
-            _ if files <= index => SlotState::Retired,
-            Some(FoundSlot::Ready) => SlotState::Ready,
-            Some(FoundSlot::Missing) | None => SlotState::Missing,
-        });
-        Self { slots: slots.collect(), files, file_bytes, current: None, next }
+        }
+        Self { slots, files, file_bytes, current: None, next }
     }
 
     /// The file that is written, or the one that will be next when none was begun yet.
@@ -137,8 +149,16 @@ impl Ring {
     /// A create completed. Returns whether it was one of ours.
     pub(crate) fn on_created(&mut self, now: MonotonicNanos, id: JournalIoId, is_ok: bool) -> bool {
         let Some(state) = self.slots.iter_mut().find(|state| **state == SlotState::Creating(id)) else { return false };
-        let retry_at = now.after(JOURNAL_CREATE_RETRY);
-        *state = if is_ok { SlotState::Ready } else { SlotState::Failed { retry_at } };
+        let failed = SlotState::Failed { retry_at: now.after(JOURNAL_CREATE_RETRY) };
+        *state = if is_ok { SlotState::Ready } else { failed };
+        // Where one file finds no space the others do not either: none of them counts as room until one succeeds.
+        for state in &mut self.slots {
+            match state {
+                SlotState::Missing if !is_ok => *state = failed,
+                SlotState::Failed { .. } if is_ok => *state = SlotState::Missing,
+                _ => {}
+            }
+        }
         true
     }
 

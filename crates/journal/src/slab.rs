@@ -155,8 +155,8 @@ impl OpenEntry {
         }
     }
 
-    /// Completes `head` by what is known here, and hands back the pieces to write, the entry and its head's CRC. The
-    /// next entry is open after that.
+    /// Completes `head` by what is known here, and hands back the pieces to write, the entry, and what the next entry
+    /// has to name. That one is open then.
     pub(crate) fn close(&mut self, mut head: EntryHead) -> (Vec<Bytes>, ClosedEntry, u32) {
         self.begin();
         head.flags = self.flags;
@@ -167,7 +167,7 @@ impl OpenEntry {
             let start = if index == 0 { ENTRY_HEAD_BYTES } else { 0 };
             crc32c::crc32c_append(crc, &chunk[start..])
         });
-        let crc = head.encode(&mut self.chunks[0]);
+        let crc = head.encode(&mut self.chunks[0]).max(1);
         let memory_bytes = self.chunks.iter().map(|chunk| chunk.capacity() as u64).sum();
         let chunks: Vec<Bytes> = self.chunks.drain(..).map(BytesMut::freeze).collect();
         let mut pieces = chunks.clone();

@@ -265,8 +265,12 @@ impl Writer {
         }
         let bytes = padded(self.open.bytes());
         let end = position.advance(u32::try_from(bytes).expect("an entry is at most 4 MiB"));
-        let (is_mark, is_clean) =
-            (self.open.flags.contains(EntryFlags::MARK), self.open.flags.contains(EntryFlags::CLEAN));
+        if self.open.items() != 0 {
+            // It was to be a mark while no file was ready; items came before one was.
+            self.open.flags = self.open.flags.without(EntryFlags::MARK);
+        }
+        let is_mark = self.open.flags.contains(EntryFlags::MARK);
+        let is_clean = self.open.flags.contains(EntryFlags::CLEAN);
         let mut checkpoint_part = 0;
         if self.open.flags.contains(EntryFlags::CHECKPOINT) {
             (self.open.flags, checkpoint_part) = self.checkpoint.on_part(position.sequence(), end);

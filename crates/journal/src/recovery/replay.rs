@@ -1,12 +1,13 @@
 //! Reads entries in order and decides what a place without a good entry means.
 
+use bytes::Bytes;
 use corelane_model::limits::BLOCK_BYTES;
 
 use super::reader::Reader;
 use super::report::{Damage, RecoveryReport};
 use super::{Claims, Recovered};
 use crate::effect::Effects;
-use crate::entry::{ENTRY_HEAD_BYTES, EntryContext, EntryFlags, EntryView, head_crc};
+use crate::entry::{ENTRY_HEAD_BYTES, EntryContext, EntryFlags, EntryView, head_link};
 use crate::{
     EntryError, FileSequence, Items, JournalConfig, JournalError, JournalIoId, JournalPosition, JournalResult, RingSlot,
 };
@@ -28,7 +29,7 @@ enum Look {
     /// A good entry that follows the last one.
     Good(EntryView),
     /// Something else. A whole head may still say how long it is, and is reported to the damage by name.
-    Bad { bytes: u64, entry: Option<(bytes::Bytes, u32)> },
+    Bad { bytes: u64, entry: Option<(Bytes, u32)> },
     /// The file ends.
     FileEnd,
 }
@@ -42,10 +43,10 @@ pub(super) struct Replay {
     claims: Claims,
     file: usize,
     at: u64,
-    /// Head CRC of the last good entry, or of the last one whose head is known; `None` before the first and in damage.
-    last_crc: Option<u32>,
+    /// Head CRC of the entry before this place, damaged or not; `None` before the first and when its head is lost.
+    last_link: Option<u32>,
     /// Head CRC of the last good entry: what the next file will name.
-    good_crc: u32,
+    good_link: u32,
     items: Option<(JournalPosition, Items)>,
     damage: Option<Damage>,
     checkpoint_begun: bool,
@@ -60,6 +61,7 @@ impl Replay {
         let oldest = JournalPosition::new(claims.oldest, 0);
         if let Some(first) = files.first()
             && claims.oldest < first.sequence
+            && first.previous_crc != Some(0)
         {
             let to = JournalPosition::new(first.sequence, 0);
             report.push(Damage { to, is_incomplete: true, ..Damage::new(oldest) });
@@ -71,8 +73,8 @@ impl Replay {
             claims,
             file: 0,
             at: 0,
-            last_crc: None,
-            good_crc: 0,
+            last_link: None,
+            good_link: 0,
             items: None,
             damage: None,
             checkpoint_begun: false,
@@ -89,8 +91,8 @@ impl Replay {
         self.is_done
     }
 
-    pub(super) const fn last_crc(&self) -> u32 {
-        self.good_crc
+    pub(super) const fn last_link(&self) -> u32 {
+        self.good_link
     }
 
     pub(super) fn take_report(&mut self) -> RecoveryReport {
@@ -158,7 +160,7 @@ impl Replay {
             Ok(view) if self.is_next(&view) => Look::Good(view),
             Err(EntryError::BodyCrc { .. }) => {
                 let body = bytes.slice(ENTRY_HEAD_BYTES..ENTRY_HEAD_BYTES + head.body_bytes as usize);
-                Look::Bad { bytes: head.entry_bytes(), entry: Some((body, head_crc(&bytes))) }
+                Look::Bad { bytes: head.entry_bytes(), entry: Some((body, head_link(&bytes))) }
             }
             Ok(_) | Err(_) => nothing,
         }
@@ -169,7 +171,7 @@ impl Replay {
         if corelane_model::planted::is_planted(corelane_model::planted::Bug::TrustRecycledBlock) {
             return true;
         }
-        self.last_crc.is_none_or(|crc| view.head.previous_crc == crc)
+        self.damage.is_some() || self.last_link.is_none_or(|link| view.head.previous_crc == link)
     }
 
     fn accept(&mut self, view: &EntryView) {
@@ -187,64 +189,49 @@ impl Replay {
         self.report.was_clean = flags.contains(EntryFlags::CLEAN);
         self.report.entries += 1;
         self.report.bytes += view.head.entry_bytes();
-        self.last_crc = Some(view.crc);
-        self.good_crc = view.crc;
+        self.last_link = Some(view.link);
+        self.good_link = view.link;
         self.at += view.head.entry_bytes();
         self.report.end = self.position();
         self.items = Some((position, view.items()));
     }
 
     /// There is no good entry here: `bytes` of something, or the end of the file when they are 0.
-    fn on_bad(&mut self, bytes: u64, entry: Option<(bytes::Bytes, u32)>) {
-        let position = self.position();
-        if self.damage.is_none() {
-            if let Some(file) = self.continuation() {
-                return self.go_to(file);
-            }
-            if self.claims.durable <= position || self.file_after().is_none() && bytes == 0 && entry.is_none() {
-                return self.end();
-            }
-            self.report.was_clean = false;
-            self.checkpoint_begun = false;
-            self.damage = Some(Damage::new(position));
-            self.last_crc = None;
+    fn on_bad(&mut self, bytes: u64, entry: Option<(Bytes, u32)>) {
+        if let Some(file) = self.continuation() {
+            return self.go_to(file);
         }
+        let position = self.position();
         let is_beyond = self.claims.durable <= position;
-        let damage = self.damage.as_mut().expect("just set");
-        damage.to = damage.to.max(position);
+        if is_beyond && self.damage.is_none() {
+            return self.end();
+        }
+        let damage = self.damage.get_or_insert_with(|| Damage::new(position));
+        self.last_link = None;
+        self.checkpoint_begun = false;
         match entry {
-            Some((body, crc)) if !is_beyond => {
+            Some((body, link)) if !is_beyond => {
                 damage.name(&body);
-                self.last_crc = Some(crc);
+                self.last_link = Some(link);
             }
-            Some(_) => {}
-            None => {
-                damage.is_incomplete = true;
-                self.last_crc = None;
-            }
+            Some(_) | None => damage.is_incomplete = true,
         }
         // What lies beyond the durable position and is not good was never promised; only a later file can go on.
-        if (bytes == 0 || is_beyond) && (!is_beyond || self.at != 0) {
-            match self.file_after() {
-                Some(file) => self.go_to(file),
-                None => self.end(),
-            }
-        } else if is_beyond {
-            self.end();
-        } else {
+        if !is_beyond && bytes != 0 {
             self.at += bytes;
+            return;
+        }
+        match self.file + 1 {
+            next if next < self.files.len() && !(is_beyond && self.at == 0) => self.go_to(next),
+            _ => self.end(),
         }
     }
 
     /// The file whose first entry names the last good one as the entry before it. When recovery cut a tail there and a
     /// later one did so again, several do, and only the last was written on.
     fn continuation(&self) -> Option<usize> {
-        let crc = self.last_crc?;
-        (self.file + 1..self.files.len()).rev().find(|file| self.files[*file].previous_crc == Some(crc))
-    }
-
-    fn file_after(&self) -> Option<usize> {
-        (self.file + 1 < self.files.len()).then_some(self.file + 1)
+        let link = self.last_link?;
+        (self.file + 1..self.files.len()).rev().find(|file| self.files[*file].previous_crc == Some(link))
     }
 
     fn go_to(&mut self, file: usize) {

@@ -1,0 +1,204 @@
+//! Files in memory with what is written, what is durable, and crashes in between.
+
+use bytes::Bytes;
+use corelane_journal::{Fault, JournalDone, JournalEffect, JournalOp, JournalResult};
+
+const BLOCK: usize = 4096;
+
+/// Numbers from a seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Chance(pub(crate) u64);
+
+impl Chance {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end as u64).unwrap()
+    }
+}
+
+/// A write that may still be lost.
+#[derive(Clone, Debug)]
+struct Unsynced {
+    position: usize,
+    bytes: Vec<u8>,
+    /// The write was complete when some sync began: the number of that sync.
+    serial: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct File {
+    durable: Vec<u8>,
+    unsynced: Vec<Unsynced>,
+}
+
+/// What a power failure does to a block that was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// The process dies: completed writes stay where they are, those in flight may be there in parts.
+    Process,
+    /// The machine dies: of everything unsynced each half block may or may not be there.
+    Machine,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    files: Vec<Option<File>>,
+    serial: u64,
+    in_flight: Vec<(JournalEffect, u64)>,
+}
+
+impl Disk {
+    pub(crate) fn issue(&mut self, effect: JournalEffect) {
+        if let JournalOp::Write { position, .. } = &effect.op {
+            assert!(position.is_multiple_of(4096));
+            assert!(effect.op.write_bytes().is_multiple_of(4096));
+        }
+        self.serial += 1;
+        self.in_flight.push((effect, self.serial));
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    fn file(&mut self, slot: u32) -> &mut Option<File> {
+        let slot = slot as usize;
+        if self.files.len() <= slot {
+            self.files.resize(slot + 1, None);
+        }
+        &mut self.files[slot]
+    }
+
+    /// Completes one effect in flight.
+    pub(crate) fn complete(&mut self, index: usize) -> (JournalEffect, JournalResult) {
+        let (effect, issued) = self.in_flight.remove(index);
+        self.serial += 1;
+        let serial = self.serial;
+        let file = self.file(effect.slot.0);
+        let result = match (&effect.op, file.as_mut()) {
+            (JournalOp::Create { length }, _) => {
+                *file = Some(File { durable: vec![0; usize::try_from(*length).unwrap()], unsynced: Vec::new() });
+                JournalDone::Done
+            }
+            (JournalOp::Length, file) => JournalDone::Length(file.map(|file| file.durable.len() as u64)),
+            (_, None) => return (effect, Err(Fault::NotFound)),
+            (JournalOp::Write { position, pieces }, Some(file)) => {
+                let position = usize::try_from(*position).unwrap();
+                file.unsynced.push(Unsynced { position, bytes: pieces.concat(), serial });
+                JournalDone::Written(effect.op.write_bytes())
+            }
+            (JournalOp::Sync, Some(file)) => {
+                for write in file.unsynced.extract_if(.., |write| write.serial < issued) {
+                    file.durable[write.position..write.position + write.bytes.len()].copy_from_slice(&write.bytes);
+                }
+                JournalDone::Done
+            }
+            (JournalOp::Read { position, length }, Some(file)) => {
+                let mut bytes = file.durable.clone();
+                for write in &file.unsynced {
+                    bytes[write.position..write.position + write.bytes.len()].copy_from_slice(&write.bytes);
+                }
+                let start = usize::try_from(*position).unwrap().min(bytes.len());
+                let end = (start + *length as usize).min(bytes.len());
+                JournalDone::Read(Bytes::from(bytes).slice(start..end))
+            }
+        };
+        (effect, Ok(result))
+    }
+
+    /// Completes a write of which only the first half reached the file, and says so.
+    pub(crate) fn complete_short(&mut self, index: usize) -> (JournalEffect, JournalResult) {
+        let (effect, _) = &mut self.in_flight[index];
+        let JournalOp::Write { pieces, .. } = &mut effect.op else { return self.complete(index) };
+        let whole = Bytes::from(pieces.concat());
+        let half = whole.len() / 2 / 512 * 512;
+        *pieces = vec![whole.slice(..half)];
+        self.complete(index)
+    }
+
+    /// Fails an effect; a sync that fails has lost what it was to make durable.
+    pub(crate) fn fail(&mut self, index: usize) -> (JournalEffect, JournalResult) {
+        let (effect, _) = self.in_flight.remove(index);
+        if effect.op == JournalOp::Sync
+            && let Some(file) = self.file(effect.slot.0)
+        {
+            file.unsynced.clear();
+        }
+        (effect, Err(Fault::Os { errno: 5 }))
+    }
+
+    /// Index of an effect in flight for which `is_wanted` holds.
+    pub(crate) fn find(&self, is_wanted: impl Fn(&JournalOp) -> bool) -> Option<usize> {
+        self.in_flight.iter().position(|(effect, _)| is_wanted(&effect.op))
+    }
+
+    pub(crate) fn crash(&mut self, crash: Crash, chance: &mut Chance) {
+        let in_flight: Vec<(JournalEffect, u64)> = self.in_flight.drain(..).collect();
+        for (effect, _) in in_flight {
+            self.serial += 1;
+            let serial = self.serial;
+            match (&effect.op, self.file(effect.slot.0)) {
+                (JournalOp::Write { position, pieces }, Some(file)) => {
+                    let position = usize::try_from(*position).unwrap();
+                    let bytes = pieces.concat();
+                    for (index, part) in bytes.chunks(BLOCK / 2).enumerate() {
+                        if chance.below(2) == 0 {
+                            let position = position + index * BLOCK / 2;
+                            file.unsynced.push(Unsynced { position, bytes: part.to_vec(), serial });
+                        }
+                    }
+                }
+                (JournalOp::Create { length }, file) if chance.below(2) == 0 => {
+                    // The file is there, but not all of it.
+                    let length = usize::try_from(*length).unwrap() / 2;
+                    *file = Some(File { durable: vec![0; length], unsynced: Vec::new() });
+                }
+                _ => {}
+            }
+        }
+        if crash == Crash::Machine {
+            for file in self.files.iter_mut().flatten() {
+                for write in file.unsynced.drain(..) {
+                    for (index, part) in write.bytes.chunks(BLOCK / 2).enumerate() {
+                        if chance.below(3) != 0 {
+                            let start = write.position + index * BLOCK / 2;
+                            file.durable[start..start + part.len()].copy_from_slice(part);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything that was written, as if it were durable.
+    pub(crate) fn images(&self) -> Vec<Option<Bytes>> {
+        let image = |file: &File| {
+            let mut bytes = file.durable.clone();
+            for write in &file.unsynced {
+                bytes[write.position..write.position + write.bytes.len()].copy_from_slice(&write.bytes);
+            }
+            Bytes::from(bytes)
+        };
+        self.files.iter().map(|file| file.as_ref().map(image)).collect()
+    }
+
+    /// Flips one bit of what is durable.
+    pub(crate) fn flip(&mut self, slot: u32, byte: usize) {
+        self.file(slot).as_mut().unwrap().durable[byte] ^= 1 << (byte % 8);
+    }
+
+    /// The slot that holds these bytes at this place.
+    pub(crate) fn slot_with(&self, position: usize, bytes: &[u8]) -> Option<u32> {
+        let holds = |file: &Option<File>| {
+            file.as_ref().is_some_and(|file| file.durable.get(position..position + bytes.len()) == Some(bytes))
+        };
+        self.files.iter().position(holds).map(|slot| u32::try_from(slot).unwrap())
+    }
+}
