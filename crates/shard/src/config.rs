@@ -26,8 +26,6 @@ pub struct ShardConfig {
     pub journal_file_bytes: u64,
     /// Digests of the bearer tokens that are let in; none lets everybody in.
     pub tokens: Vec<TokenDigest>,
-    /// Seeds of the maps whose keys clients choose: random at a real start, fixed in a simulation.
-    pub hash_seeds: [u64; 4],
     /// What the start is for.
     pub boot: Boot,
 }
@@ -46,7 +44,6 @@ impl ShardConfig {
             journal_files: JOURNAL_FILES_DEFAULT,
             journal_file_bytes: JOURNAL_FILE_BYTES,
             tokens: Vec::new(),
-            hash_seeds: [1, 2, 3, 4],
             boot: Boot::Serve,
         }
     }
@@ -74,6 +71,6 @@ pub struct ShardExport {
     pub catalog: Option<Bytes>,
     /// The encoded state of each of its partitions.
     pub partitions: Vec<(PartitionId, Bytes)>,
-    /// First producer id that was never handed out by this shard.
-    pub next_producer_id: u64,
+    /// No producer id at or above this one was handed out by it.
+    pub producer_ids_until: u64,
 }

@@ -7,22 +7,39 @@
 //! Messages between two shards arrive whole, each once, and in the order in which they were sent
 //! ([`Effect::Mesh`] → [`Event::Mesh`]). This crate knows no socket, no file descriptor, no clock and no thread.
 
+mod active;
 mod admin;
+mod ask;
+mod boot;
+mod changes;
 mod config;
+mod connections;
+mod describe;
 mod effect;
 mod event;
 mod mesh;
+mod metrics;
+mod produce;
+mod push;
+mod router;
 mod shard;
+mod shard_set;
 mod stats;
+mod status;
+mod subscriptions;
+mod truncate;
+mod waiters;
 
 pub use admin::{
     AdminAnswer, AdminId, AdminQuery, RecoveryStatus, ShardPhase, ShardStatus, StorageStatus, TopicStatus,
 };
+pub use boot::reshard;
 pub use config::{Boot, ShardConfig, ShardExport};
 pub use corelane_session::TokenDigest;
 pub use effect::{Effect, OutStream};
 pub use event::Event;
 pub use mesh::MeshMessage;
+pub use metrics::expose;
 pub use shard::Shard;
 pub use stats::{ShardStats, Traffic};
 

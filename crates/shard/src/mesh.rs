@@ -1,11 +1,65 @@
 //! What shards say to each other.
 
+use bytes::Bytes;
+use corelane_model::{CatalogVersion, ConnectionKey, CorrelationId, Offset, PartitionId, SubscriptionId, TopicId};
+use corelane_session::Refused;
+use corelane_wire::PartitionDescription;
+
+use crate::ask::{Answer, CatalogRequest, Outcome, PartitionRequest, PushBatches};
+
 /// A message from one shard to another. Whoever carries it looks at nothing; it arrives whole, once, and after those that
 /// the same shard sent to the same shard before.
 #[derive(Debug)]
-pub struct MeshMessage(#[expect(dead_code, reason = "carried, not yet read")] ());
+pub struct MeshMessage(pub(crate) Message);
 
 const _: () = {
     const fn is_send<T: Send>() {}
     is_send::<MeshMessage>();
 };
+
+/// The insides of a message. Connections are named by their key on the shard that they are on: the receiver's for what
+/// goes to a client, the sender's for what comes from one.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Shard 0 at its start: the whole catalog.
+    Catalog(Bytes),
+    /// Shard 0: one step of the catalog, durable.
+    Change(Bytes),
+    /// To shard 0: that version is applied here.
+    Applied(CatalogVersion),
+    /// To shard 0: somebody wants the catalog changed.
+    Wish(Box<CatalogRequest>),
+    /// To an owner: somebody asks something of a partition.
+    Request(Box<PartitionRequest>),
+    /// The outcome of a forwarded append.
+    Outcome { connection: ConnectionKey, correlation: CorrelationId, batch_bytes: u64, outcome: Outcome },
+    /// A durable end that a connection waits for.
+    Durable { connection: ConnectionKey, partition: PartitionId, end: Offset },
+    /// The answer to a forwarded request; for a subscribe with the subscription.
+    Answer {
+        connection: ConnectionKey,
+        correlation: CorrelationId,
+        subscription: Option<SubscriptionId>,
+        answer: Box<Result<Answer, Refused>>,
+    },
+    /// Batches for a subscription.
+    Push(PushBatches),
+    /// A subscription ended by itself.
+    Ended { connection: ConnectionKey, subscription: SubscriptionId, refused: Box<Refused> },
+    /// To an owner: more bytes may be pushed.
+    Credit { connection: ConnectionKey, subscription: SubscriptionId, bytes: u64 },
+    /// To an owner: push no more.
+    Unsubscribe { connection: ConnectionKey, subscription: SubscriptionId },
+    /// To an owner: push nothing to this connection for now.
+    Congested { connection: ConnectionKey },
+    /// To an owner: push again.
+    Relieved { connection: ConnectionKey },
+    /// To an owner: the connection is gone.
+    Gone { connection: ConnectionKey },
+    /// To an owner: what do your partitions of this topic within the range look like?
+    Describe { ticket: u64, topic: TopicId, from: u32, end: u32 },
+    /// They look like this.
+    Described { ticket: u64, partitions: Vec<PartitionDescription> },
+    /// The sender's journal failed.
+    StorageStopped { text: String },
+}

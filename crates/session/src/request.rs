@@ -1,0 +1,309 @@
+//! Frames as typed requests.
+
+use bytes::Bytes;
+use corelane_model::limits::{
+    FRAME_BODY_BYTES_MAX, SUBSCRIPTION_CREDIT_BYTES_DEFAULT, SUBSCRIPTION_CREDIT_BYTES_MAX, TOPIC_NAME_BYTES_MAX,
+};
+use corelane_model::{
+    Acks, CorrelationId, ErrorCode, Offset, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, StartAt,
+    SubscriptionId, TopicId, TopicSettings,
+};
+use corelane_wire::{
+    AlterTopic, CreateTopic, Credit, DeleteTopic, DescribeTopic, FindOffset, Frame, FrameKind, Metadata, Produce,
+    RequestProducerId, Settings, Start, Subscribe, TruncatePartition, Unsubscribe, access, decode,
+};
+
+use crate::Refused;
+
+/// One record batch for one partition. The batch's bytes are not checked yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProduceRequest {
+    /// Ties the answer.
+    pub correlation: CorrelationId,
+    /// Where it goes.
+    pub partition: PartitionId,
+    /// Whether the producer wants to hear of the durable end.
+    pub acks: Acks,
+    /// The batch.
+    pub batch: Bytes,
+}
+
+/// What a client asks of the shard. Every one with a correlation id is answered exactly once, through
+/// [`crate::Session::answer`], [`crate::Session::refuse`] or [`crate::Session::answer_produce`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Append a batch.
+    Produce(ProduceRequest),
+    /// Which topics there are.
+    Metadata {
+        /// Ties the answer.
+        correlation: CorrelationId,
+        /// Names to look for; none asks for all.
+        names: Vec<String>,
+    },
+    /// Create a topic.
+    CreateTopic {
+        /// Ties the answer.
+        correlation: CorrelationId,
+        /// Its name, not checked yet.
+        name: String,
+        /// How many partitions.
+        partitions: u32,
+        /// Its settings, bounds not checked yet.
+        settings: TopicSettings,
+    },
+    /// Change a topic.
+    AlterTopic {
+        /// Ties the answer.
+        correlation: CorrelationId,
+        /// Its name.
+        name: String,
+        /// The new number of partitions.
+        partitions: Option<u32>,
+        /// The new settings, bounds not checked yet.
+        settings: Option<TopicSettings>,
+    },
+    /// Delete a topic.
+    DeleteTopic {
+        /// Ties the answer.
+        correlation: CorrelationId,
+        /// Its name.
+        name: String,
+    },
+    /// Raise a partition's log start.
+    Truncate {
+        /// Ties the answer.
+        correlation: CorrelationId,
+        /// The partition.
+        partition: PartitionId,
+        /// The new log start; `None` means the durable end.
+        before: Option<Offset>,
+    },
+    /// A topic in full.
+    DescribeTopic {
+        /// Ties the answer.
+        correlation: CorrelationId,
+        /// Its name.
+        name: String,
+        /// The first partition to describe.
+        from: u32,
+        /// How many at most.
+        most: u32,
+    },
+    /// A producer id.
+    ProducerId {
+        /// Ties the answer.
+        correlation: CorrelationId,
+        /// The id whose epoch is to be raised, with its epoch; `None` asks for a new one.
+        raise: Option<(ProducerId, ProducerEpoch)>,
+    },
+    /// The offset for a start position.
+    FindOffset {
+        /// Ties the answer.
+        correlation: CorrelationId,
+        /// The partition.
+        partition: PartitionId,
+        /// The position.
+        start: StartAt,
+    },
+    /// Push a partition's batches. The session has room for it and the id is free; it counts as taken from
+    /// [`crate::Session::open_subscription`] on.
+    Subscribe {
+        /// Ties the answer.
+        correlation: CorrelationId,
+        /// Chosen by the client.
+        subscription: SubscriptionId,
+        /// The partition.
+        partition: PartitionId,
+        /// Where to start.
+        start: StartAt,
+        /// Bytes that may be pushed before more credit comes; never 0.
+        credit: u64,
+    },
+    /// More bytes may be pushed. Not answered.
+    Credit {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// How many more.
+        bytes: u64,
+    },
+    /// Push no more. Not answered.
+    Unsubscribe {
+        /// The subscription.
+        subscription: SubscriptionId,
+    },
+}
+
+/// Why a frame is no request.
+#[derive(Debug)]
+pub(crate) enum NoRequest {
+    /// The request is refused, the connection goes on.
+    Refuse(Refused),
+    /// The connection is of no more use.
+    Close(Refused),
+}
+
+impl From<corelane_wire::BodyError> for NoRequest {
+    fn from(error: corelane_wire::BodyError) -> Self {
+        Self::Close(error.into())
+    }
+}
+
+fn refuse(code: ErrorCode, text: impl Into<String>) -> NoRequest {
+    NoRequest::Refuse(Refused::new(code, text))
+}
+
+/// What a frame asks for, its body checked.
+pub(crate) fn parse_request(frame: Frame) -> Result<Request, NoRequest> {
+    check_shape(&frame)?;
+    let correlation = frame.head.correlation;
+    match frame.head.kind {
+        FrameKind::Produce => parse_produce(frame),
+        FrameKind::Metadata => Ok(Request::Metadata { correlation, names: decode::<Metadata>(&frame)?.names }),
+        FrameKind::CreateTopic | FrameKind::AlterTopic | FrameKind::DeleteTopic | FrameKind::DescribeTopic => {
+            parse_topic(&frame)
+        }
+        FrameKind::TruncatePartition => {
+            let TruncatePartition { topic, partition, before } = decode(&frame)?;
+            let before = (before != u64::MAX).then_some(Offset(before));
+            Ok(Request::Truncate { correlation, partition: partition_of(topic, partition), before })
+        }
+        FrameKind::RequestProducerId => {
+            let RequestProducerId { producer, epoch } = decode(&frame)?;
+            let raise = (producer != 0).then_some((ProducerId(producer), ProducerEpoch(epoch)));
+            Ok(Request::ProducerId { correlation, raise })
+        }
+        FrameKind::FindOffset => {
+            let FindOffset { topic, partition, start } = decode(&frame)?;
+            Ok(Request::FindOffset { correlation, partition: partition_of(topic, partition), start: start_of(start)? })
+        }
+        FrameKind::Subscribe => parse_subscribe(&frame),
+        FrameKind::Credit => {
+            let Credit { subscription, bytes } = decode(&frame)?;
+            Ok(Request::Credit { subscription: SubscriptionId(subscription), bytes })
+        }
+        FrameKind::Unsubscribe => {
+            let Unsubscribe { subscription } = decode(&frame)?;
+            Ok(Request::Unsubscribe { subscription: SubscriptionId(subscription) })
+        }
+        kind @ (FrameKind::Hello
+        | FrameKind::Welcome
+        | FrameKind::Goaway
+        | FrameKind::Refusal
+        | FrameKind::Ping
+        | FrameKind::Pong
+        | FrameKind::MetadataAnswer
+        | FrameKind::CreateTopicAnswer
+        | FrameKind::AlterTopicAnswer
+        | FrameKind::TopicDone
+        | FrameKind::DescribeTopicAnswer
+        | FrameKind::ProducerIdAnswer
+        | FrameKind::FindOffsetAnswer
+        | FrameKind::ProduceAnswers
+        | FrameKind::DurableEnds
+        | FrameKind::StorageStopped
+        | FrameKind::SubscribeAnswer
+        | FrameKind::Push
+        | FrameKind::SubscriptionEnded) => Err(NoRequest::Close(Refused::new(
+            ErrorCode::UnexpectedFrame,
+            format!("a client may not send a frame of kind {kind:?} here"),
+        ))),
+    }
+}
+
+/// What holds for every frame of a client beyond its head.
+pub(crate) fn check_shape(frame: &Frame) -> Result<(), NoRequest> {
+    let head = &frame.head;
+    if FRAME_BODY_BYTES_MAX < head.body_length {
+        let text = format!("frame body of {} bytes is over the limit of {FRAME_BODY_BYTES_MAX}", head.body_length);
+        return Err(NoRequest::Close(Refused::new(ErrorCode::FrameTooLarge, text)));
+    }
+    if head.kind != FrameKind::Produce && !frame.attachment.is_empty() {
+        let text = format!("a {:?} frame carries {} bytes beside its body", head.kind, frame.attachment.len());
+        return Err(NoRequest::Close(Refused::new(ErrorCode::Malformed, text)));
+    }
+    Ok(())
+}
+
+const fn partition_of(topic: u64, partition: u32) -> PartitionId {
+    PartitionId::new(TopicId(topic), PartitionIndex(partition))
+}
+
+fn start_of(start: Start) -> Result<StartAt, NoRequest> {
+    start.to_model().ok_or_else(|| {
+        refuse(ErrorCode::InvalidSetting, format!("start position of kind {} is not known; 0 to 3 are", start.kind))
+    })
+}
+
+fn settings_of(settings: Settings) -> Result<TopicSettings, NoRequest> {
+    settings.to_model().ok_or_else(|| {
+        refuse(ErrorCode::InvalidSetting, format!("topic class {} is not known; 0 and 1 are", settings.class))
+    })
+}
+
+/// A name may break the rules of names, but not be so long that carrying it to another shard costs anything.
+fn name_of(name: String) -> Result<String, NoRequest> {
+    if name.len() <= TOPIC_NAME_BYTES_MAX {
+        return Ok(name);
+    }
+    let text = format!("topic name of {} bytes is over the limit of {TOPIC_NAME_BYTES_MAX} bytes", name.len());
+    Err(refuse(ErrorCode::InvalidTopicName, text))
+}
+
+fn parse_produce(frame: Frame) -> Result<Request, NoRequest> {
+    let body = access::<Produce>(&frame)?;
+    let partition = partition_of(body.topic.to_native(), body.partition.to_native());
+    let acks = match body.acks {
+        0 => Acks::Received,
+        1 => Acks::Stored,
+        other => {
+            let text = format!("acks of {other} are not known; 0 (received) and 1 (stored) are");
+            return Err(refuse(ErrorCode::InvalidSetting, text));
+        }
+    };
+    Ok(Request::Produce(ProduceRequest {
+        correlation: frame.head.correlation,
+        partition,
+        acks,
+        batch: frame.attachment,
+    }))
+}
+
+fn parse_topic(frame: &Frame) -> Result<Request, NoRequest> {
+    let correlation = frame.head.correlation;
+    Ok(match frame.head.kind {
+        FrameKind::CreateTopic => {
+            let CreateTopic { name, partitions, settings } = decode(frame)?;
+            let settings = settings_of(settings)?;
+            Request::CreateTopic { correlation, name: name_of(name)?, partitions, settings }
+        }
+        FrameKind::AlterTopic => {
+            let AlterTopic { name, partitions, settings } = decode(frame)?;
+            let settings = settings.map(settings_of).transpose()?;
+            Request::AlterTopic { correlation, name: name_of(name)?, partitions, settings }
+        }
+        FrameKind::DeleteTopic => {
+            Request::DeleteTopic { correlation, name: name_of(decode::<DeleteTopic>(frame)?.name)? }
+        }
+        kind => {
+            assert_eq!(kind, FrameKind::DescribeTopic, "only frames about topics come here");
+            let DescribeTopic { name, from, most } = decode(frame)?;
+            Request::DescribeTopic { correlation, name: name_of(name)?, from, most }
+        }
+    })
+}
+
+fn parse_subscribe(frame: &Frame) -> Result<Request, NoRequest> {
+    let Subscribe { subscription, topic, partition, start, credit } = decode(frame)?;
+    if SUBSCRIPTION_CREDIT_BYTES_MAX < credit {
+        let text = format!("credit of {credit} bytes is over the limit of {SUBSCRIPTION_CREDIT_BYTES_MAX} bytes");
+        return Err(refuse(ErrorCode::InvalidSetting, text));
+    }
+    Ok(Request::Subscribe {
+        correlation: frame.head.correlation,
+        subscription: SubscriptionId(subscription),
+        partition: partition_of(topic, partition),
+        start: start_of(start)?,
+        credit: if credit == 0 { SUBSCRIPTION_CREDIT_BYTES_DEFAULT } else { credit },
+    })
+}

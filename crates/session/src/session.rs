@@ -1,0 +1,348 @@
+//! The session itself.
+
+use corelane_model::limits::{
+    BATCH_BYTES_MAX, FRAME_BYTES_MAX, HELLO_TIMEOUT, SESSION_BUDGET_BYTES, SESSION_REQUESTS_MAX,
+    SESSION_SUBSCRIPTIONS_MAX, TOKEN_BYTES_MAX,
+};
+use corelane_model::{
+    CorrelationId, ErrorCode, MonotonicNanos, Now, Offset, PartitionId, SessionId, ShardId, SubscriptionId, WallMillis,
+};
+use corelane_wire::{
+    Body, Frame, FrameKind, Hello, OutFrame, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Ping, Pong, Welcome, decode,
+    encode,
+};
+
+use crate::answers::{Answers, cut, refusal};
+use crate::request::{NoRequest, check_shape, parse_request};
+use crate::subscriptions::Subscriptions;
+use crate::{Facts, ProduceRequest, Refused, Request, Route, SessionStats, Step, TokenDigest};
+
+/// Bytes of a client's name that are kept.
+const CLIENT_NAME_BYTES_MAX: usize = 64;
+/// What a produce frame costs of the budget beside its batch, so that small ones are bounded too.
+const PRODUCE_BYTES: u64 = 256;
+
+/// ```text
+///             a good hello
+///  Greeting ───────────────▶ Open
+///      │                      │
+///      │ a wrong one, none    │ a frame that has no place
+///      │ in time              │ or does not hold together
+///      ▼                      ▼
+///   Closed ◀──────────────────┘
+/// ```
+#[derive(Debug)]
+enum Phase {
+    /// The first frame has not come.
+    Greeting { deadline: MonotonicNanos },
+    /// Requests are taken.
+    Open { session: SessionId, client: Box<str> },
+    /// Nothing is taken any more.
+    Closed,
+}
+
+/// The server end of one connection.
+#[derive(Debug)]
+pub struct Session {
+    phase: Phase,
+    requests: usize,
+    produce_bytes: u64,
+    subscriptions: Subscriptions,
+    answers: Answers,
+    stats: SessionStats,
+}
+
+impl Session {
+    /// A connection that was just made and must say hello within [`HELLO_TIMEOUT`].
+    #[must_use]
+    pub fn new(now: Now) -> Self {
+        Self {
+            phase: Phase::Greeting { deadline: now.monotonic.after(HELLO_TIMEOUT) },
+            requests: 0,
+            produce_bytes: 0,
+            subscriptions: Subscriptions::default(),
+            answers: Answers::default(),
+            stats: SessionStats::default(),
+        }
+    }
+
+    /// Whether hello was said and answered.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open { .. })
+    }
+
+    /// The client's 128 bits and its name, from its hello on.
+    #[must_use]
+    pub fn client(&self) -> Option<(SessionId, &str)> {
+        match &self.phase {
+            Phase::Open { session, client } => Some((*session, client)),
+            Phase::Greeting { .. } | Phase::Closed => None,
+        }
+    }
+
+    /// Counters.
+    #[must_use]
+    pub const fn stats(&self) -> SessionStats {
+        self.stats
+    }
+
+    /// When [`Self::on_deadline`] wants to be called.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<MonotonicNanos> {
+        match self.phase {
+            Phase::Greeting { deadline } => Some(deadline),
+            Phase::Open { .. } | Phase::Closed => None,
+        }
+    }
+
+    /// Ends a connection that did not say hello in time.
+    pub fn on_deadline(&mut self, now: Now) -> Option<Refused> {
+        let deadline = self.deadline()?;
+        if now.monotonic < deadline {
+            return None;
+        }
+        self.phase = Phase::Closed;
+        let text = format!("no hello came within {} s", HELLO_TIMEOUT.as_secs());
+        Some(Refused::new(ErrorCode::TimedOut, text))
+    }
+
+    /// Takes in one frame.
+    pub fn handle(&mut self, facts: Facts<'_>, frame: Frame) -> Step {
+        self.stats.frames += 1;
+        match self.phase {
+            Phase::Greeting { .. } => self.handle_hello(facts, &frame),
+            Phase::Open { .. } => self.handle_open(frame),
+            Phase::Closed => Step::Ignored,
+        }
+    }
+
+    /// The frame that answers a request, which then no longer counts as waiting.
+    pub fn answer<B: Body>(&mut self, correlation: CorrelationId, body: &B) -> OutFrame {
+        self.finish_request();
+        encode(correlation, body)
+    }
+
+    /// The frame that refuses a request, which then no longer counts as waiting.
+    pub fn refuse(&mut self, correlation: CorrelationId, refused: &Refused) -> OutFrame {
+        self.finish_request();
+        self.stats.refusals += 1;
+        refusal(correlation, refused.code, &refused.text)
+    }
+
+    /// Gathers the outcome of a produce frame whose batch has `batch_bytes`: the base offset and the append timestamp, or
+    /// why not.
+    pub fn answer_produce(
+        &mut self,
+        correlation: CorrelationId,
+        batch_bytes: u64,
+        outcome: Result<(Offset, WallMillis), &Refused>,
+    ) {
+        let charge = batch_bytes + PRODUCE_BYTES;
+        assert!(charge <= self.produce_bytes, "{charge} bytes are answered, {} were taken", self.produce_bytes);
+        self.produce_bytes -= charge;
+        match outcome {
+            Ok((base_offset, timestamp)) => self.answers.accept(correlation, base_offset, timestamp),
+            Err(refused) => {
+                self.stats.refusals += 1;
+                self.answers.refuse(correlation, refused);
+            }
+        }
+    }
+
+    /// Gathers a durable end.
+    pub fn tell_durable(&mut self, partition: PartitionId, end: Offset) {
+        self.answers.end(partition, end);
+    }
+
+    /// Whether [`Self::poll_frame`] has something.
+    #[must_use]
+    pub fn is_gathering(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// The next gathered frame of the round.
+    pub fn poll_frame(&mut self) -> Option<OutFrame> {
+        self.answers.poll_frame()
+    }
+
+    /// Takes a subscription's id and a push stream for it.
+    pub fn open_subscription(&mut self, subscription: SubscriptionId, partition: PartitionId, owner: ShardId) {
+        self.subscriptions.insert(subscription, partition, owner);
+    }
+
+    /// Gives up a subscription's id, because the client or the broker ended it.
+    pub fn close_subscription(&mut self, subscription: SubscriptionId) -> Option<Route> {
+        self.subscriptions.remove(subscription)
+    }
+
+    /// Where a subscription leads.
+    #[must_use]
+    pub fn subscription(&self, subscription: SubscriptionId) -> Option<&Route> {
+        self.subscriptions.get(subscription)
+    }
+
+    /// All subscriptions, by id.
+    pub fn subscriptions(&self) -> impl Iterator<Item = (SubscriptionId, &Route)> {
+        self.subscriptions.iter()
+    }
+
+    /// Requests and bytes of batches that are not answered yet.
+    #[must_use]
+    pub const fn waiting(&self) -> (usize, u64) {
+        (self.requests, self.produce_bytes)
+    }
+
+    fn finish_request(&mut self) {
+        assert!(self.requests != 0, "an answer without a request");
+        self.requests -= 1;
+    }
+
+    fn close(&mut self, refused: Refused) -> Step {
+        self.phase = Phase::Closed;
+        Step::Close(refused)
+    }
+
+    fn handle_hello(&mut self, facts: Facts<'_>, frame: &Frame) -> Step {
+        match self.greet(facts, frame) {
+            Ok(welcome) => Step::Reply(welcome),
+            Err(refused) => self.close(refused),
+        }
+    }
+
+    fn greet(&mut self, facts: Facts<'_>, frame: &Frame) -> Result<OutFrame, Refused> {
+        if frame.head.kind != FrameKind::Hello {
+            let text = format!("the first frame must be a hello, not {:?}", frame.head.kind);
+            return Err(Refused::new(ErrorCode::UnexpectedFrame, text));
+        }
+        if let Err(NoRequest::Close(refused) | NoRequest::Refuse(refused)) = check_shape(frame) {
+            return Err(refused);
+        }
+        let hello: Hello = decode(frame)?;
+        if hello.version_max < PROTOCOL_VERSION_MIN || PROTOCOL_VERSION_MAX < hello.version_min {
+            let text = format!(
+                "this broker speaks protocol versions {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION_MAX}, the client {} to {}",
+                hello.version_min, hello.version_max
+            );
+            return Err(Refused::new(ErrorCode::UnsupportedVersion, text));
+        }
+        if hello.version_max < hello.version_min {
+            let text = format!("protocol versions {} to {} are no range", hello.version_min, hello.version_max);
+            return Err(Refused::new(ErrorCode::Malformed, text));
+        }
+        check_token(&hello.token, facts.tokens)?;
+        let (high, low) = hello.session;
+        self.phase = Phase::Open {
+            session: SessionId(u128::from(high) << 64 | u128::from(low)),
+            client: cut(&hello.client, CLIENT_NAME_BYTES_MAX).into(),
+        };
+        Ok(encode(
+            frame.head.correlation,
+            &Welcome {
+                version: PROTOCOL_VERSION_MAX.min(hello.version_max),
+                incarnation: facts.incarnation.0,
+                shards: facts.shards,
+                shard: facts.shard.0,
+                catalog_version: facts.catalog_version.0,
+                frame_bytes_max: FRAME_BYTES_MAX,
+                batch_bytes_max: BATCH_BYTES_MAX,
+                wall_ms: facts.wall.0,
+            },
+        ))
+    }
+
+    fn handle_open(&mut self, frame: Frame) -> Step {
+        let (kind, correlation) = (frame.head.kind, frame.head.correlation);
+        let batch_bytes = frame.attachment.len() as u64;
+        if kind == FrameKind::Ping {
+            return match check_shape(&frame).and_then(|()| Ok(decode::<Ping>(&frame)?)) {
+                Ok(ping) => Step::Reply(encode(correlation, &Pong { payload: ping.payload })),
+                Err(NoRequest::Close(refused) | NoRequest::Refuse(refused)) => self.close(refused),
+            };
+        }
+        match parse_request(frame) {
+            Ok(request) => self.admit(request),
+            Err(NoRequest::Close(refused)) => self.close(refused),
+            Err(NoRequest::Refuse(refused)) if kind == FrameKind::Produce => {
+                self.produce_bytes += batch_bytes + PRODUCE_BYTES;
+                self.answer_produce(correlation, batch_bytes, Err(&refused));
+                Step::Gathered
+            }
+            Err(NoRequest::Refuse(refused)) => self.refuse_at_once(correlation, &refused),
+        }
+    }
+
+    /// Holds a request against the budgets and counts it as waiting.
+    fn admit(&mut self, request: Request) -> Step {
+        let request = match request {
+            Request::Produce(produce) => return self.admit_produce(produce),
+            other => other,
+        };
+        let correlation = match &request {
+            Request::Produce(ProduceRequest { correlation, .. }) => *correlation,
+            Request::Credit { .. } | Request::Unsubscribe { .. } => return Step::Request(request),
+            Request::Metadata { correlation, .. }
+            | Request::CreateTopic { correlation, .. }
+            | Request::AlterTopic { correlation, .. }
+            | Request::DeleteTopic { correlation, .. }
+            | Request::Truncate { correlation, .. }
+            | Request::DescribeTopic { correlation, .. }
+            | Request::ProducerId { correlation, .. }
+            | Request::FindOffset { correlation, .. }
+            | Request::Subscribe { correlation, .. } => *correlation,
+        };
+        if SESSION_REQUESTS_MAX <= self.requests {
+            let text = format!("{SESSION_REQUESTS_MAX} requests of this connection wait already");
+            return self.refuse_at_once(correlation, &Refused::new(ErrorCode::Busy, text));
+        }
+        if let Request::Subscribe { subscription, .. } = &request
+            && let Some(refused) = self.refuse_subscription(*subscription)
+        {
+            return self.refuse_at_once(correlation, &refused);
+        }
+        self.requests += 1;
+        Step::Request(request)
+    }
+
+    fn admit_produce(&mut self, produce: ProduceRequest) -> Step {
+        let batch_bytes = produce.batch.len() as u64;
+        self.produce_bytes += batch_bytes + PRODUCE_BYTES;
+        if self.produce_bytes <= SESSION_BUDGET_BYTES {
+            return Step::Request(Request::Produce(produce));
+        }
+        let text = format!("this connection has {} bytes of batches under way already", self.produce_bytes);
+        self.answer_produce(produce.correlation, batch_bytes, Err(&Refused::new(ErrorCode::Busy, text)));
+        Step::Gathered
+    }
+
+    fn refuse_subscription(&self, subscription: SubscriptionId) -> Option<Refused> {
+        if self.subscriptions.get(subscription).is_some() {
+            let text = format!("subscription {subscription} is in use on this connection");
+            return Some(Refused::new(ErrorCode::SubscriptionExists, text));
+        }
+        if SESSION_SUBSCRIPTIONS_MAX <= self.subscriptions.len() {
+            let text = format!("this connection has {SESSION_SUBSCRIPTIONS_MAX} subscriptions already");
+            return Some(Refused::new(ErrorCode::LimitReached, text));
+        }
+        None
+    }
+
+    fn refuse_at_once(&mut self, correlation: CorrelationId, refused: &Refused) -> Step {
+        self.stats.refusals += 1;
+        Step::Reply(refusal(correlation, refused.code, &refused.text))
+    }
+}
+
+fn check_token(token: &str, allowed: &[TokenDigest]) -> Result<(), Refused> {
+    if allowed.is_empty() {
+        return Ok(());
+    }
+    let fault = if token.is_empty() {
+        "this broker wants a token and hello carries none"
+    } else if TOKEN_BYTES_MAX < token.len() || !TokenDigest::of(token).is_one_of(allowed) {
+        "the token is not one that this broker knows"
+    } else {
+        return Ok(());
+    };
+    Err(Refused::new(ErrorCode::Unauthenticated, fault))
+}

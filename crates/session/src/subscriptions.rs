@@ -1,0 +1,99 @@
+//! Where a connection's subscriptions lead.
+
+use std::collections::BTreeMap;
+
+use corelane_model::limits::SESSION_DATA_STREAMS_MAX;
+use corelane_model::{PartitionId, ShardId, SubscriptionId};
+
+/// Where a subscription leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its owner.
+    pub owner: ShardId,
+    /// The push stream that its batches take, `0..SESSION_DATA_STREAMS_MAX`.
+    pub slot: u8,
+    is_slot_own: bool,
+}
+
+/// All subscriptions of one connection.
+///
+/// The first 64 have a push stream to themselves; later ones share by hash. A stream that becomes free goes to the next
+/// one that comes, so that one slow partition does not hold up another as long as there are streams.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    routes: BTreeMap<SubscriptionId, Route>,
+    own_slots: u64,
+}
+
+const _: () = assert!(SESSION_DATA_STREAMS_MAX == u64::BITS, "own_slots is a word of bits");
+
+impl Subscriptions {
+    pub(crate) fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    pub(crate) fn get(&self, subscription: SubscriptionId) -> Option<&Route> {
+        self.routes.get(&subscription)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SubscriptionId, &Route)> {
+        self.routes.iter().map(|(&subscription, route)| (subscription, route))
+    }
+
+    pub(crate) fn insert(&mut self, subscription: SubscriptionId, partition: PartitionId, owner: ShardId) {
+        let free = self.own_slots.trailing_ones();
+        let is_slot_own = free < SESSION_DATA_STREAMS_MAX;
+        let slot = if is_slot_own { free } else { hash_slot(partition) };
+        if is_slot_own {
+            self.own_slots |= 1 << slot;
+        }
+        let slot = u8::try_from(slot).expect("below 64");
+        let before = self.routes.insert(subscription, Route { partition, owner, slot, is_slot_own });
+        assert!(before.is_none(), "subscription {subscription} was there already");
+    }
+
+    pub(crate) fn remove(&mut self, subscription: SubscriptionId) -> Option<Route> {
+        let route = self.routes.remove(&subscription)?;
+        if route.is_slot_own {
+            self.own_slots &= !(1 << route.slot);
+        }
+        Some(route)
+    }
+}
+
+/// Fibonacci hashing of both numbers onto the push streams.
+fn hash_slot(partition: PartitionId) -> u32 {
+    let mixed = (partition.topic.0 ^ (u64::from(partition.index.0) << 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    u32::try_from(mixed >> 58).expect("six bits are left")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use corelane_model::{PartitionIndex, TopicId};
+
+    use super::*;
+
+    fn partition(index: u32) -> PartitionId {
+        PartitionId::new(TopicId(7), PartitionIndex(index))
+    }
+
+    #[test]
+    fn the_first_have_streams_of_their_own_and_streams_come_back() {
+        let mut subscriptions = Subscriptions::default();
+        for i in 0..64 {
+            subscriptions.insert(SubscriptionId(i), partition(u32::try_from(i).unwrap()), ShardId(0));
+        }
+        let slots: BTreeSet<u8> = subscriptions.iter().map(|(_, route)| route.slot).collect();
+        assert_eq!(slots.len(), 64);
+        subscriptions.insert(SubscriptionId(64), partition(64), ShardId(0));
+        assert!(u32::from(subscriptions.get(SubscriptionId(64)).unwrap().slot) < SESSION_DATA_STREAMS_MAX);
+        let freed = subscriptions.remove(SubscriptionId(10)).unwrap().slot;
+        subscriptions.insert(SubscriptionId(65), partition(65), ShardId(0));
+        assert_eq!(subscriptions.get(SubscriptionId(65)).unwrap().slot, freed);
+        assert_eq!(subscriptions.remove(SubscriptionId(99)), None);
+    }
+}

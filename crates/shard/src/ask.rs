@@ -1,0 +1,80 @@
+//! What is asked of a partition's owner, by whom, and what it answers.
+
+use bytes::Bytes;
+use corelane_model::{
+    Acks, CatalogVersion, ConnectionKey, CorrelationId, Offset, PartitionId, ShardId, StartAt, SubscriptionId, TopicId,
+    TopicSettings, WallMillis,
+};
+use corelane_record::SealedBatch;
+use corelane_session::Refused;
+
+/// A connection, wherever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Peer {
+    /// The shard that it is on.
+    pub(crate) shard: ShardId,
+    /// Its key there.
+    pub(crate) connection: ConnectionKey,
+}
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    pub(crate) peer: Peer,
+    pub(crate) correlation: CorrelationId,
+}
+
+/// A request that the owner of a partition fulfils.
+#[derive(Debug)]
+pub(crate) struct PartitionRequest {
+    pub(crate) asker: Asker,
+    pub(crate) partition: PartitionId,
+    pub(crate) ask: Ask,
+}
+
+/// What is asked of a partition.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Append { acks: Acks, batch: SealedBatch },
+    Find { start: StartAt },
+    Truncate { before: Option<Offset> },
+    Subscribe { subscription: SubscriptionId, start: StartAt, credit: u64 },
+}
+
+/// A request that shard 0 fulfils, because it owns the catalog.
+#[derive(Debug)]
+pub(crate) struct CatalogRequest {
+    pub(crate) asker: Asker,
+    pub(crate) wish: Wish,
+}
+
+/// What is asked of the catalog.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    Create { name: String, partitions: u32, settings: TopicSettings },
+    Alter { name: String, partitions: Option<u32>, settings: Option<TopicSettings> },
+    Delete { name: String },
+}
+
+/// The answer to anything but a produce.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Found { offset: Offset, log_start: Offset, high_watermark: Offset },
+    Truncated { log_start: Offset },
+    Subscribed { offset: Offset, log_start: Offset, high_watermark: Offset },
+    Created { topic: TopicId, version: CatalogVersion },
+    Altered { version: CatalogVersion, keys_moved: bool },
+    Deleted,
+}
+
+/// What became of an append: base offset and append timestamp, or why not.
+pub(crate) type Outcome = Result<(Offset, WallMillis), Box<Refused>>;
+
+/// Batches on their way to a subscription.
+#[derive(Debug)]
+pub(crate) struct PushBatches {
+    pub(crate) connection: ConnectionKey,
+    pub(crate) subscription: SubscriptionId,
+    pub(crate) high_watermark: Offset,
+    pub(crate) batches: Vec<Bytes>,
+}

@@ -1,0 +1,126 @@
+//! All shards' answers as metrics.
+
+use std::collections::BTreeMap;
+
+use corelane_model::TopicId;
+use corelane_telemetry::{Exposition, Metric, metric};
+
+use crate::{ShardPhase, ShardStatus, Traffic};
+
+type OfShard = fn(&ShardStatus) -> u64;
+type OfTopic = fn(&TopicTotal<'_>) -> u64;
+
+#[derive(Default)]
+struct TopicTotal<'a> {
+    name: &'a str,
+    produced: Traffic,
+    consumed: Traffic,
+}
+
+/// Writes what all shards said, labelled by shard, and traffic by topic, added up over the shards.
+pub fn expose(statuses: &[ShardStatus], exposition: &mut Exposition) {
+    let shards: Vec<String> = statuses.iter().map(|status| status.shard.to_string()).collect();
+    for &(metric, value) in BY_SHARD {
+        exposition.begin(metric);
+        for (shard, status) in shards.iter().zip(statuses) {
+            exposition.sample(&[("shard", shard)], value(status));
+        }
+    }
+    exposition.begin(&metric::SHARD_STORED_SECONDS);
+    for (shard, status) in shards.iter().zip(statuses) {
+        exposition.histogram(&[("shard", shard)], &status.counters.stored);
+    }
+    let mut topics: BTreeMap<TopicId, TopicTotal<'_>> = BTreeMap::new();
+    for topic in statuses.iter().flat_map(|status| &status.by_topic) {
+        let total = topics.entry(topic.topic).or_default();
+        total.name = &topic.name;
+        total.produced.merge(topic.produced);
+        total.consumed.merge(topic.consumed);
+    }
+    for &(metric, value) in BY_TOPIC {
+        exposition.begin(metric);
+        for total in topics.values() {
+            exposition.sample(&[("topic", total.name)], value(total));
+        }
+    }
+}
+
+const BY_SHARD: &[(&Metric, OfShard)] = &[
+    (&metric::SHARD_UP, |s| u64::from(s.phase == ShardPhase::Serving && s.storage_failure.is_none())),
+    (&metric::SHARD_CONNECTIONS, |s| s.connections),
+    (&metric::SHARD_SESSIONS, |s| s.sessions),
+    (&metric::SHARD_SUBSCRIPTIONS, |s| s.subscriptions),
+    (&metric::SHARD_PARTITIONS, |s| s.partitions),
+    (&metric::SHARD_REQUESTS_WAITING, |s| s.requests_waiting),
+    (&metric::SHARD_ROUNDS, |s| s.counters.rounds),
+    (&metric::SHARD_FRAMES, |s| s.counters.frames),
+    (&metric::SHARD_REFUSALS, |s| s.counters.refusals),
+    (&metric::SHARD_CLOSES, |s| s.counters.closes),
+    (&metric::SHARD_FORWARDS, |s| s.counters.forwards),
+    (&metric::SHARD_MESH_MESSAGES, |s| s.counters.mesh_messages),
+    (&metric::SHARD_PRODUCED_RECORDS, |s| s.counters.produced.records),
+    (&metric::SHARD_PRODUCED_BATCHES, |s| s.counters.produced.batches),
+    (&metric::SHARD_PRODUCED_BYTES, |s| s.counters.produced.bytes),
+    (&metric::SHARD_DUPLICATE_BATCHES, |s| s.counters.duplicate_batches),
+    (&metric::SHARD_CONSUMED_RECORDS, |s| s.counters.consumed.records),
+    (&metric::SHARD_CONSUMED_BATCHES, |s| s.counters.consumed.batches),
+    (&metric::SHARD_CONSUMED_BYTES, |s| s.counters.consumed.bytes),
+    (&metric::STORAGE_JOURNAL_FILL, |s| s.storage.journal_fill_per_mille),
+    (&metric::STORAGE_JOURNAL_SYNCS, |s| s.storage.journal_syncs),
+    (&metric::STORAGE_JOURNAL_ENTRIES, |s| s.storage.journal_entries),
+    (&metric::STORAGE_JOURNAL_BYTES, |s| s.storage.journal_bytes),
+    (&metric::STORAGE_UNSETTLED_BYTES, |s| s.storage.unsettled_bytes),
+    (&metric::STORAGE_SETTLED_BYTES, |s| s.storage.settled_bytes),
+    (&metric::STORAGE_CACHE_BYTES, |s| s.storage.cache_bytes),
+    (&metric::STORAGE_COLD_READS, |s| s.storage.cold_reads),
+    (&metric::STORAGE_FAILED, |s| u64::from(s.storage_failure.is_some())),
+    (&metric::STORAGE_SPACE_LOW, |s| u64::from(s.is_space_low)),
+    (&metric::CATALOG_VERSION, |s| s.catalog_version.0),
+    (&metric::CATALOG_TOPICS, |s| s.topics),
+];
+
+const BY_TOPIC: &[(&Metric, OfTopic)] = &[
+    (&metric::TOPIC_PRODUCED_RECORDS, |t| t.produced.records),
+    (&metric::TOPIC_PRODUCED_BYTES, |t| t.produced.bytes),
+    (&metric::TOPIC_CONSUMED_RECORDS, |t| t.consumed.records),
+    (&metric::TOPIC_CONSUMED_BYTES, |t| t.consumed.bytes),
+];
+
+#[cfg(test)]
+mod tests {
+    use corelane_model::ShardId;
+    use corelane_telemetry::METRICS;
+
+    use super::*;
+    use crate::TopicStatus;
+
+    #[test]
+    fn every_metric_of_the_list_is_exposed_once() {
+        let mut exposition = Exposition::default();
+        expose(&[ShardStatus::default()], &mut exposition);
+        let text = exposition.finish();
+        for metric in METRICS {
+            assert_eq!(text.matches(&format!("# TYPE {} ", metric.name)).count(), 1, "{}", metric.name);
+        }
+        assert_eq!(text.matches("# TYPE ").count(), METRICS.len());
+    }
+
+    #[test]
+    fn topics_are_added_up_over_shards() {
+        let traffic = |records| Traffic { batches: 1, records, bytes: 10 * records };
+        let status = |shard, records| ShardStatus {
+            shard: ShardId(shard),
+            by_topic: vec![TopicStatus {
+                topic: TopicId(1),
+                name: "inputs".to_owned(),
+                produced: traffic(records),
+                consumed: traffic(0),
+            }],
+            ..ShardStatus::default()
+        };
+        let mut exposition = Exposition::default();
+        expose(&[status(0, 5), status(1, 5)], &mut exposition);
+        let text = exposition.finish();
+        assert!(text.contains("corelane_topic_produced_records_total{topic=\"inputs\"} 10\n"), "{text}");
+    }
+}

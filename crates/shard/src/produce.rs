@@ -1,0 +1,159 @@
+//! Appending, and telling who waits.
+
+use std::collections::VecDeque;
+
+use corelane_model::{Acks, ErrorCode, Offset, PartitionId, TopicId};
+use corelane_record::SealedBatch;
+use corelane_session::Refused;
+use corelane_storage::AppendError;
+
+use crate::Shard;
+use crate::ask::{Ask, Asker, PartitionRequest, Peer};
+use crate::mesh::Message;
+
+/// Bytes of batches that wait for the next rounds; more are refused.
+const BACKLOG_BYTES_MAX: u64 = 64 << 20;
+
+/// Batches that did not fit into a round, in the order of arrival. Once there is one, every later batch queues behind it,
+/// so that no producer's batches change places.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    requests: VecDeque<PartitionRequest>,
+    bytes: u64,
+}
+
+impl Backlog {
+    pub(crate) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = PartitionRequest> + use<> {
+        self.bytes = 0;
+        std::mem::take(&mut self.requests).into_iter()
+    }
+
+    /// Takes out what is for one topic.
+    pub(crate) fn take_topic(&mut self, topic: TopicId) -> Vec<PartitionRequest> {
+        let (taken, rest) = self.take_all().partition(|request| request.partition.topic == topic);
+        for request in Vec::into_iter(rest) {
+            self.push_back(request);
+        }
+        taken
+    }
+
+    fn push_back(&mut self, request: PartitionRequest) {
+        self.bytes += bytes_of(&request);
+        self.requests.push_back(request);
+    }
+
+    fn pop_front(&mut self) -> Option<PartitionRequest> {
+        let request = self.requests.pop_front()?;
+        self.bytes -= bytes_of(&request);
+        Some(request)
+    }
+}
+
+fn bytes_of(request: &PartitionRequest) -> u64 {
+    match &request.ask {
+        Ask::Append { batch, .. } => batch.bytes().len() as u64,
+        Ask::Find { .. } | Ask::Truncate { .. } | Ask::Subscribe { .. } => 0,
+    }
+}
+
+impl Shard {
+    /// Appends a batch to a partition of this shard, or puts it behind those that wait for the next round.
+    pub(crate) fn append(&mut self, asker: Asker, partition: PartitionId, acks: Acks, batch: SealedBatch) {
+        let request = PartitionRequest { asker, partition, ask: Ask::Append { acks, batch } };
+        if self.backlog.requests.is_empty() {
+            if let Some(waiting) = self.try_append(request) {
+                self.backlog.push_back(waiting);
+            }
+        } else if self.backlog.bytes + bytes_of(&request) <= BACKLOG_BYTES_MAX {
+            self.backlog.push_back(request);
+        } else {
+            let text = format!("{} bytes of batches wait for the journal already", self.backlog.bytes);
+            self.refuse_request(request, Refused::new(ErrorCode::Busy, text));
+        }
+    }
+
+    /// Appends what did not fit into earlier rounds.
+    pub(crate) fn drain_backlog(&mut self) {
+        while let Some(request) = self.backlog.pop_front() {
+            if let Some(waiting) = self.try_append(request) {
+                self.backlog.bytes += bytes_of(&waiting);
+                self.backlog.requests.push_front(waiting);
+                return;
+            }
+        }
+    }
+
+    /// Appends a batch, or hands it back when the round is full.
+    fn try_append(&mut self, request: PartitionRequest) -> Option<PartitionRequest> {
+        let PartitionRequest { asker, partition, ask: Ask::Append { acks, batch } } = &request else {
+            panic!("only batches are appended, not {:?}", request.ask);
+        };
+        let (asker, partition, acks) = (*asker, *partition, *acks);
+        let batch_bytes = batch.bytes().len() as u64;
+        let appended = match self.storage.append(self.now, partition, batch) {
+            Ok(appended) => appended,
+            Err(AppendError::RoundFull { .. }) => return Some(request),
+            Err(error) => {
+                let refused = Refused::new(error.code(), error.to_string());
+                self.send_outcome(asker, batch_bytes, Err(Box::new(refused)));
+                return None;
+            }
+        };
+        if appended.is_duplicate {
+            self.stats.duplicate_batches += 1;
+        } else {
+            let records = batch.head().record_count;
+            self.stats.produced.add(records, batch_bytes);
+            self.traffic.entry(partition.topic).or_default().produced.add(records, batch_bytes);
+        }
+        self.send_outcome(asker, batch_bytes, Ok((appended.base_offset, appended.append_timestamp)));
+        if acks == Acks::Stored {
+            if appended.is_durable_already {
+                self.send_durable(asker.peer, partition, appended.end_offset);
+            } else {
+                let active = self.active.entry(partition).or_default();
+                active.waiters.wait(asker.peer, appended.end_offset, self.now.monotonic);
+            }
+        }
+        None
+    }
+
+    /// The durable end of a partition moved: whoever waits is told, whoever reads reads on.
+    pub(crate) fn on_durable(&mut self, partition: PartitionId, end: Offset) {
+        let Some(active) = self.active.get_mut(&partition) else { return };
+        let mut told = std::mem::take(&mut self.told);
+        let stored = &mut self.stats.stored;
+        active.high_watermark = active.high_watermark.max(end);
+        active.waiters.on_durable(end, self.now.monotonic, |peer, took| {
+            stored.record(took);
+            told.push(peer);
+        });
+        for &subscription in &active.subscribers {
+            self.subscriptions.wake(subscription);
+        }
+        for peer in told.drain(..) {
+            self.send_durable(peer, partition, end);
+        }
+        self.told = told;
+    }
+
+    pub(crate) fn send_durable(&mut self, peer: Peer, partition: PartitionId, end: Offset) {
+        let Peer { shard, connection } = peer;
+        if shard == self.me() {
+            self.tell_durable(connection, partition, end);
+        } else {
+            self.send_mesh(shard, Message::Durable { connection, partition, end });
+        }
+    }
+
+    pub(crate) fn on_storage_stopped(&mut self, text: String) {
+        self.broadcast(|| Message::StorageStopped { text: text.clone() });
+        self.refuse_changes(&text);
+        self.tell_stopped(self.me(), &text);
+        self.storage_failure = Some(text);
+    }
+}

@@ -1,0 +1,175 @@
+//! Where a request for a partition goes: here, next door, or on the bench until the catalog is newer.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use corelane_model::{ErrorCode, MonotonicNanos, PartitionId, ShardId, SubscriptionId};
+use corelane_session::Refused;
+
+use crate::Shard;
+use crate::ask::{Ask, Asker, Outcome, PartitionRequest, Peer};
+use crate::mesh::Message;
+
+/// How long a request waits for a catalog that knows its topic: long beside a sync and a message, short for a person.
+const CATALOG_WAIT: Duration = Duration::from_millis(250);
+/// Requests that wait for a newer catalog at once; more are refused.
+const PARKED_MAX: usize = 4096;
+
+/// Requests for topics or partitions that this shard has not heard of but that may exist already: another shard may have
+/// applied a change that is still on its way here.
+#[derive(Debug, Default)]
+pub(crate) struct Parked {
+    /// In the order of arrival and thus of their deadlines.
+    requests: VecDeque<(MonotonicNanos, PartitionRequest)>,
+}
+
+impl Parked {
+    pub(crate) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    pub(crate) fn deadline(&self) -> Option<MonotonicNanos> {
+        self.requests.front().map(|(deadline, _)| *deadline)
+    }
+
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = PartitionRequest> + use<> {
+        std::mem::take(&mut self.requests).into_iter().map(|(_, request)| request)
+    }
+
+    /// Drops what a connection asked that is gone.
+    pub(crate) fn forget(&mut self, peer: Peer) {
+        self.requests.retain(|(_, request)| request.asker.peer != peer);
+    }
+
+    /// Takes out the subscribe of that subscription, if it waits here.
+    pub(crate) fn take_subscribe(&mut self, peer: Peer, wanted: SubscriptionId) -> Option<PartitionRequest> {
+        let at = self.requests.iter().position(|(_, request)| {
+            request.asker.peer == peer
+                && matches!(request.ask, Ask::Subscribe { subscription, .. } if subscription == wanted)
+        })?;
+        self.requests.remove(at).map(|(_, request)| request)
+    }
+}
+
+/// Where a partition is.
+enum Place {
+    Owner(ShardId),
+    /// Neither in this catalog nor known to have gone: it may come.
+    Later(Refused),
+    Nowhere(Refused),
+}
+
+impl Shard {
+    /// Fulfils, forwards, parks or refuses a request for a partition.
+    pub(crate) fn route(&mut self, request: PartitionRequest) {
+        if let Some(refused) = self.refuse_ask(&request.ask) {
+            return self.refuse_request(request, refused);
+        }
+        match self.locate(request.partition) {
+            Place::Owner(owner) if owner == self.me() => self.fulfil(request),
+            Place::Owner(owner) => self.forward(owner, request),
+            Place::Later(refused) if self.parked.requests.len() < PARKED_MAX => {
+                drop(refused);
+                let deadline = self.now.monotonic.after(CATALOG_WAIT);
+                self.parked.requests.push_back((deadline, request));
+            }
+            Place::Later(refused) | Place::Nowhere(refused) => self.refuse_request(request, refused),
+        }
+    }
+
+    /// Tries the parked requests again, after the catalog changed.
+    pub(crate) fn route_parked(&mut self) {
+        for (deadline, request) in std::mem::take(&mut self.parked.requests) {
+            match self.locate(request.partition) {
+                Place::Later(_) => self.parked.requests.push_back((deadline, request)),
+                Place::Owner(_) | Place::Nowhere(_) => self.route(request),
+            }
+        }
+    }
+
+    pub(crate) fn expire_parked(&mut self) {
+        while let Some((deadline, _)) = self.parked.requests.front()
+            && *deadline <= self.now.monotonic
+        {
+            let (_, request) = self.parked.requests.pop_front().expect("it was there");
+            let (Place::Later(refused) | Place::Nowhere(refused)) = self.locate(request.partition) else {
+                panic!("partition {} is known, but its request was left waiting", request.partition);
+            };
+            self.refuse_request(request, refused);
+        }
+    }
+
+    /// Refuses a request in the way that its kind is answered.
+    pub(crate) fn refuse_request(&mut self, request: PartitionRequest, refused: Refused) {
+        let PartitionRequest { asker, ask, .. } = request;
+        match ask {
+            Ask::Append { batch, .. } => {
+                self.send_outcome(asker, batch.bytes().len() as u64, Err(Box::new(refused)));
+            }
+            Ask::Subscribe { subscription, .. } => self.refuse(asker, Some(subscription), refused),
+            Ask::Find { .. } | Ask::Truncate { .. } => self.refuse(asker, None, refused),
+        }
+    }
+
+    /// Tells the outcome of an append, here or through the shard that the asker is on.
+    pub(crate) fn send_outcome(&mut self, asker: Asker, batch_bytes: u64, outcome: Outcome) {
+        let Asker { peer: Peer { shard, connection }, correlation } = asker;
+        if shard == self.me() {
+            self.tell_outcome(connection, correlation, batch_bytes, &outcome);
+        } else {
+            self.send_mesh(shard, Message::Outcome { connection, correlation, batch_bytes, outcome });
+        }
+    }
+
+    /// Records and changes are not taken while the shard drains; what is there can be read to the end.
+    fn refuse_ask(&self, ask: &Ask) -> Option<Refused> {
+        let refused = self.refuse_phase()?;
+        match ask {
+            Ask::Append { .. } | Ask::Truncate { .. } => Some(refused),
+            Ask::Find { .. } | Ask::Subscribe { .. } => (refused.code == ErrorCode::Recovering).then_some(refused),
+        }
+    }
+
+    fn locate(&self, partition: PartitionId) -> Place {
+        let catalog = self.catalog.as_ref().expect("requests are routed when the catalog is known");
+        let PartitionId { topic: id, index } = partition;
+        let Some(topic) = catalog.topic(id) else {
+            let refused = Refused::new(ErrorCode::UnknownTopic, format!("there is no topic with id {id}"));
+            return if catalog.next_topic() <= id { Place::Later(refused) } else { Place::Nowhere(refused) };
+        };
+        match topic.shards.get(index.0 as usize) {
+            Some(&owner) => Place::Owner(owner),
+            None => {
+                let text = format!("topic {} has partitions 0 to {}", topic.name, topic.partition_count() - 1);
+                Place::Later(Refused::new(ErrorCode::UnknownPartition, text))
+            }
+        }
+    }
+
+    fn forward(&mut self, owner: ShardId, request: PartitionRequest) {
+        let Peer { shard, connection } = request.asker.peer;
+        assert_eq!(shard, self.me(), "partition {} has two owners", request.partition);
+        self.stats.forwards += 1;
+        if let Ask::Subscribe { subscription, .. } = request.ask
+            && let Some(state) = self.connections.get_mut(&connection)
+        {
+            // The owner keeps something for the connection and must hear when it goes.
+            state.known_to.insert(owner);
+            state.session.close_subscription(subscription);
+            state.session.open_subscription(subscription, request.partition, owner);
+        }
+        self.send_mesh(owner, Message::Request(Box::new(request)));
+    }
+
+    fn fulfil(&mut self, request: PartitionRequest) {
+        let PartitionRequest { asker, partition, ask } = request;
+        match ask {
+            Ask::Append { acks, batch } => self.append(asker, partition, acks, batch),
+            Ask::Find { start } => self.find_offset(asker, partition, start),
+            Ask::Truncate { before } => self.truncate(asker, partition, before),
+            Ask::Subscribe { subscription, start, credit } => {
+                self.subscribe(asker, partition, subscription, start, credit);
+            }
+        }
+    }
+}

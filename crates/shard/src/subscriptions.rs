@@ -1,0 +1,190 @@
+//! Who reads which partition of this shard, and whose turn it is.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use corelane_model::limits::SUBSCRIPTION_CREDIT_BYTES_MAX;
+use corelane_model::{Offset, PartitionId, StartAt, SubscriptionId, TopicId};
+use corelane_storage::ReadTicket;
+
+use crate::ask::{Asker, Peer};
+
+/// A subscription on this shard; counts up, never reused while the shard runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SubscriptionKey(u64);
+
+/// ```text
+///             start found           credit, room and news       fetch: Pending
+///  Starting ──────────────▶ Idle ───────────────────────▶ Queued ────────────▶ Reading
+///                            ▲  ◀────────────────────────── │                     │
+///                            │  fetch: at the end, no credit                      │
+///                            └────────────────────────────────────────────────────┘
+///                                                read came: batches were pushed
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Its first offset is looked up; then the asker is answered.
+    Starting { asker: Asker },
+    /// Nothing to push, or not allowed to.
+    Idle,
+    /// It stands in the queue of those that may have something to push.
+    Queued,
+    /// It waits for the disk.
+    Reading,
+}
+
+/// One subscription.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subscription {
+    pub(crate) peer: Peer,
+    pub(crate) id: SubscriptionId,
+    pub(crate) partition: PartitionId,
+    /// The next offset to push.
+    pub(crate) next: Offset,
+    /// Bytes that may be pushed; below zero by less than the last batch.
+    pub(crate) credit: i64,
+    pub(crate) state: State,
+}
+
+/// What a ticket of storage is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ReadFor {
+    /// Batches for a subscription.
+    Push(SubscriptionKey),
+    /// The first offset of a subscription.
+    Start(SubscriptionKey, StartAt),
+    /// A question for an offset.
+    Find(Asker, StartAt),
+}
+
+/// All subscriptions of partitions of this shard, and everything that waits for a read.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    by_key: BTreeMap<SubscriptionKey, Subscription>,
+    by_name: BTreeMap<(Peer, SubscriptionId), SubscriptionKey>,
+    ready: VecDeque<SubscriptionKey>,
+    /// Those that storage sent away because as many reads wait as may.
+    starved: Vec<SubscriptionKey>,
+    paused: BTreeSet<Peer>,
+    reads: BTreeMap<ReadTicket, (PartitionId, ReadFor)>,
+    last_key: u64,
+}
+
+impl Subscriptions {
+    pub(crate) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub(crate) fn reads_len(&self) -> usize {
+        self.reads.len()
+    }
+
+    pub(crate) fn contains(&self, peer: Peer, id: SubscriptionId) -> bool {
+        self.by_name.contains_key(&(peer, id))
+    }
+
+    pub(crate) fn insert(&mut self, subscription: Subscription) -> SubscriptionKey {
+        self.last_key += 1;
+        let key = SubscriptionKey(self.last_key);
+        let before = self.by_name.insert((subscription.peer, subscription.id), key);
+        assert!(before.is_none(), "subscription {} was there already", subscription.id);
+        self.by_key.insert(key, subscription);
+        key
+    }
+
+    pub(crate) fn find(&self, peer: Peer, id: SubscriptionId) -> Option<SubscriptionKey> {
+        self.by_name.get(&(peer, id)).copied()
+    }
+
+    pub(crate) fn get_mut(&mut self, key: SubscriptionKey) -> Option<&mut Subscription> {
+        self.by_key.get_mut(&key)
+    }
+
+    /// Takes a subscription out; its places in queues are passed over when their turn comes.
+    pub(crate) fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
+        let subscription = self.by_key.remove(&key)?;
+        self.by_name.remove(&(subscription.peer, subscription.id));
+        Some(subscription)
+    }
+
+    pub(crate) fn keys_of(&self, peer: Peer) -> Vec<SubscriptionKey> {
+        let whole = (peer, SubscriptionId(0))..=(peer, SubscriptionId(u64::MAX));
+        self.by_name.range(whole).map(|(_, &key)| key).collect()
+    }
+
+    /// Gives more bytes, up to what a subscription may hold.
+    pub(crate) fn add_credit(&mut self, key: SubscriptionKey, bytes: u64) {
+        let Some(subscription) = self.by_key.get_mut(&key) else { return };
+        let most = SUBSCRIPTION_CREDIT_BYTES_MAX.cast_signed();
+        let bytes = i64::try_from(bytes).unwrap_or(most);
+        subscription.credit = subscription.credit.saturating_add(bytes).min(most);
+        self.wake(key);
+    }
+
+    /// Queues a subscription that may push, if it does not stand there already.
+    pub(crate) fn wake(&mut self, key: SubscriptionKey) {
+        let Some(subscription) = self.by_key.get_mut(&key) else { return };
+        if subscription.state == State::Idle && 0 < subscription.credit && !self.paused.contains(&subscription.peer) {
+            subscription.state = State::Queued;
+            self.ready.push_back(key);
+        }
+    }
+
+    pub(crate) fn pause(&mut self, peer: Peer) {
+        self.paused.insert(peer);
+    }
+
+    pub(crate) fn is_paused(&self, peer: Peer) -> bool {
+        self.paused.contains(&peer)
+    }
+
+    pub(crate) fn resume(&mut self, peer: Peer) {
+        if self.paused.remove(&peer) {
+            for key in self.keys_of(peer) {
+                self.wake(key);
+            }
+        }
+    }
+
+    /// The next subscription whose turn it is.
+    pub(crate) fn next_ready(&mut self) -> Option<SubscriptionKey> {
+        self.ready.pop_front()
+    }
+
+    pub(crate) fn is_any_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// A subscription that stays queued goes behind the others.
+    pub(crate) fn requeue(&mut self, key: SubscriptionKey) {
+        self.ready.push_back(key);
+    }
+
+    /// A subscription that stays queued until a read has come back.
+    pub(crate) fn starve(&mut self, key: SubscriptionKey) {
+        self.starved.push(key);
+    }
+
+    pub(crate) fn expect_read(&mut self, ticket: ReadTicket, partition: PartitionId, purpose: ReadFor) {
+        self.reads.insert(ticket, (partition, purpose));
+    }
+
+    /// What the read was for, unless that is gone. Those that were sent away may try again.
+    pub(crate) fn take_read(&mut self, ticket: ReadTicket) -> Option<ReadFor> {
+        self.ready.extend(self.starved.drain(..));
+        self.reads.remove(&ticket).map(|(_, purpose)| purpose)
+    }
+
+    /// Forgets the reads of a topic that goes; questions among them are handed back.
+    pub(crate) fn take_reads_of(&mut self, topic: TopicId) -> Vec<Asker> {
+        let mut askers = Vec::new();
+        self.reads.retain(|_, (partition, purpose)| {
+            let stays = partition.topic != topic;
+            if let (false, ReadFor::Find(asker, _)) = (stays, &*purpose) {
+                askers.push(*asker);
+            }
+            stays
+        });
+        self.ready.extend(self.starved.drain(..));
+        askers
+    }
+}
