@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use corelane_model::limits::TOKEN_BYTES_MAX;
+use corelane_shard::TokenDigest;
 
 /// Why a token file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,10 +36,7 @@ pub enum TokenError {
     },
 }
 
-/// SHA-256 of a token: what a shard compares with, so that the tokens themselves leave this process's memory.
-pub type TokenDigest = [u8; 32];
-
-/// Digests of the tokens in a file.
+/// Digests of the tokens in a file: what shards compare with, so that the tokens themselves do not stay in memory.
 ///
 /// # Errors
 /// It cannot be read, holds none, or one that is too long.
@@ -54,7 +52,7 @@ pub fn read_tokens(path: &Path) -> Result<Vec<TokenDigest>, TokenError> {
             let (line, len, limit) = (index + 1, token.len(), TOKEN_BYTES_MAX);
             return Err(TokenError::TooLong { path: path.to_owned(), line, len, limit });
         }
-        digests.push(digest(token.as_bytes()));
+        digests.push(TokenDigest::of(token));
     }
     if digests.is_empty() {
         return Err(TokenError::Empty { path: path.to_owned() });
@@ -63,8 +61,7 @@ pub fn read_tokens(path: &Path) -> Result<Vec<TokenDigest>, TokenError> {
 }
 
 /// SHA-256.
-#[must_use]
-pub fn digest(bytes: &[u8]) -> TokenDigest {
+pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }

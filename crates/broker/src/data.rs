@@ -6,7 +6,7 @@
 //! journal/<shard>/  one ring of journal files for each shard
 //! topics/           segments, a directory for each partition
 //! tls/              the development certificate and its key
-//! moving            the state of all partitions, while the number of shards changes
+//! moving            the state of all partitions, while the number of shards or of journal files changes
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -15,6 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use corelane_model::Incarnation;
+use corelane_model::limits::JOURNAL_FILES_MIN;
 
 /// The format that this build reads and writes.
 pub const FORMAT: u32 = 1;
@@ -32,12 +33,14 @@ pub struct Manifest {
     pub data_id: String,
     /// Number of shards whose journals are here.
     pub shards: usize,
+    /// Files of each journal's ring.
+    pub journal_files: u32,
     /// Counts the starts.
     pub incarnation: u64,
     /// Whether the last stop was clean.
     pub clean: bool,
-    /// Whether `moving` holds the partitions' state and what is in the journals is void: the number of shards was
-    /// being changed.
+    /// Whether `moving` holds the partitions' state and what is in the journals is void: the number of shards or of
+    /// journal files was being changed.
     #[serde(default)]
     pub moving: bool,
 }
@@ -117,12 +120,12 @@ pub struct DataDir {
 impl DataDir {
     /// Takes the directory, making it if it does not exist.
     ///
-    /// `shards` is the number for a new directory; `random` its data id.
+    /// `shards` and `journal_files` are the numbers for a new directory; `random` is its data id.
     ///
     /// # Errors
     /// Another broker holds it, its format is newer, its manifest is damaged, something else lives there, or the
     /// operating system refuses. Nothing is changed then, except that the directory and the lock file may have been made.
-    pub fn open(path: &Path, shards: usize, random: u128) -> Result<Self, DataError> {
+    pub fn open(path: &Path, shards: usize, journal_files: u32, random: u128) -> Result<Self, DataError> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(path).map_err(failed("make the data directory", path))?;
         let path = fs::canonicalize(path).map_err(failed("find", path))?;
@@ -132,7 +135,15 @@ impl DataDir {
             Some(manifest) => (manifest, false),
             None => {
                 let data_id = format!("{random:032x}");
-                let manifest = Manifest { format: FORMAT, data_id, shards, incarnation: 0, clean: true, moving: false };
+                let manifest = Manifest {
+                    format: FORMAT,
+                    data_id,
+                    shards,
+                    journal_files,
+                    incarnation: 0,
+                    clean: true,
+                    moving: false,
+                };
                 (manifest, true)
             }
         };
@@ -287,6 +298,9 @@ fn read_manifest(path: &Path) -> Result<Option<Manifest>, DataError> {
     if manifest.shards == 0 || corelane_model::limits::SHARDS_MAX < manifest.shards {
         return Err(damaged(format!("shards = {} is out of bounds", manifest.shards)));
     }
+    if manifest.journal_files < JOURNAL_FILES_MIN {
+        return Err(damaged(format!("journal_files = {} is out of bounds", manifest.journal_files)));
+    }
     Ok(Some(manifest))
 }
 
@@ -298,11 +312,11 @@ mod tests {
     fn a_start_is_remembered() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a/b");
-        let mut data = DataDir::open(&path, 2, 7).unwrap();
+        let mut data = DataDir::open(&path, 2, 4, 7).unwrap();
         assert!(data.is_new());
         data.update(|manifest| manifest.incarnation += 1).unwrap();
         drop(data);
-        let data = DataDir::open(&path, 5, 8).unwrap();
+        let data = DataDir::open(&path, 5, 4, 8).unwrap();
         assert!(!data.is_new());
         assert_eq!((data.manifest().shards, data.data_id().unwrap(), data.incarnation()), (2, 7, Incarnation(1)));
     }
@@ -310,29 +324,33 @@ mod tests {
     #[test]
     fn a_second_broker_is_refused_and_told_who_holds_it() {
         let root = tempfile::tempdir().unwrap();
-        let first = DataDir::open(root.path(), 1, 1).unwrap();
-        let error = DataDir::open(root.path(), 1, 1).unwrap_err().to_string();
+        let first = DataDir::open(root.path(), 1, 4, 1).unwrap();
+        let error = DataDir::open(root.path(), 1, 4, 1).unwrap_err().to_string();
         assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
         drop(first);
-        assert!(DataDir::open(root.path(), 1, 1).is_ok());
+        assert!(DataDir::open(root.path(), 1, 4, 1).is_ok());
     }
 
     #[test]
     fn a_newer_format_is_refused_even_when_it_holds_more() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join(MANIFEST), r#"{"format": 9, "what": "ever"}"#).unwrap();
-        let error = DataDir::open(root.path(), 1, 1).unwrap_err();
+        let error = DataDir::open(root.path(), 1, 4, 1).unwrap_err();
         assert!(matches!(error, DataError::NewerFormat { found: 9, known: FORMAT, .. }), "{error}");
     }
 
     #[test]
     fn a_damaged_manifest_is_an_error_that_says_where() {
-        for text in
-            ["", "{", "{}", r#"{"format": 1}"#, r#"{"format":1,"data_id":"x","shards":1,"incarnation":1,"clean":true}"#]
-        {
+        for text in [
+            "",
+            "{",
+            "{}",
+            r#"{"format": 1}"#,
+            r#"{"format":1,"data_id":"x","shards":1,"journal_files":4,"incarnation":1,"clean":true}"#,
+        ] {
             let root = tempfile::tempdir().unwrap();
             fs::write(root.path().join(MANIFEST), text).unwrap();
-            let error = DataDir::open(root.path(), 1, 1).unwrap_err();
+            let error = DataDir::open(root.path(), 1, 4, 1).unwrap_err();
             assert!(matches!(error, DataError::Manifest { .. }), "{text}: {error}");
         }
     }
@@ -341,7 +359,7 @@ mod tests {
     fn a_directory_of_somebody_else_is_left_alone() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("thesis.odt"), "x").unwrap();
-        let error = DataDir::open(root.path(), 1, 1).unwrap_err();
+        let error = DataDir::open(root.path(), 1, 4, 1).unwrap_err();
         assert!(matches!(&error, DataError::Foreign { found, .. } if found == "thesis.odt"), "{error}");
         assert!(!root.path().join(LOCK).exists());
     }
@@ -351,7 +369,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("file");
         fs::write(&file, "x").unwrap();
-        let error = DataDir::open(&file, 1, 1).unwrap_err().to_string();
+        let error = DataDir::open(&file, 1, 4, 1).unwrap_err().to_string();
         assert!(error.contains("in the way"), "{error}");
     }
 }

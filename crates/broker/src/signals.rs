@@ -9,28 +9,20 @@ use signal_hook::iterator::Signals;
 /// Exit code of a process that a second signal ended.
 pub const EXIT_SECOND_SIGNAL: i32 = 130;
 
-/// Something that the main thread of a broker waits for.
+/// Somebody wants the broker to stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// Somebody wants the broker to stop.
-    Stop {
-        /// Who, for the log.
-        reason: String,
-    },
-    /// A shard ended by itself.
-    Failed {
-        /// Which and why.
-        text: String,
-    },
+pub(crate) struct Notice {
+    /// Who, for the log.
+    pub(crate) reason: String,
 }
 
 /// Where notices come together.
 #[derive(Debug)]
-pub struct Notices {
+pub(crate) struct Notices {
     /// For whoever has something to say.
-    pub sender: Sender<Notice>,
+    pub(crate) sender: Sender<Notice>,
     /// For the main thread.
-    pub receiver: Receiver<Notice>,
+    pub(crate) receiver: Receiver<Notice>,
 }
 
 impl Default for Notices {
@@ -44,14 +36,14 @@ impl Default for Notices {
 ///
 /// # Errors
 /// The operating system refuses.
-pub fn watch(sender: Sender<Notice>) -> io::Result<()> {
+pub(crate) fn watch(sender: Sender<Notice>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut arrivals = signals.forever();
         if let Some(signal) = arrivals.next() {
             let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
             // Without a receiver the broker is gone already, and the next signal ends the rest.
-            let _nobody_waits = sender.send(Notice::Stop { reason: format!("{name} arrived") });
+            let _nobody_waits = sender.send(Notice { reason: format!("{name} arrived") });
         }
         if arrivals.next().is_some() {
             tracing::warn!("a second signal arrived: ending at once");

@@ -1,0 +1,80 @@
+//! A broker as a process: from the configuration to the exit.
+
+use std::time::Duration;
+
+use crate::boot::{Running, StartError, Stopped, start};
+use crate::config::Config;
+use crate::data::DataError;
+use crate::log::LogError;
+use crate::signals::{Notice, Notices, watch};
+
+/// How often the shards are looked after while nothing happens.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Why a broker's process ends with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The log cannot be set up.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Signals cannot be listened to.
+    #[error("cannot listen to signals: {0}")]
+    Signals(#[from] std::io::Error),
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A shard ended by itself. What was acknowledged as stored is on disk; the next start recovers.
+    #[error("{0}; what was acknowledged as stored is on disk, the next start recovers")]
+    Failed(String),
+    /// The shutdown did not come to its end in time. What was acknowledged as stored is on disk.
+    #[error(
+        "shut down without coming to the end: {0}; what was acknowledged as stored is on disk, the next start recovers"
+    )]
+    Late(String),
+    /// The clean end could not be noted.
+    #[error(transparent)]
+    Data(#[from] DataError),
+}
+
+/// Runs a broker until a signal or a failure ends it. Takes over the process: its log, its signals, its exit.
+///
+/// `on_ready` is called once, when clients are accepted.
+///
+/// # Errors
+/// It did not start, a shard failed, or the shutdown was not clean.
+pub fn serve(config: &Config, on_ready: impl FnOnce(&Running)) -> Result<(), ServeError> {
+    // Before any thread is made: the log's is the first.
+    corelane_reactor::prepare_process();
+    let _log = crate::log::start(&config.log)?;
+    let notices = Notices::default();
+    watch(notices.sender.clone())?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let running = start(config)?;
+    tracing::info!(quic = %running.quic(), admin = %running.admin(), shards = running.shard_count(), "ready");
+    on_ready(&running);
+    let reason = wait_for_end(&running, &notices)?;
+    tracing::info!(%reason, "shutting down");
+    match running.stop()? {
+        Stopped::Clean => {
+            tracing::info!("everything is on disk");
+            Ok(())
+        }
+        Stopped::Late(text) => Err(ServeError::Late(text)),
+    }
+}
+
+/// Waits for a signal; a shard that fails is an error.
+fn wait_for_end(running: &Running, notices: &Notices) -> Result<String, ServeError> {
+    loop {
+        match notices.receiver.try_recv() {
+            Ok(Notice { reason }) => return Ok(reason),
+            Err(_) => {
+                if let Some(failure) = running.wait_failure(LOOK_EVERY) {
+                    return Err(ServeError::Failed(failure.to_string()));
+                }
+            }
+        }
+    }
+}
