@@ -357,3 +357,6 @@ fn post(postbox: &Postbox, message: impl FnOnce() -> Inbound, end: Instant) {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
+
+#[cfg(test)]
+mod tests;

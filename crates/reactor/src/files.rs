@@ -6,6 +6,8 @@
 mod directory;
 mod handles;
 mod path;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -13,6 +13,7 @@ mod board;
 mod clock;
 mod cluster;
 mod files;
+pub mod floor;
 mod machine;
 mod mesh;
 mod park;

@@ -1,0 +1,139 @@
+//! The file executor against a real file system, below the target directory: /tmp may be in memory, where direct I/O is
+//! not real.
+
+use std::future::Future;
+
+use corelane_model::{Offset, PartitionId, PartitionIndex, ShardId, TopicId};
+use corelane_storage::IoId;
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+
+use super::*;
+
+const JOURNAL: FileName = FileName::Journal { shard: ShardId(0), slot: 3 };
+
+fn segment(topic: u64, base: u64) -> FileName {
+    FileName::Segment { partition: PartitionId::new(TopicId(topic), PartitionIndex(0)), base: Offset(base) }
+}
+
+fn on_executor<F: Future<Output = ()>>(test: impl FnOnce(Files, PathBuf) -> F + Send + 'static) {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/reactor-tests");
+    std::fs::create_dir_all(&target).unwrap();
+    let directory = tempfile::tempdir_in(target).unwrap();
+    let root = directory.path().to_owned();
+    let thread = LocalExecutorBuilder::new(Placement::Unbound).spawn(move || async move {
+        let queue = glommio::executor().create_task_queue(Shares::Static(100), Latency::NotImportant, "background");
+        let files = Files::open(&root, queue, Rc::new(LocalBell::default())).await.unwrap();
+        test(files, root).await;
+    });
+    thread.unwrap().join().unwrap();
+}
+
+async fn run(files: &Files, file: FileName, op: FileOp, urgency: Urgency) -> Result<FileOutcome, FileError> {
+    files.start(FileEffect { id: IoId(7), file, op, urgency });
+    loop {
+        if let Some(done) = files.take_done() {
+            assert_eq!(done.id, IoId(7));
+            return done.result;
+        }
+        glommio::timer::sleep(std::time::Duration::from_micros(100)).await;
+    }
+}
+
+async fn now(files: &Files, file: FileName, op: FileOp) -> Result<FileOutcome, FileError> {
+    run(files, file, op, Urgency::Now).await
+}
+
+fn block(fill: u8) -> Bytes {
+    Bytes::from(vec![fill; 4096])
+}
+
+#[test]
+fn a_zeroed_file_takes_pieces_where_they_belong() {
+    on_executor(|files, root| async move {
+        assert_eq!(now(&files, JOURNAL, FileOp::CreateZeroed { length: 3 << 20 }).await, Ok(FileOutcome::Done));
+        assert_eq!(std::fs::metadata(root.join("journal/0/3")).unwrap().len(), 3 << 20);
+        let pieces = vec![Bytes::from(vec![1; 5000]), Bytes::new(), Bytes::from(vec![2; 3192])];
+        let write = FileOp::Write { position: 8192, pieces };
+        assert_eq!(now(&files, JOURNAL, write).await, Ok(FileOutcome::Written(8192)));
+        assert_eq!(now(&files, JOURNAL, FileOp::Sync).await, Ok(FileOutcome::Done));
+        let Ok(FileOutcome::Read(bytes)) = now(&files, JOURNAL, FileOp::Read { position: 4096, length: 16384 }).await
+        else {
+            panic!("nothing read")
+        };
+        let expected = [vec![0; 4096], vec![1; 5000], vec![2; 3192], vec![0; 4096]].concat();
+        assert_eq!(bytes, expected);
+    });
+}
+
+#[test]
+fn a_file_made_anew_is_all_zeros_and_as_long_as_asked() {
+    on_executor(|files, root| async move {
+        now(&files, JOURNAL, FileOp::CreateZeroed { length: 2 << 20 }).await.unwrap();
+        now(&files, JOURNAL, FileOp::Write { position: 0, pieces: vec![block(9)] }).await.unwrap();
+        let anew = FileOp::CreateZeroed { length: 1 << 20 };
+        assert_eq!(run(&files, JOURNAL, anew, Urgency::Background).await, Ok(FileOutcome::Done));
+        assert_eq!(std::fs::read(root.join("journal/0/3")).unwrap(), vec![0; 1 << 20]);
+    });
+}
+
+#[test]
+fn reads_end_where_the_file_ends() {
+    on_executor(|files, _| async move {
+        now(&files, segment(1, 0), FileOp::CreateEmpty).await.unwrap();
+        now(&files, segment(1, 0), FileOp::Write { position: 0, pieces: vec![block(3)] }).await.unwrap();
+        for (position, expected) in [(0, 4096), (4096, 0), (8192, 0)] {
+            let read = FileOp::Read { position, length: 65536 };
+            let Ok(FileOutcome::Read(bytes)) = now(&files, segment(1, 0), read).await else { panic!("nothing read") };
+            assert_eq!(bytes.len(), expected);
+        }
+        assert_eq!(now(&files, segment(1, 0), FileOp::Length).await, Ok(FileOutcome::Length(Some(4096))));
+    });
+}
+
+#[test]
+fn what_is_not_there_is_said_so_and_may_be_deleted() {
+    on_executor(|files, root| async move {
+        let read = FileOp::Read { position: 0, length: 4096 };
+        assert_eq!(now(&files, segment(1, 0), read).await, Err(FileError::NotFound));
+        assert_eq!(now(&files, segment(1, 0), FileOp::Sync).await, Err(FileError::NotFound));
+        assert_eq!(now(&files, segment(1, 0), FileOp::Length).await, Ok(FileOutcome::Length(None)));
+        assert_eq!(now(&files, segment(1, 0), FileOp::Delete).await, Ok(FileOutcome::Done));
+        now(&files, segment(1, 0), FileOp::CreateEmpty).await.unwrap();
+        now(&files, segment(1, 50), FileOp::CreateEmpty).await.unwrap();
+        now(&files, segment(1, 0), FileOp::Delete).await.unwrap();
+        assert!(root.join("topics/1/0/50.segment").exists());
+        run(&files, segment(1, 50), FileOp::Delete, Urgency::Background).await.unwrap();
+        assert!(!root.join("topics/1").exists(), "empty directories go with their last file");
+        now(&files, segment(1, 90), FileOp::CreateEmpty).await.unwrap();
+        assert!(root.join("topics/1/0/90.segment").exists());
+    });
+}
+
+#[test]
+fn many_effects_at_once_all_complete_and_handles_stay_bounded() {
+    on_executor(|files, _| async move {
+        let count = 1300;
+        for base in 0..count {
+            let urgency = if base % 2 == 0 { Urgency::Background } else { Urgency::Now };
+            let effect = FileEffect { id: IoId(base), file: segment(2, base), op: FileOp::CreateEmpty, urgency };
+            files.start(effect);
+        }
+        let mut done = 0;
+        while done < count {
+            while let Some(one) = files.take_done() {
+                assert_eq!(one.result, Ok(FileOutcome::Done));
+                done += 1;
+            }
+            glommio::timer::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        assert_eq!(files.under_way(), 0);
+        assert!(files.open_files() <= 1024 + 128, "{} files are open", files.open_files());
+    });
+}
+
+#[test]
+fn a_full_disk_is_named() {
+    assert_eq!(os_error(&io::Error::from_raw_os_error(libc::ENOSPC)), FileError::NoSpace);
+    assert_eq!(os_error(&io::Error::from_raw_os_error(libc::EDQUOT)), FileError::NoSpace);
+    assert_eq!(os_error(&io::Error::from_raw_os_error(libc::EROFS)), FileError::Os { errno: libc::EROFS });
+}
