@@ -173,6 +173,14 @@ impl CommitLog {
         assert!(settling.is_some_and(|settling| !settling.is_noted), "{settling:?} cannot fail");
     }
 
+    /// Seals the active segment: the next plan begins a new one. For a file that cannot be trusted with more.
+    pub fn seal(&mut self) {
+        assert!(self.settling.is_none(), "a plan is under way");
+        if let Some(active) = self.state.segments.last_mut() {
+            active.is_sealed = true;
+        }
+    }
+
     /// Moves the settled end and notes it in the last segment or in a new one.
     pub(crate) fn extend_segments(&mut self, settled: &Settled) {
         self.state.settled_end = self.state.settled_end.max(settled.end);

@@ -370,6 +370,8 @@ impl Rig {
         } else {
             // The oracle of sequences follows the log from here on: what was damaged was forgotten with it.
             self.forget_lost();
+            let start = self.log.log_start().0;
+            self.appended.retain(|batch| start < batch.end);
         }
     }
 
