@@ -27,7 +27,7 @@ mod udp;
 
 pub use board::ShardFailure;
 pub use cluster::{Cluster, Handle, ReactorConfig, StartError};
-pub use process::prepare_process;
+pub use process::{prepare_process, probe_io_uring};
 pub use socket::{BindError, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES, ShardSocket, Sockets};
 pub use spin::Spin;
 pub use stats::ReactorStats;

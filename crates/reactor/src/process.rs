@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "system calls that no safe crate offers")]
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -25,6 +26,24 @@ pub fn prepare_process() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
+}
+
+/// Sets up a ring and gives it back: whether this process may use `io_uring` at all.
+///
+/// # Errors
+/// The kernel's: `ENOSYS` without support, `EPERM` where a policy or a container's profile forbids it, `ENOMEM` where too
+/// little memory may be locked.
+pub fn probe_io_uring() -> io::Result<()> {
+    const ENTRIES: libc::c_uint = 4;
+    /// Bytes of `struct io_uring_params`.
+    const PARAMS_BYTES: usize = 120;
+    let mut params = [0_u64; PARAMS_BYTES / size_of::<u64>()];
+    // SAFETY: the pointer is to zeroed, writable memory of the size of io_uring_params, aligned for it.
+    let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, ENTRIES, params.as_mut_ptr()) };
+    let Ok(ring @ 0..) = i32::try_from(ring) else { return Err(io::Error::last_os_error()) };
+    // SAFETY: the kernel made the descriptor just now, and nobody else knows it.
+    drop(unsafe { OwnedFd::from_raw_fd(ring) });
+    Ok(())
 }
 
 /// How often the calling thread was taken off its core although it wanted to go on.
