@@ -71,8 +71,11 @@ mod tests {
     fn visit(command: &mut clap::Command, path: &str) {
         let help = command.render_long_help().to_string();
         assert!(help.starts_with("Examples:\n"), "{path}: {help}");
-        let examples = help.lines().skip(1).take_while(|line| line.starts_with("  ")).count();
-        assert!(3 <= examples, "{path} has {examples} examples");
+        let examples: Vec<&str> = help.lines().skip(1).take_while(|line| line.starts_with("  ")).collect();
+        assert!(3 <= examples.len(), "{path}: {examples:?}");
+        for line in examples {
+            assert!(line.contains("corelane ") && line.len() <= 80, "{path}: {line:?} is no example of one line");
+        }
         for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
             let path = format!("{path} {}", sub.get_name());
             visit(sub, &path);

@@ -1,5 +1,7 @@
 //! The kernel and what it lets this process do.
 
+use std::io::ErrorKind;
+
 use rustix::process::{Resource, getrlimit};
 
 use super::{Finding, Verdict, read_number};
@@ -32,31 +34,38 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
 
 pub(super) fn io_uring() -> Finding {
     let policy = read_number("/proc/sys/kernel/io_uring_disabled");
-    let is_filtered = std::fs::read_to_string("/proc/self/status").is_ok_and(|text| {
-        text.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
-    });
-    judge_io_uring(policy, rustix::process::geteuid().is_root(), is_filtered)
+    judge_io_uring(corelane_reactor::probe_io_uring().map_err(|error| error.kind()), policy)
 }
 
-fn judge_io_uring(policy: Option<u64>, is_root: bool, is_filtered: bool) -> Finding {
-    match policy {
-        Some(2) => Finding::bad(
-            "io_uring",
+/// Says what the kernel's answer means; the policy tells a forbidding kernel from a forbidding container.
+fn judge_io_uring(answer: Result<(), ErrorKind>, policy: Option<u64>) -> Finding {
+    let name = "io_uring";
+    match (answer, policy) {
+        (Ok(()), _) => Finding::good(name, "works"),
+        (Err(ErrorKind::Unsupported), _) => Finding::bad(
+            name,
+            "this kernel is built without it",
+            "use a kernel with CONFIG_IO_URING=y, as distributions have",
+        ),
+        (Err(ErrorKind::OutOfMemory), _) => {
+            Finding::bad(name, "a ring finds no memory that may be locked", "raise it: ulimit -l unlimited")
+        }
+        (Err(_), Some(2)) => Finding::bad(
+            name,
             "disabled by kernel.io_uring_disabled = 2",
             "sysctl -w kernel.io_uring_disabled=0, and the same line in /etc/sysctl.d/",
         ),
-        Some(1) if !is_root => Finding::bad(
-            "io_uring",
+        (Err(_), Some(1)) => Finding::bad(
+            name,
             "kernel.io_uring_disabled = 1 keeps it for privileged processes and one group",
             "sysctl -w kernel.io_uring_disabled=0, or add the broker's user to the group in kernel.io_uring_group",
         ),
-        _ if is_filtered => Finding::warning(
-            "io_uring",
-            "a system call filter is active (a container's profile); it may forbid io_uring",
-            "if the start fails: allow io_uring_setup, io_uring_enter and io_uring_register in the profile, \
-             for example docker run --security-opt seccomp=FILE",
+        (Err(kind), _) => Finding::bad(
+            name,
+            format!("forbidden, most likely by a container's seccomp profile ({kind})"),
+            "allow io_uring_setup, io_uring_enter and io_uring_register in the profile, for example with \
+             docker run --security-opt seccomp=FILE",
         ),
-        _ => Finding::good("io_uring", "allowed"),
     }
 }
 
@@ -144,12 +153,14 @@ mod tests {
 
     #[test]
     fn forbidden_io_uring_is_named_with_the_cure() {
-        assert_eq!(judge_io_uring(None, false, false).verdict, Verdict::Good);
-        assert_eq!(judge_io_uring(Some(0), false, false).verdict, Verdict::Good);
-        assert_eq!(judge_io_uring(Some(1), true, false).verdict, Verdict::Good);
-        assert!(judge_io_uring(Some(1), false, false).advice.contains("io_uring_group"));
-        assert!(judge_io_uring(Some(2), true, false).advice.contains("io_uring_disabled=0"));
-        assert!(judge_io_uring(None, true, true).advice.contains("seccomp"));
+        assert_eq!(judge_io_uring(Ok(()), None).verdict, Verdict::Good);
+        let denied = Err(ErrorKind::PermissionDenied);
+        assert!(judge_io_uring(denied, Some(1)).advice.contains("io_uring_group"));
+        assert!(judge_io_uring(denied, Some(2)).advice.contains("io_uring_disabled=0"));
+        assert!(judge_io_uring(denied, Some(0)).advice.contains("seccomp"));
+        assert!(judge_io_uring(denied, None).advice.contains("seccomp"));
+        assert!(judge_io_uring(Err(ErrorKind::Unsupported), None).advice.contains("CONFIG_IO_URING"));
+        assert!(judge_io_uring(Err(ErrorKind::OutOfMemory), None).advice.contains("ulimit"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::failure::Outcome;
 /// Print a completion script for a shell.
 #[derive(Debug, Args)]
 #[command(before_help = examples!(
-    "corelane completions bash > ~/.local/share/bash-completion/completions/corelane",
+    "corelane completions bash > /etc/bash_completion.d/corelane",
     "corelane completions zsh > ~/.zfunc/_corelane",
     "corelane completions fish > ~/.config/fish/completions/corelane.fish",
 ))]

@@ -14,9 +14,9 @@ use crate::failure::{Failure, Outcome};
 /// Look for what this machine lacks, and say what to do about it. Exits with 1 when a broker would not start.
 #[derive(Debug, Args)]
 #[command(before_help = examples!(
-    "corelane doctor                                   look at this machine with the defaults",
-    "corelane doctor --data /var/lib/corelane          look at another place for the data",
-    "corelane doctor --config corelane.toml --json     for a script, with a broker's own settings",
+    "corelane doctor                                look at this machine",
+    "corelane doctor --data /var/lib/corelane       look at another place",
+    "corelane doctor --config corelane.toml --json  for a script",
 ))]
 pub(crate) struct Doctor {
     #[command(flatten)]

@@ -1,11 +1,12 @@
 //! `corelane serve`.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 use corelane_broker::quantity::{ByteSize, Span};
-use corelane_broker::{Config, Machine, RawConfig};
+use corelane_broker::{Config, Machine, RawConfig, Running};
 
 use super::examples;
 use crate::failure::{Failure, Outcome};
@@ -16,9 +17,9 @@ use crate::failure::{Failure, Outcome};
 /// standard error. The first signal makes everything durable and ends with 0, a second ends at once with 130.
 #[derive(Debug, Args)]
 #[command(before_help = examples!(
-    "corelane serve                                          on loopback, on every core, data in ~/.local/share/corelane",
-    "corelane serve --data /srv/corelane --shards 1          another place, one core",
-    "corelane serve --listen 0.0.0.0:7420 --token-file FILE  for other machines, which must show a token",
+    "corelane serve                                 on loopback, on every core",
+    "corelane serve --data /srv/corelane --shards 1 another place, one core",
+    "corelane serve --listen 0.0.0.0:7420 --token-file FILE   for other machines",
 ))]
 pub(crate) struct Serve {
     #[command(flatten)]
@@ -109,10 +110,18 @@ impl Settings {
     }
 }
 
+/// The one line on standard output: whoever started us waits for it.
+fn announce(running: &Running) {
+    let mut out = std::io::stdout();
+    let line = format!("ready quic={} admin={} shards={}", running.quic(), running.admin(), running.shard_count());
+    // Nobody listens, so nobody waits.
+    let _unheard = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
 impl Serve {
     pub(crate) fn run(self) -> Outcome {
-        let _config = self.settings.config(&Machine::this())?;
-        Ok(())
+        let config = self.settings.config(&Machine::this())?;
+        corelane_broker::serve(&config, announce).map_err(Failure::failed)
     }
 }
 
