@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use corelane_model::limits::{BLOCK_BYTES, JOURNAL_ENTRY_BYTES_MAX, JOURNAL_FILES_MAX, JOURNAL_FILES_MIN};
+use corelane_model::limits::{
+    BLOCK_BYTES, JOURNAL_ENTRY_BYTES_MAX, JOURNAL_FILE_BYTES, JOURNAL_FILES_MAX, JOURNAL_FILES_MIN,
+    JOURNAL_FLUSH_EAGER_BYTES,
+};
 use corelane_model::{MonotonicNanos, Now, PartitionId};
 use corelane_record::{SealedBatch, Stamp};
 
@@ -31,6 +34,14 @@ impl JournalConfig {
     pub const fn entry_bytes_max(&self) -> u64 {
         let quarter = self.file_bytes / 4 / BLOCK_BYTES * BLOCK_BYTES;
         if quarter < JOURNAL_ENTRY_BYTES_MAX { quarter } else { JOURNAL_ENTRY_BYTES_MAX }
+    }
+
+    /// A round with at least this many bytes is written while others are in flight: [`JOURNAL_FLUSH_EAGER_BYTES`], and
+    /// less in proportion when files are small.
+    #[must_use]
+    pub const fn eager_bytes(&self) -> u64 {
+        let part = self.file_bytes / (JOURNAL_FILE_BYTES / JOURNAL_FLUSH_EAGER_BYTES);
+        if part < JOURNAL_FLUSH_EAGER_BYTES { part } else { JOURNAL_FLUSH_EAGER_BYTES }
     }
 
     fn check(&self) {

@@ -242,8 +242,9 @@ impl Recovery {
                 None => FoundSlot::Missing,
             }
         });
-        let handover = Handover { found: found.collect(), next, oldest, previous_crc: replay.last_link() };
+        let (found, previous_crc) = (found.collect(), replay.last_link());
         let report = RecoveryReport { next, oldest, ..replay.take_report() };
+        let handover = Handover { found, next, oldest, previous_crc, end: report.end };
         self.result = Some((report, handover));
         self.step = Step::Done;
     }

@@ -2,9 +2,7 @@
 
 use std::collections::VecDeque;
 
-use corelane_model::limits::{
-    BLOCK_BYTES, JOURNAL_CHECKPOINT_ROUND_BYTES, JOURNAL_FLUSH_EAGER_BYTES, JOURNAL_FLUSHES_MAX, JOURNAL_QUIET,
-};
+use corelane_model::limits::{BLOCK_BYTES, JOURNAL_CHECKPOINT_ROUND_BYTES, JOURNAL_FLUSHES_MAX, JOURNAL_QUIET};
 use corelane_model::{MonotonicNanos, Now, PartitionId};
 use corelane_record::{SealedBatch, Stamp};
 
@@ -48,6 +46,8 @@ pub(crate) struct Handover {
     pub(crate) next: FileSequence,
     pub(crate) oldest: FileSequence,
     pub(crate) previous_crc: u32,
+    /// The exclusive end of the last good entry; it is on disk.
+    pub(crate) end: JournalPosition,
 }
 
 /// What the writer hands to the outside.
@@ -80,7 +80,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(config: JournalConfig, handover: &Handover, out: &mut Out<'_>) -> Self {
-        let Handover { found, next, oldest, previous_crc } = handover;
+        let Handover { found, next, oldest, previous_crc, end } = handover;
         let mut ring = Ring::new(config.files, config.file_bytes, found, *next);
         ring.prepare(MonotonicNanos::default(), out.effects);
         out.outputs.push_back(JournalOutput::CheckpointWanted);
@@ -88,7 +88,7 @@ impl Writer {
             config,
             open: OpenEntry::new(),
             ring,
-            flushes: Flushes::new(JournalPosition::new(*next, 0), *oldest),
+            flushes: Flushes::new(*end, *oldest),
             checkpoint: Checkpoint::new(*oldest),
             released: *oldest,
             claimed: *oldest,
@@ -225,7 +225,7 @@ impl Writer {
     /// Small rounds go one by one, so that those behind share a sync; large ones overlap.
     fn may_flush(&self) -> bool {
         let in_flight = self.flushes.len();
-        in_flight == 0 || (in_flight < JOURNAL_FLUSHES_MAX && JOURNAL_FLUSH_EAGER_BYTES <= self.open.bytes())
+        in_flight == 0 || (in_flight < JOURNAL_FLUSHES_MAX && self.config.eager_bytes() <= self.open.bytes())
     }
 
     /// The flags of an entry without items, if one has to be written now.

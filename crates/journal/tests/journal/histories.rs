@@ -150,8 +150,8 @@ mod planted {
 
     #[test]
     fn planted_bugs_are_found() {
-        for bug in [Bug::AcknowledgeBeforeSync, Bug::DurablePastHole, Bug::TrustRecycledBlock, Bug::IgnoreShortWrite] {
-            assert!(is_found(bug), "{} was not found", bug.name());
-        }
+        let bugs = [Bug::AcknowledgeBeforeSync, Bug::DurablePastHole, Bug::TrustRecycledBlock, Bug::IgnoreShortWrite];
+        let missed: Vec<&str> = bugs.iter().filter(|bug| !is_found(**bug)).map(|bug| bug.name()).collect();
+        assert!(missed.is_empty(), "not found: {missed:?}");
     }
 }
