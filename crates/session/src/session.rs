@@ -226,10 +226,6 @@ impl Session {
             );
             return Err(Refused::new(ErrorCode::UnsupportedVersion, text));
         }
-        if hello.version_max < hello.version_min {
-            let text = format!("protocol versions {} to {} are no range", hello.version_min, hello.version_max);
-            return Err(Refused::new(ErrorCode::Malformed, text));
-        }
         check_token(&hello.token, facts.tokens)?;
         let (high, low) = hello.session;
         self.phase = Phase::Open {
