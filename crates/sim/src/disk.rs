@@ -88,6 +88,12 @@ impl Disk {
         self.is_slow = false;
     }
 
+    /// What a crash may lose or tear from now on; nothing else fails.
+    pub const fn set_crash_faults(&mut self, faults: DiskFaults) {
+        self.faults.is_losing = faults.is_losing;
+        self.faults.is_tearing = faults.is_tearing;
+    }
+
     /// Takes an effect; says after which time [`Self::complete`] is to be called with its id.
     pub fn issue(&mut self, effect: FileEffect) -> (IoId, Duration) {
         let id = effect.id;

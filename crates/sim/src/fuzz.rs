@@ -4,9 +4,13 @@
 //! the same functions with libFuzzer. A body says whether it accepted its input, so that a run can tell whether the
 //! generator reaches beyond the first check.
 
+mod catalog;
 mod frame;
 mod generator;
+mod journal_recovery;
+mod log_state;
 mod record_batch;
+mod segment;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,7 +33,14 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: &[Target] = &[frame::TARGET, record_batch::TARGET];
+pub const TARGETS: &[Target] = &[
+    frame::TARGET,
+    record_batch::TARGET,
+    journal_recovery::TARGET,
+    segment::TARGET,
+    catalog::TARGET,
+    log_state::TARGET,
+];
 
 /// An input that made a body panic.
 #[derive(Debug)]

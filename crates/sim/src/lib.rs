@@ -7,17 +7,24 @@
 //!
 //! This crate must not know sockets, files, threads' timing or the clock of the machine.
 
+mod broker;
+mod client;
 mod disk;
 pub mod fuzz;
+mod network;
 mod oracle;
+mod payload;
 mod queue;
 mod random;
+mod run;
 mod scenario;
 mod trace;
+mod world;
 
 pub use disk::{Disk, DiskFault};
 pub use oracle::{Oracle, RecordId, Source, Violation};
 pub use queue::Queue;
 pub use random::Random;
+pub use run::{Report, Seeds, Summary, find, run, run_all};
 pub use scenario::{ClientPlan, DiskFaults, NetworkFaults, Scenario, TopicPlan};
 pub use trace::{Detail, Trace};

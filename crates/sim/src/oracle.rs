@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use corelane_model::{Incarnation, Offset, PartitionId, TopicClass};
+use corelane_model::{Incarnation, Offset, PartitionId, ShardId, TopicClass};
 
 /// A record of the workload, unique for the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,12 +119,12 @@ pub enum Violation {
         correlation: u64,
     },
     /// A ticket of the client came to an end twice.
-    #[error("client {client}: record {record} was resolved twice")]
+    #[error("client {client}: batch {batch} was resolved twice")]
     ResolvedTwice {
         /// The client.
         client: u32,
-        /// The record.
-        record: RecordId,
+        /// The batch.
+        batch: u64,
     },
     /// Faults are over and something does not end.
     #[error("faults ended {seconds} s ago and {what}")]
@@ -133,6 +133,24 @@ pub enum Violation {
         seconds: u64,
         /// What does not end.
         what: String,
+    },
+    /// Recovery calls bytes damaged that this disk never damages.
+    #[error("shard {shard}: {what}")]
+    Damage {
+        /// The shard.
+        shard: ShardId,
+        /// What it says.
+        what: String,
+    },
+    /// A record was refused for good and is in the log all the same.
+    #[error("{partition} offset {offset}: record {record} was reported as not in the log")]
+    Revenant {
+        /// Where.
+        partition: PartitionId,
+        /// At which offset.
+        offset: Offset,
+        /// The record.
+        record: RecordId,
     },
     /// A machine panicked: one of its assertions failed.
     #[error("panic: {text}")]
@@ -165,6 +183,8 @@ impl fmt::Display for Source {
 struct Ledger {
     class: TopicClass,
     sent: BTreeSet<RecordId>,
+    /// Records whose producer was told that they are not in the log.
+    refused: BTreeSet<RecordId>,
     /// What stands where, by whoever said it first.
     places: BTreeMap<Offset, (RecordId, Source)>,
     /// Where a record stands.
@@ -197,6 +217,7 @@ impl Oracle {
         self.ledgers.entry(partition).or_insert_with(|| Ledger {
             class,
             sent: BTreeSet::new(),
+            refused: BTreeSet::new(),
             places: BTreeMap::new(),
             offsets: BTreeMap::new(),
             stored: BTreeMap::new(),
@@ -222,6 +243,19 @@ impl Oracle {
         ledger.place(partition, offset, record, Source::Stored)?;
         ledger.stored.insert(offset, record);
         Ok(())
+    }
+
+    /// A producer was told that its record is not in the log.
+    ///
+    /// # Errors
+    /// It was seen there.
+    pub fn on_refused(&mut self, partition: PartitionId, record: RecordId) -> Result<(), Violation> {
+        let ledger = self.ledger(partition);
+        ledger.refused.insert(record);
+        match ledger.offsets.get(&record) {
+            Some(&offset) => Err(Violation::Revenant { partition, offset, record }),
+            None => Ok(()),
+        }
     }
 
     /// A partition's owner told a durable end.
@@ -282,6 +316,9 @@ impl Oracle {
         if !ledger.sent.contains(&record) {
             let what = "the record was never sent to this partition";
             return Err(Violation::Foreign { partition, offset, what });
+        }
+        if ledger.refused.contains(&record) {
+            return Err(Violation::Revenant { partition, offset, record });
         }
         let reader = self.readers.get_mut(&(client, partition)).expect("a consumer was begun");
         let is_memory = ledger.class == TopicClass::Memory;

@@ -87,6 +87,8 @@ pub struct Scenario {
     pub frame_delay_max: Duration,
     /// The longest delay between shards.
     pub mesh_delay_max: Duration,
+    /// Bytes at which a client's batch is full.
+    pub batch_bytes_max: u32,
     /// The largest value of a record.
     pub value_bytes_max: u64,
 }
@@ -107,6 +109,9 @@ impl Scenario {
             is_consumer: number == 0 || random.is_one_in(2),
         });
         let clients = clients.collect();
+        let journal_file_bytes = *random.pick(&[64 << 10, 128 << 10, 256 << 10, 1 << 20]);
+        // An entry has a quarter of a file; several batches must fit into it.
+        let batch_bytes_max = u32::try_from(journal_file_bytes / 16).expect("files are small");
         Self {
             topics,
             clients,
@@ -128,12 +133,13 @@ impl Scenario {
             is_filling: random.is_one_in(4),
             is_slowing: random.is_one_in(3),
             is_jumping: random.is_one_in(3),
-            journal_file_bytes: corelane_model::limits::JOURNAL_FILE_BYTES,
+            journal_file_bytes,
             journal_files: corelane_model::limits::JOURNAL_FILES_MIN,
             memory_bytes: 64 << 20,
             frame_delay_max: Duration::from_micros(random.skewed(100..50_000)),
             mesh_delay_max: Duration::from_micros(random.skewed(20..5_000)),
-            value_bytes_max: random.skewed(32..60_000),
+            batch_bytes_max,
+            value_bytes_max: random.skewed(32..u64::from(batch_bytes_max) - 512),
         }
     }
 }

@@ -5,13 +5,21 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
-use crate::{fuzz, root, tidy};
+use crate::{fuzz, root, simulate, tidy};
 
 type Step = (&'static str, fn() -> anyhow::Result<()>);
 
 /// In the order of how soon they fail.
-const STEPS: &[Step] =
-    &[("fmt", fmt), ("tidy", tidy::run), ("clippy", clippy), ("doc", doc), ("fuzz bodies", fuzz::smoke)];
+const STEPS: &[Step] = &[
+    ("fmt", fmt),
+    ("tidy", tidy::run),
+    ("clippy", clippy),
+    ("doc", doc),
+    ("sim smoke", simulate::smoke),
+    ("sim seeds", simulate::regressions),
+    ("planted bugs", simulate::planted),
+    ("fuzz bodies", fuzz::smoke),
+];
 
 /// Runs every step, stops at the first that fails, and says how long each took.
 pub(crate) fn check() -> anyhow::Result<()> {

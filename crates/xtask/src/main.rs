@@ -6,6 +6,7 @@
 
 mod ci;
 mod fuzz;
+mod simulate;
 mod tidy;
 
 use std::path::PathBuf;
@@ -29,15 +30,21 @@ enum Task {
     Fix,
     /// Checks what no compiler checks: floors of the crates, file sizes, names, `Cargo.lock`, docs.
     Tidy,
+    /// Runs the simulator: one seed, many, or a named mode.
+    Sim(simulate::SimArguments),
     /// Runs fuzz bodies on generated and mutated input, on stable Rust.
     Fuzz(fuzz::FuzzArguments),
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = simulate::run_as_compiler_wrapper() {
+        return code;
+    }
     let result = match Arguments::parse().task {
         Task::Ci => ci::check(),
         Task::Fix => ci::fix(),
         Task::Tidy => tidy::run(),
+        Task::Sim(arguments) => simulate::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
     };
     match result {

@@ -82,7 +82,7 @@ fn batches(compression: Compression) -> Vec<u8> {
 }
 
 /// Walks the heads as far as their lengths make sense and puts both checksums right.
-fn repair(input: &mut [u8]) {
+pub(super) fn repair(input: &mut [u8]) {
     let mut at = 0;
     while let Some(head) = input.get(at..at + BATCH_HEAD_BYTES) {
         let length = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;

@@ -1,0 +1,413 @@
+//! One client of the workload: the SDK's decisions, driven by an application that sends, reads and remembers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use corelane_client_core::{
+    Answer, BatchKey, ClientCore, ClientSettings, Delivery, NewRecord, OperationKey, Placement, ProducerKey,
+    ProducerSettings, Request, SendError, SubscribeSettings, SubscriptionKey, TopicInfo,
+};
+use corelane_model::{
+    Acks, Incarnation, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, SessionId, StartAt, TopicClass,
+    TopicName, TopicSettings,
+};
+use corelane_record::{RecordBatch, split_batch};
+
+use crate::payload;
+use crate::{ClientPlan, Oracle, Random, RecordId, Scenario, TopicPlan, Violation};
+
+/// Something that the application wants to do at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Todo {
+    /// Find out which topics there are; the first client creates those that are missing.
+    Begin,
+    /// Open a producer for this topic.
+    Open { topic: usize },
+    /// Send the next record.
+    Send,
+    /// Subscribe to this partition from where the reader is.
+    Read { partition: PartitionId },
+    /// Say that bytes were consumed.
+    Consumed { subscription: SubscriptionKey, bytes: u64 },
+}
+
+/// What the application wants done next, and when.
+pub(crate) type Wish = (Duration, Todo);
+
+/// Where one partition's reader is.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    /// The next offset that is expected.
+    next: Offset,
+    /// The furthest high watermark that the broker told.
+    target: Offset,
+    is_subscribed: bool,
+    shown: BTreeMap<Offset, RecordId>,
+}
+
+/// A client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) core: ClientCore,
+    /// The deadline that is in the queue.
+    pub(crate) deadline: Option<MonotonicNanos>,
+    number: u32,
+    plan: ClientPlan,
+    topics: Vec<(TopicName, TopicPlan, Option<TopicInfo>)>,
+    random: Random,
+    value_bytes_max: u64,
+    batch_bytes_max: u32,
+    next_number: u32,
+    left: u64,
+    operations: BTreeMap<OperationKey, Option<usize>>,
+    producers: BTreeMap<ProducerKey, (usize, bool)>,
+    /// Records without a last word.
+    pending: BTreeMap<BatchKey, Vec<(PartitionId, RecordId)>>,
+    subscriptions: BTreeMap<SubscriptionKey, PartitionId>,
+    readings: BTreeMap<PartitionId, Reading>,
+}
+
+impl Client {
+    /// The clients that the scenario names.
+    pub(crate) fn from_scenario(scenario: &Scenario, random: &mut Random) -> Vec<Self> {
+        let plans = scenario.clients.iter().enumerate();
+        plans
+            .map(|(number, plan)| Self::new(u32::try_from(number).expect("few"), *plan, random.bits(), scenario))
+            .collect()
+    }
+
+    /// A client that only reads everything from the start.
+    pub(crate) fn auditor(number: u32, seed: u64, scenario: &Scenario) -> Self {
+        let plan = ClientPlan { records: 0, pause: Duration::ZERO, acks: Acks::Stored, is_consumer: true };
+        Self::new(number, plan, seed, scenario)
+    }
+
+    fn new(number: u32, plan: ClientPlan, seed: u64, scenario: &Scenario) -> Self {
+        let mut settings = ClientSettings::new(SessionId(u128::from(number) + 1), seed);
+        settings.name = format!("client-{number}");
+        let name = |topic| TopicName::parse(&format!("topic-{topic}")).expect("a name");
+        let topics = scenario.topics.iter().enumerate().map(|(topic, plan)| (name(topic), *plan, None)).collect();
+        Self {
+            core: ClientCore::new(settings),
+            deadline: None,
+            number,
+            plan,
+            topics,
+            random: Random::new(seed),
+            value_bytes_max: scenario.value_bytes_max,
+            batch_bytes_max: scenario.batch_bytes_max,
+            next_number: 0,
+            left: plan.records,
+            operations: BTreeMap::new(),
+            producers: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            readings: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) const fn has_sent_all(&self) -> bool {
+        self.left == 0
+    }
+
+    pub(crate) const fn stop_sending(&mut self) {
+        self.left = 0;
+    }
+
+    /// What was read of each partition whose records must all be there.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = (&PartitionId, &BTreeMap<Offset, RecordId>)> {
+        let durable = self.topics.iter().filter(|(_, plan, _)| plan.class == TopicClass::Durable);
+        let ids = durable.filter_map(|(_, _, info)| info.as_ref()).map(|info| info.topic).collect::<Vec<_>>();
+        let readings = self.readings.iter().filter(move |(partition, _)| ids.contains(&partition.topic));
+        readings.map(|(partition, reading)| (partition, &reading.shown))
+    }
+
+    /// What of this client has not ended, if anything.
+    pub(crate) fn restless(&self, oracle: &Oracle) -> Option<String> {
+        let number = self.number;
+        if let Some((name, ..)) = self.topics.iter().find(|(_, _, info)| info.is_none()) {
+            return Some(format!("client {number} does not know {name}"));
+        }
+        if let Some((batch, records)) = self.pending.first_key_value() {
+            let (partition, record) = records[0];
+            return Some(format!("client {number}: no last word on batch {} ({partition} record {record})", batch.0));
+        }
+        if !self.plan.is_consumer {
+            return None;
+        }
+        for (_, plan, info) in &self.topics {
+            let info = info.as_ref().expect("looked at above");
+            for index in 0..info.partitions() {
+                let partition = PartitionId::new(info.topic, PartitionIndex(index));
+                let Some(reading) = self.readings.get(&partition).filter(|reading| reading.is_subscribed) else {
+                    return Some(format!("client {number} is not subscribed to {partition}"));
+                };
+                let is_durable = plan.class == TopicClass::Durable;
+                let told = if is_durable { oracle.durable_end(partition) } else { Offset::ZERO };
+                if is_durable && reading.next < reading.target.max(told) {
+                    let target = reading.target.max(told);
+                    return Some(format!("client {number} read {partition} to {}, not to {target}", reading.next));
+                }
+            }
+        }
+        None
+    }
+
+    /// Does something that the application wants.
+    pub(crate) fn act(&mut self, now: Now, oracle: &mut Oracle, todo: Todo) -> Vec<Wish> {
+        match todo {
+            Todo::Begin => {
+                let request = Request::ListTopics { names: Vec::new() };
+                let operation = self.core.request(now, request);
+                self.operations.insert(operation, None);
+                Vec::new()
+            }
+            Todo::Open { topic } => {
+                let settings = ProducerSettings {
+                    acks: self.plan.acks,
+                    batch_bytes: self.batch_bytes_max,
+                    linger: Duration::from_micros(self.random.skewed(0..3_000)),
+                    ..ProducerSettings::default()
+                };
+                let producer = self.core.open_producer(now, &self.topics[topic].0, settings);
+                self.producers.insert(producer, (topic, false));
+                Vec::new()
+            }
+            Todo::Send => self.send(now, oracle),
+            Todo::Read { partition } => {
+                self.read(partition);
+                Vec::new()
+            }
+            Todo::Consumed { subscription, bytes } => {
+                self.core.consumed(subscription, bytes);
+                Vec::new()
+            }
+        }
+    }
+
+    fn send(&mut self, now: Now, oracle: &mut Oracle) -> Vec<Wish> {
+        if self.left == 0 {
+            return Vec::new();
+        }
+        let pause = u64::try_from(self.plan.pause.as_micros()).expect("a pause is short");
+        let wishes = vec![(Duration::from_micros(self.random.skewed(0..pause * 2 + 1)), Todo::Send)];
+        let open = self
+            .producers
+            .iter()
+            .filter(|(_, (_, is_open))| *is_open)
+            .map(|(&producer, &(topic, _))| (producer, topic));
+        let open = open.collect::<Vec<_>>();
+        if open.is_empty() {
+            return vec![(Duration::from_millis(20), Todo::Send)];
+        }
+        let burst = if self.random.is_one_in(6) { self.random.within(2..20) } else { 1 };
+        for _ in 0..burst.min(self.left) {
+            let (producer, topic) = *self.random.pick(&open);
+            let info = self.topics[topic].2.as_ref().expect("the producer is open");
+            let record = RecordId { client: self.number, number: self.next_number };
+            let length = self.random.skewed(0..self.value_bytes_max);
+            let value = payload::encode(record, length);
+            let key = format!("key-{}", self.random.within(0..6));
+            let partition = self.random.within(0..u64::from(info.partitions()));
+            let partition = PartitionIndex(u32::try_from(partition).expect("few"));
+            let new = NewRecord {
+                key: self.random.is_one_in(2).then_some(key.as_bytes()),
+                value: Some(&value),
+                headers: &[],
+                timestamp: None,
+                partition: self.random.is_one_in(2).then_some(partition),
+            };
+            match self.core.send(now, producer, &new, Delivery::Ticket) {
+                Ok(sent) => {
+                    let partition = PartitionId::new(info.topic, sent.partition);
+                    oracle.on_sent(partition, record);
+                    let records = self.pending.entry(sent.batch).or_default();
+                    assert_eq!(records.len(), sent.index as usize, "a record's place in its batch");
+                    records.push((partition, record));
+                    self.next_number += 1;
+                    self.left -= 1;
+                }
+                Err(SendError::Full { .. }) => break,
+                Err(error) => panic!("a producer that is open refuses a record: {error}"),
+            }
+        }
+        wishes
+    }
+
+    fn read(&mut self, partition: PartitionId) {
+        let topic =
+            self.topics.iter().find(|(_, _, info)| info.as_ref().is_some_and(|info| info.topic == partition.topic));
+        let name = topic.expect("the topic is known").0.clone();
+        let reading = self.readings.entry(partition).or_default();
+        let start = if reading.next == Offset::ZERO { StartAt::Earliest } else { StartAt::Offset(reading.next) };
+        let mut settings = SubscribeSettings::new(name, partition.index, start);
+        settings.credit_bytes = self.random.skewed(2_000..400_000);
+        let subscription = self.core.subscribe(settings);
+        self.subscriptions.insert(subscription, partition);
+    }
+
+    /// The broker's list of topics.
+    pub(crate) fn on_topics(&mut self, oracle: &mut Oracle, found: Vec<TopicInfo>) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        for info in found {
+            let Some(topic) = self.topics.iter().position(|(name, ..)| *name == info.name) else { continue };
+            if self.topics[topic].2.is_some() {
+                continue;
+            }
+            let plan = self.topics[topic].1;
+            for index in 0..info.partitions() {
+                let partition = PartitionId::new(info.topic, PartitionIndex(index));
+                oracle.open_partition(partition, plan.class);
+                if self.plan.is_consumer {
+                    let from = (plan.class == TopicClass::Durable).then_some(Offset::ZERO);
+                    oracle.on_reader(self.number, partition, from);
+                    wishes.push((Duration::from_micros(self.random.skewed(1..50_000)), Todo::Read { partition }));
+                }
+            }
+            self.topics[topic].2 = Some(info);
+            if 0 < self.plan.records {
+                wishes.push((Duration::from_micros(self.random.skewed(1..50_000)), Todo::Open { topic }));
+            }
+        }
+        wishes
+    }
+
+    /// Creates what is missing, if that is this client's task, and looks again.
+    pub(crate) fn create_missing(&mut self, now: Now) -> Vec<Wish> {
+        let missing = self.topics.iter().enumerate().filter(|(_, (_, _, info))| info.is_none());
+        let missing = missing.map(|(topic, (name, plan, _))| (topic, name.clone(), *plan)).collect::<Vec<_>>();
+        if missing.is_empty() {
+            return if 0 < self.plan.records { vec![(Duration::ZERO, Todo::Send)] } else { Vec::new() };
+        }
+        if self.number == 0 {
+            for (topic, name, plan) in missing {
+                let settings = TopicSettings { class: plan.class, retention_ms: None, ..TopicSettings::default() };
+                let request = Request::CreateTopic { name, partitions: plan.partitions, settings };
+                let operation = self.core.request(now, request);
+                self.operations.insert(operation, Some(topic));
+            }
+        }
+        vec![(Duration::from_micros(self.random.skewed(10_000..400_000)), Todo::Begin)]
+    }
+
+    /// A request was answered.
+    pub(crate) fn on_done(
+        &mut self,
+        now: Now,
+        oracle: &mut Oracle,
+        operation: OperationKey,
+        answer: Option<Answer>,
+    ) -> Vec<Wish> {
+        let asked = self.operations.remove(&operation).expect("an operation is answered once");
+        match (asked, answer) {
+            (Some(_), _) => Vec::new(),
+            (None, Some(Answer::Topics { topics, .. })) => {
+                let mut wishes = self.on_topics(oracle, topics);
+                wishes.extend(self.create_missing(now));
+                wishes
+            }
+            (None, Some(answer)) => panic!("a list of topics was asked for, not {answer:?}"),
+            (None, None) => vec![(Duration::from_millis(50), Todo::Begin)],
+        }
+    }
+
+    pub(crate) fn on_producer_opened(&mut self, producer: ProducerKey) {
+        self.producers.get_mut(&producer).expect("a producer of ours").1 = true;
+    }
+
+    pub(crate) fn on_producer_failed(&mut self, producer: ProducerKey) -> Vec<Wish> {
+        let (topic, _) = self.producers.remove(&producer).expect("a producer of ours");
+        vec![(Duration::from_millis(30), Todo::Open { topic })]
+    }
+
+    /// A batch's last word.
+    pub(crate) fn on_delivered(
+        &mut self,
+        oracle: &mut Oracle,
+        batch: BatchKey,
+        placement: Placement,
+        is_stored: bool,
+    ) -> Result<(), Violation> {
+        let Some(records) = self.pending.remove(&batch) else {
+            return Err(Violation::ResolvedTwice { client: self.number, batch: batch.0 });
+        };
+        if is_stored {
+            for (index, (partition, record)) in (0..).zip(records) {
+                oracle.on_stored(partition, placement.base_offset.advance(index), record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch's last word.
+    pub(crate) fn on_failed(
+        &mut self,
+        oracle: &mut Oracle,
+        batch: BatchKey,
+        may_be_stored: bool,
+    ) -> Result<(), Violation> {
+        let Some(records) = self.pending.remove(&batch) else {
+            return Err(Violation::ResolvedTwice { client: self.number, batch: batch.0 });
+        };
+        if !may_be_stored {
+            for (partition, record) in records {
+                oracle.on_refused(partition, record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The broker took a subscription.
+    pub(crate) fn on_subscribed(
+        &mut self,
+        oracle: &mut Oracle,
+        subscription: SubscriptionKey,
+        high_watermark: Offset,
+    ) -> Result<(), Violation> {
+        let Some(&partition) = self.subscriptions.get(&subscription) else { return Ok(()) };
+        let reading = self.readings.get_mut(&partition).expect("it is read");
+        reading.is_subscribed = true;
+        reading.target = reading.target.max(high_watermark);
+        oracle.on_end_found(partition, high_watermark)
+    }
+
+    /// A subscription ended by itself.
+    pub(crate) fn on_ended(&mut self, subscription: SubscriptionKey) -> Vec<Wish> {
+        let partition = self.subscriptions.remove(&subscription).expect("a subscription of ours");
+        self.readings.get_mut(&partition).expect("it is read").is_subscribed = false;
+        vec![(Duration::from_millis(40), Todo::Read { partition })]
+    }
+
+    /// Batches of a subscription: every record goes to the oracle.
+    pub(crate) fn on_deliver(
+        &mut self,
+        oracle: &mut Oracle,
+        incarnation: Incarnation,
+        subscription: SubscriptionKey,
+        mut bytes: Bytes,
+        from: Offset,
+        high_watermark: Offset,
+    ) -> Result<Option<Wish>, Violation> {
+        let length = bytes.len() as u64;
+        let Some(&partition) = self.subscriptions.get(&subscription) else { return Ok(None) };
+        let reading = self.readings.get_mut(&partition).expect("it is read");
+        reading.target = reading.target.max(high_watermark);
+        let damaged = |offset, what| Violation::Foreign { partition, offset, what };
+        while let Some(batch) = split_batch(&mut bytes).map_err(|_| damaged(from, "what was pushed is no batch"))? {
+            let batch = RecordBatch::parse(batch).map_err(|_| damaged(from, "what was pushed is no batch"))?;
+            for record in batch.iter().filter(|record| from <= record.offset) {
+                let id = record.value.and_then(payload::decode);
+                let id = id.ok_or_else(|| damaged(record.offset, "the record's bytes changed"))?;
+                if high_watermark <= record.offset {
+                    return Err(damaged(record.offset, "the record lies above the high watermark"));
+                }
+                oracle.on_shown(self.number, partition, incarnation, record.offset, id)?;
+                reading.shown.insert(record.offset, id);
+                reading.next = record.offset.advance(1);
+            }
+        }
+        let delay = Duration::from_micros(self.random.skewed(1..20_000));
+        Ok(Some((delay, Todo::Consumed { subscription, bytes: length })))
+    }
+}

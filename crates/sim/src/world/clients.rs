@@ -1,0 +1,192 @@
+//! The clients' side: what their machines want done and what their applications learn.
+
+use corelane_client_core::{ConnectFailure, Effect, Event, OutStream};
+use corelane_model::{ErrorCode, MonotonicNanos};
+use corelane_wire::Frame;
+
+use super::{Happening, World};
+use crate::client::{Todo, Wish};
+use crate::network::{Lane, LinkId, carry};
+
+impl World {
+    /// Does what a client's application wants.
+    pub(super) fn work(&mut self, client: usize, todo: Todo) {
+        let now = self.now();
+        let wishes = self.clients[client].act(now, &mut self.oracle, todo);
+        self.wish(client, wishes);
+        self.client_round(client);
+    }
+
+    fn wish(&mut self, client: usize, wishes: Vec<Wish>) {
+        for (delay, todo) in wishes {
+            self.queue.after(delay, Happening::Work { client, todo });
+        }
+    }
+
+    fn client_event(&mut self, client: usize, event: Event) {
+        let now = self.now();
+        self.clients[client].core.handle(now, event);
+        self.client_round(client);
+    }
+
+    fn client_round(&mut self, client: usize) {
+        let now = self.now();
+        self.clients[client].core.finish_round(now);
+        while let Some(effect) = self.clients[client].core.poll_effect() {
+            self.client_effect(client, effect);
+        }
+        let state = &mut self.clients[client];
+        if let Some(moment) = state.core.next_deadline() {
+            let moment = moment.max(now.monotonic.after(std::time::Duration::from_micros(1)));
+            if state.deadline.is_none_or(|planned| moment < planned || planned <= now.monotonic) {
+                state.deadline = Some(moment);
+                self.queue.at(moment, Happening::ClientDeadline { client, moment });
+            }
+        }
+    }
+
+    pub(super) fn client_deadline(&mut self, client: usize, moment: MonotonicNanos) {
+        if self.clients[client].deadline == Some(moment) {
+            self.clients[client].deadline = None;
+            self.client_event(client, Event::Deadline);
+        }
+    }
+
+    /// A handshake is over, as the client sees it.
+    pub(super) fn established(&mut self, link: LinkId) {
+        let Some(state) = self.network.link(link) else { return };
+        let (client, connection) = (state.client, state.client_key);
+        if self.network.of_client(client, connection) == Some(link) {
+            self.network.establish(link);
+            self.client_event(client, Event::Connected { connection });
+        }
+    }
+
+    pub(super) fn frame_to_client(&mut self, link: LinkId, frame: Frame) {
+        let Some(state) = self.network.link(link) else { return };
+        let (client, connection) = (state.client, state.client_key);
+        if self.network.of_client(client, connection) == Some(link) {
+            self.client_event(client, Event::Frame { connection, frame });
+        }
+    }
+
+    pub(super) fn lost_at_client(&mut self, link: LinkId, code: Option<ErrorCode>, reason: String) {
+        let Some(state) = self.network.link(link) else { return };
+        let (client, connection, is_established) = (state.client, state.client_key, state.is_established);
+        if self.network.of_client(client, connection) != Some(link) {
+            return;
+        }
+        self.network.forget_at_client(link);
+        let event = if is_established {
+            Event::Disconnected { connection, code, reason }
+        } else {
+            Event::ConnectFailed { connection, failure: ConnectFailure::Unreachable(reason) }
+        };
+        self.client_event(client, event);
+    }
+
+    fn client_effect(&mut self, client: usize, effect: Effect) {
+        match effect {
+            Effect::Connect { connection, shard } => {
+                let link = self.network.connect(client, connection, shard);
+                self.log(format_args!("c{client} connects to s{shard} on link {}", link.0));
+                let delay = self.network.delay();
+                self.queue.after(delay, Happening::Accept { link });
+            }
+            Effect::Send { connection, stream, frame } => {
+                if let Some(link) = self.network.of_client(client, connection) {
+                    let lane = match stream {
+                        OutStream::Control => Lane::ClientControl,
+                        OutStream::Produce(slot) => Lane::ClientProduce(slot),
+                    };
+                    self.send_to_shard(link, lane, carry(frame));
+                }
+            }
+            Effect::Close { connection, reason, .. } => {
+                if let Some(link) = self.network.of_client(client, connection) {
+                    self.network.forget_at_client(link);
+                    self.cut(link, None, &reason);
+                }
+            }
+            Effect::Ready { shard } => self.log(format_args!("c{client} is ready at s{shard}")),
+            Effect::Unreachable { shard, failure } => {
+                self.log(format_args!("c{client} cannot reach s{shard}: {failure}"));
+            }
+            told => self.tell(client, told),
+        }
+    }
+
+    /// Effects that tell the application something.
+    fn tell(&mut self, client: usize, effect: Effect) {
+        let now = self.now();
+        let state = &mut self.clients[client];
+        let mut wishes = Vec::new();
+        let mut result = Ok(());
+        match effect {
+            Effect::ProducerOpened { producer, .. } => state.on_producer_opened(producer),
+            Effect::ProducerFailed { producer, error } => {
+                wishes = state.on_producer_failed(producer);
+                self.log(format_args!("c{client} producer failed: {error}"));
+            }
+            Effect::Received { batch, placement } => {
+                self.log(format_args!("c{client} batch {} received at {}", batch.0, placement.base_offset));
+            }
+            Effect::Delivered { batch, placement, is_stored } => {
+                result = state.on_delivered(&mut self.oracle, batch, placement, is_stored);
+                let word = if is_stored { "stored" } else { "received" };
+                self.log(format_args!("c{client} batch {} delivered, {word} at {}", batch.0, placement.base_offset));
+            }
+            Effect::Failed { batch, error, .. } => {
+                result = state.on_failed(&mut self.oracle, batch, error.may_be_stored());
+                self.log(format_args!("c{client} batch {} failed: {error}", batch.0));
+            }
+            Effect::Subscribed { subscription, next, log_start, high_watermark } => {
+                result = state.on_subscribed(&mut self.oracle, subscription, high_watermark);
+                let key = subscription.0;
+                self.log(format_args!("c{client} subscription {key} at {next} in [{log_start}, {high_watermark})"));
+            }
+            Effect::Deliver { subscription, bytes, from, high_watermark } => {
+                let incarnation = self.broker.incarnation();
+                let length = bytes.len();
+                let delivered =
+                    state.on_deliver(&mut self.oracle, incarnation, subscription, bytes, from, high_watermark);
+                match delivered {
+                    Ok(wish) => wishes.extend(wish),
+                    Err(violation) => result = Err(violation),
+                }
+                let key = subscription.0;
+                self.log(format_args!("c{client} subscription {key} gets {length} bytes from {from}"));
+            }
+            Effect::Ended { subscription, error } => {
+                wishes = state.on_ended(subscription);
+                self.log(format_args!("c{client} subscription {} ended: {error}", subscription.0));
+            }
+            Effect::Done { operation, result: answer } => {
+                if let Err(error) = &answer {
+                    let text = error.to_string();
+                    wishes = state.on_done(now, &mut self.oracle, operation, None);
+                    self.log(format_args!("c{client} request {} failed: {text}", operation.0));
+                } else {
+                    wishes = state.on_done(now, &mut self.oracle, operation, answer.ok());
+                }
+            }
+            Effect::Connect { .. }
+            | Effect::Send { .. }
+            | Effect::Close { .. }
+            | Effect::Ready { .. }
+            | Effect::Unreachable { .. } => unreachable!("these are done, not told"),
+        }
+        self.check(result);
+        self.wish(client, wishes);
+    }
+
+    fn send_to_shard(&mut self, link: LinkId, lane: Lane, frame: Frame) {
+        let now = self.now().monotonic;
+        let Some(arrival) = self.network.enter(now, link, lane) else { return };
+        self.network.check_request(link, &frame);
+        let (kind, correlation) = (frame.head.kind, frame.head.correlation);
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&frame.body), &frame.attachment);
+        self.log(format_args!("link {} {lane:?} {kind:?} {correlation} {crc:08x}", link.0));
+        self.queue.at(arrival, Happening::ToShard { link, frame });
+    }
+}

@@ -1,0 +1,202 @@
+//! When faults come, when they end, and what is checked then.
+
+use std::time::Duration;
+
+use corelane_model::ShardId;
+
+use super::{Fault, Happening, LIVENESS, LOAD_MAX, Phase, SUPERVISION, World};
+use crate::broker::SHARDS;
+use crate::client::{Client, Todo};
+
+impl World {
+    /// Puts the faults of the first minute into the queue; those that come after the load is over are not carried out.
+    pub(super) fn schedule_faults(&mut self) {
+        let mut random = self.random.fork();
+        let span = |random: &mut crate::Random, range| Duration::from_micros(random.skewed(range));
+        let mut at = Duration::ZERO;
+        while at < LOAD_MAX {
+            at += span(&mut random, 2_000..4_000_000);
+            let shard = ShardId(u8::try_from(random.within(0..u64::from(SHARDS))).expect("few shards"));
+            let lasts = span(&mut random, 1_000..3_000_000);
+            let [begin, end] = match random.within(0..5) {
+                0 if self.scenario.is_filling => {
+                    [Fault::Full { shard, is_full: true }, Fault::Full { shard, is_full: false }]
+                }
+                1 if self.scenario.is_slowing => {
+                    [Fault::Slow { shard, is_slow: true }, Fault::Slow { shard, is_slow: false }]
+                }
+                2 if self.scenario.is_jumping => {
+                    let by_ms = i64::try_from(random.skewed(0..3_600_000)).expect("an hour at most");
+                    let by_ms = if random.is_one_in(2) { -by_ms } else { by_ms };
+                    [Fault::Jump { by_ms }, Fault::None]
+                }
+                3 if 0 < self.scenario.network.cut_rarity => [Fault::Cut, Fault::None],
+                4 => [Fault::Congest, Fault::None],
+                _ => continue,
+            };
+            self.queue.after(at, Happening::Fault(begin));
+            self.queue.after(at + lasts, Happening::Fault(end));
+        }
+    }
+
+    pub(super) fn fault(&mut self, fault: Fault) {
+        if self.phase != Phase::Load {
+            return;
+        }
+        self.log(format_args!("fault {fault:?}"));
+        match fault {
+            Fault::Full { shard, is_full } => self.broker.disks[usize::from(shard.0)].set_full(is_full),
+            Fault::Slow { shard, is_slow } => self.broker.disks[usize::from(shard.0)].set_slow(is_slow),
+            Fault::Jump { by_ms } => self.queue.jump_wall(by_ms),
+            Fault::None => {}
+            Fault::Congest => {
+                let live = self.network.live();
+                if !live.is_empty() {
+                    let link = live[self.random.index(live.len())];
+                    self.congest(link, true);
+                    let lasts = Duration::from_micros(self.random.skewed(100..2_000_000));
+                    self.queue.after(lasts, Happening::Relieve { link });
+                }
+            }
+            Fault::Cut => {
+                let live = self.network.live();
+                if !live.is_empty() {
+                    let link = live[self.random.index(live.len())];
+                    self.cut(link, None, "the network broke");
+                }
+            }
+        }
+    }
+
+    /// Decides after how many effects this process loses power.
+    pub(super) fn plan_crash(&mut self) {
+        let is_planned = self.phase == Phase::Load && 0 < self.crashes_left && 0 < self.scenario.crash_every;
+        self.until_crash = is_planned.then(|| self.random.skewed(1..self.scenario.crash_every * 4));
+    }
+
+    pub(super) fn is_crash_due(&mut self) -> bool {
+        let Some(left) = &mut self.until_crash else { return false };
+        *left = left.saturating_sub(1);
+        *left == 0
+    }
+
+    /// Decides when this process is drained.
+    pub(super) fn plan_restart(&mut self) {
+        let every = u64::try_from(self.scenario.restart_every.as_micros()).expect("seconds");
+        if self.phase == Phase::Load && 0 < every {
+            let delay = Duration::from_micros(self.random.within(every / 2..every * 2));
+            self.queue.after(delay, Happening::Drain { generation: self.broker.generation });
+        }
+    }
+
+    /// The process starts again after a while.
+    pub(super) fn plan_start(&mut self) {
+        let delay = Duration::from_micros(self.random.skewed(500..400_000));
+        self.queue.after(delay, Happening::Start { generation: self.broker.generation });
+    }
+
+    /// Power is gone: shards, connections and what was not safe on disk.
+    pub(super) fn crash(&mut self, reason: &str) {
+        self.log(format_args!("CRASH: {reason}"));
+        self.crashes_left = self.crashes_left.saturating_sub(1);
+        self.until_crash = None;
+        self.cut_all("the broker is gone");
+        let now = self.now();
+        self.broker.crash(now);
+        self.plan_start();
+    }
+
+    /// A shard's storage takes no writes any more: whoever runs a broker starts it again.
+    pub(super) fn storage_failed(&mut self, shard: ShardId) {
+        self.log(format_args!("s{shard} says that its storage failed"));
+        let delay = Duration::from_micros(self.random.skewed(1_000..2_000_000));
+        self.queue.after(delay, Happening::Crash { generation: self.broker.generation });
+    }
+
+    /// Looks whether the run may go on to its next phase.
+    pub(super) fn supervise(&mut self) {
+        self.queue.after(SUPERVISION, Happening::Supervise);
+        if self.broker.is_running() && self.broker.seats.iter().all(|seat| seat.open_questions == 0) {
+            self.broker.ask();
+            (0..SHARDS).for_each(|shard| self.want_round(ShardId(shard), Duration::from_micros(1)));
+        }
+        let now = self.now().monotonic;
+        match self.phase {
+            Phase::Load => {
+                let is_late = LOAD_MAX <= Duration::from_nanos(now.0);
+                if is_late || self.clients.iter().all(Client::has_sent_all) {
+                    self.end_faults();
+                }
+            }
+            Phase::Rest { since } => {
+                if let Some(what) = self.restless() {
+                    if LIVENESS < now.since(since) {
+                        let violation = self.not_live(what);
+                        self.check(Err(violation));
+                    }
+                } else {
+                    self.begin_audit();
+                }
+            }
+            Phase::Audit { since } => self.audit(since),
+            Phase::Over => {}
+        }
+    }
+
+    fn end_faults(&mut self) {
+        self.log(format_args!("faults end"));
+        self.phase = Phase::Rest { since: self.now().monotonic };
+        self.until_crash = None;
+        self.scenario.network = crate::NetworkFaults::default();
+        self.broker.disks.iter_mut().for_each(crate::Disk::heal);
+        (0..self.clients.len()).for_each(|client| self.clients[client].stop_sending());
+    }
+
+    /// What has not ended yet.
+    fn restless(&self) -> Option<String> {
+        if !self.broker.is_ready() {
+            return Some("the broker is not ready".to_owned());
+        }
+        let client = self.clients.iter().find_map(|client| client.restless(&self.oracle));
+        let unanswered = self.network.unanswered();
+        client.or_else(|| (0 < unanswered).then(|| format!("{unanswered} requests are not answered")))
+    }
+
+    /// Everything is at rest: the broker is started once more, and somebody reads everything.
+    fn begin_audit(&mut self) {
+        self.log(format_args!("all is at rest"));
+        self.phase = Phase::Audit { since: self.now().monotonic };
+        let generation = self.broker.generation;
+        if self.random.is_one_in(2) {
+            self.drain(generation);
+        } else {
+            self.broker.disks.iter_mut().for_each(|disk| disk.set_crash_faults(self.scenario.disk));
+            self.crash("once more, for the audit");
+        }
+        let seed = self.random.bits();
+        let number = self.clients.len();
+        let auditor = Client::auditor(u32::try_from(number).expect("few clients"), seed, &self.scenario);
+        self.clients.push(auditor);
+        self.queue.after(Duration::from_micros(10), Happening::Work { client: number, todo: Todo::Begin });
+    }
+
+    fn audit(&mut self, since: corelane_model::MonotonicNanos) {
+        let is_still_to_drain = self.broker.is_draining;
+        let restless = if is_still_to_drain { Some("the broker drains".to_owned()) } else { self.restless() };
+        if let Some(what) = restless {
+            if LIVENESS < self.now().monotonic.since(since) {
+                let violation = self.not_live(what);
+                self.check(Err(violation));
+            }
+            return;
+        }
+        let auditor = self.clients.last().expect("the auditor was added");
+        let mut result = Ok(());
+        for (partition, shown) in auditor.shown() {
+            result = result.and_then(|()| self.oracle.on_read_whole(*partition, shown));
+        }
+        self.check(result);
+        self.log(format_args!("the audit is over"));
+        self.phase = Phase::Over;
+    }
+}
