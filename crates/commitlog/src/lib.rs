@@ -34,6 +34,7 @@ pub use log::CommitLog;
 pub use producers::ProducerTable;
 pub use recovery::Shutdown;
 pub use retention::Retention;
+pub(crate) use segment::SEGMENT_FILE_BYTES_MAX;
 pub use segment::Segment;
 pub use settle::{SegmentChoice, Settle, Settled};
 pub use state::{LogState, OFFSET_MAX};

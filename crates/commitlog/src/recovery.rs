@@ -14,7 +14,7 @@ use corelane_model::{LeaderEpoch, Now, Offset, TopicClass};
 use corelane_record::BatchHead;
 
 use crate::cache::CachedBatch;
-use crate::{CommitLog, CorruptRange, LogState, OFFSET_MAX, ReplayError, Segment, Settled};
+use crate::{CommitLog, CorruptRange, LogState, OFFSET_MAX, ReplayError, SEGMENT_FILE_BYTES_MAX, Segment, Settled};
 
 /// How the broker ended the last time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl CommitLog {
         if OFFSET_MAX < settled.end.0 {
             return Err(ReplayError::OffsetTooLarge { found: settled.end, limit: OFFSET_MAX });
         }
-        if OFFSET_MAX < settled.segment_bytes {
+        if SEGMENT_FILE_BYTES_MAX < settled.segment_bytes {
             return Err(ReplayError::SegmentTooLarge { segment: settled.segment, bytes: settled.segment_bytes });
         }
         let last = self.state.segments.last();
@@ -191,6 +191,11 @@ impl CommitLog {
     /// What was replayed came from disk: it is durable and visible.
     fn after_replay(&mut self) {
         self.cache.drop_below(self.state.settled_end);
+        // A batch is never settled in part; only what does not belong together looks like that.
+        let segments_end = self.state.segments.last().map_or(Offset::ZERO, |last| last.end);
+        while self.cache.front().is_some_and(|batch| batch.base < segments_end) {
+            self.cache.pop_front();
+        }
         self.durable_end = self.state.log_end;
         self.attached_end = self.state.log_end;
         self.check();

@@ -1,6 +1,11 @@
 //! What the log knows of a segment.
 
+use corelane_model::limits::SEGMENT_BYTES_MAX;
 use corelane_model::{Offset, WallMillis};
+
+/// Bytes of a segment's file that are believed when they come from disk: what the largest files of ext4 hold.
+pub(crate) const SEGMENT_FILE_BYTES_MAX: u64 = 1 << 44;
+const _: () = assert!(SEGMENT_BYTES_MAX < SEGMENT_FILE_BYTES_MAX);
 
 /// One segment of the log; its file is somebody else's matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -129,16 +129,15 @@ impl CommitLog {
     }
 
     fn choose_segment(&self, base: Offset, bytes: u64) -> SegmentChoice {
-        match self.state.segments.last() {
-            Some(active) if !active.is_sealed && self.is_room_in(active, bytes) => {
-                SegmentChoice::Append { segment: active.base, bytes: active.bytes }
-            }
-            Some(_) | None => SegmentChoice::Roll { segment: base },
+        let is_full = PARTITION_SEGMENTS_MAX <= self.state.segments.len();
+        let takes = |last: &&Segment| {
+            let is_room = last.bytes.saturating_add(bytes) <= self.settings.segment_bytes;
+            is_full || (!last.is_sealed && is_room)
+        };
+        match self.state.segments.last().filter(takes) {
+            Some(active) => SegmentChoice::Append { segment: active.base, bytes: active.bytes },
+            None => SegmentChoice::Roll { segment: base },
         }
-    }
-
-    fn is_room_in(&self, active: &Segment, bytes: u64) -> bool {
-        active.bytes + bytes <= self.settings.segment_bytes || PARTITION_SEGMENTS_MAX <= self.state.segments.len()
     }
 
     /// The extent of the plan under way is on disk, and the note of it goes into the journal now, in the same breath.

@@ -8,7 +8,7 @@ use corelane_model::{LeaderEpoch, MonotonicNanos, Offset, ProducerEpoch, Produce
 use crate::corrupt::CorruptRanges;
 use crate::producers::{Producer, SeenBatch};
 use crate::varint::{self, Numbers};
-use crate::{CorruptRange, ProducerTable, Segment, StateError};
+use crate::{CorruptRange, ProducerTable, SEGMENT_FILE_BYTES_MAX, Segment, StateError};
 
 /// Version of the encoding that this build writes and reads.
 const STATE_VERSION: u8 = 1;
@@ -185,6 +185,13 @@ impl Reader<'_> {
             let base = self.offset()?;
             let end = self.offset_behind(base)?;
             let bytes = self.number()?;
+            if SEGMENT_FILE_BYTES_MAX < bytes {
+                return Err(StateError::Limit {
+                    what: "bytes in a segment",
+                    found: bytes,
+                    limit: SEGMENT_FILE_BYTES_MAX,
+                });
+            }
             let first_timestamp = WallMillis(self.signed()?);
             let span = self.number()?;
             let max_timestamp =
@@ -201,9 +208,6 @@ impl Reader<'_> {
         }
         if segments.iter().rev().skip(1).any(|segment| !segment.is_sealed) {
             return Err(StateError::Contradiction { what: "only the last segment is not sealed" });
-        }
-        if OFFSET_MAX < segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.bytes)) {
-            return Err(StateError::Contradiction { what: "segments fit on a disk" });
         }
         Ok(segments)
     }
