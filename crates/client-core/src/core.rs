@@ -167,6 +167,18 @@ impl ClientCore {
         self.links.any_ready(None).is_some()
     }
 
+    /// Whether a connection asked for by [`Effect::Connect`] is still of use.
+    #[must_use]
+    pub fn has_connection(&self, connection: ConnectionKey) -> bool {
+        self.links.shard_of(connection).is_some()
+    }
+
+    /// What it was told when it was made.
+    #[must_use]
+    pub const fn settings(&self) -> &ClientSettings {
+        &self.settings
+    }
+
     /// Counters and gauges.
     #[must_use]
     pub fn stats(&self) -> ClientStats {

@@ -91,6 +91,10 @@ pub enum DeliveryError {
     /// The client was closed before the batch left; it is not in the log.
     #[error("the client was closed before the record batch was sent")]
     Closed,
+    /// Nothing failed: the producer asked for `received`, so that nobody will ever say whether the record is stored. The
+    /// machine does not use it; it is for shells that let an application ask.
+    #[error("the producer asked for received only")]
+    NotAsked,
 }
 
 impl DeliveryError {
@@ -100,14 +104,14 @@ impl DeliveryError {
         match self {
             Self::Refused { code, .. } => matches!(code.retry(), Retry::Later | Retry::Refresh),
             Self::TimedOut => true,
-            Self::Unknown { .. } | Self::TopicDeleted { .. } | Self::Closed => false,
+            Self::Unknown { .. } | Self::TopicDeleted { .. } | Self::Closed | Self::NotAsked => false,
         }
     }
 
     /// Whether the records may be in the log all the same.
     #[must_use]
     pub const fn may_be_stored(&self) -> bool {
-        matches!(self, Self::Unknown { .. })
+        matches!(self, Self::Unknown { .. } | Self::NotAsked)
     }
 }
 

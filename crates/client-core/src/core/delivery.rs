@@ -156,6 +156,13 @@ impl ClientCore {
         gathering.into_iter().for_each(|index| self.mark(producer, index));
     }
 
+    /// [`Self::flush`] for all producers.
+    pub fn flush_all(&mut self) {
+        for at in 0..self.producers.len() {
+            self.flush(ProducerKey(u32::try_from(at).expect("producers are counted in 32 bits")));
+        }
+    }
+
     /// Sends what a queue may send.
     pub(super) fn advance(&mut self, now: Now, key: ProducerKey, index: u32) {
         let Some(producer) = self.producers.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };

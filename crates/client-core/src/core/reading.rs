@@ -24,12 +24,14 @@ impl ClientCore {
         key
     }
 
-    /// The application has taken `bytes` of what was delivered: as much may come again.
-    pub fn consumed(&mut self, subscription: SubscriptionKey, bytes: u64) {
-        let Some(reader) = self.subscriptions.get_mut(&subscription) else { return };
+    /// The application has taken `bytes` of what was delivered: as much may come again. Returns whether the next round
+    /// has credit to give back, hence should not wait for something else to happen.
+    pub fn consumed(&mut self, subscription: SubscriptionKey, bytes: u64) -> bool {
+        let Some(reader) = self.subscriptions.get_mut(&subscription) else { return false };
         if reader.on_consumed(bytes) && !std::mem::replace(&mut reader.is_listed, true) {
             self.credits.push(subscription);
         }
+        reader.is_listed
     }
 
     /// Ends a subscription; nothing more is delivered for it.

@@ -1,0 +1,418 @@
+//! Consuming.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use corelane_client_core::{Effect, OutOfRange, SubscribeSettings, SubscriptionError, SubscriptionKey};
+use corelane_model::limits::SUBSCRIPTION_CREDIT_BYTES_DEFAULT;
+use corelane_model::{Offset, PartitionIndex, StartAt, TopicName, WallMillis};
+use corelane_record::{RecordBatch, Records, split_batch};
+
+use crate::client::Handle;
+use crate::{ConsumeError, RecordView};
+
+/// How a consumer is to be opened; from [`crate::Client::consumer`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing happens before `open`"]
+pub struct ConsumerBuilder {
+    handle: Arc<Handle>,
+    topic: String,
+    partitions: Option<Vec<PartitionIndex>>,
+    start: StartAt,
+    credit_bytes: u64,
+    out_of_range: Option<OutOfRange>,
+}
+
+impl ConsumerBuilder {
+    pub(crate) fn new(handle: Arc<Handle>, topic: &str) -> Self {
+        Self {
+            handle,
+            topic: topic.to_owned(),
+            partitions: None,
+            start: StartAt::Earliest,
+            credit_bytes: SUBSCRIPTION_CREDIT_BYTES_DEFAULT,
+            out_of_range: None,
+        }
+    }
+
+    /// Reads this partition, beside those that were named before; without a call all partitions are read.
+    pub fn partition(mut self, partition: PartitionIndex) -> Self {
+        self.partitions.get_or_insert_default().push(partition);
+        self
+    }
+
+    /// Reads these partitions; without a call all partitions are read.
+    pub fn partitions(mut self, partitions: impl IntoIterator<Item = PartitionIndex>) -> Self {
+        self.partitions.get_or_insert_default().extend(partitions);
+        self
+    }
+
+    /// Where to start in each partition: [`StartAt::Earliest`] by default.
+    pub const fn from(mut self, start: StartAt) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Bytes of record batches that each partition may have under way or waiting here.
+    pub const fn credit_bytes(mut self, bytes: u64) -> Self {
+        self.credit_bytes = bytes;
+        self
+    }
+
+    /// What to do when records were dropped before they were read. By default a durable topic's partition ends with an
+    /// error, and a memory topic's goes on at its log start.
+    pub const fn out_of_range(mut self, out_of_range: OutOfRange) -> Self {
+        self.out_of_range = Some(out_of_range);
+        self
+    }
+
+    /// Opens the consumer: subscribes to all its partitions and waits until the broker has taken that.
+    ///
+    /// # Errors
+    /// The topic or a partition does not exist, a position is outside the log, or no broker answers in time.
+    pub async fn open(self) -> Result<Consumer, ConsumeError> {
+        let topic = TopicName::parse(&self.topic)?;
+        let partitions = match self.partitions {
+            Some(partitions) => partitions,
+            None => {
+                let info = crate::admin::find_topic(&self.handle, &topic).await?;
+                (0..info.partitions()).map(PartitionIndex).collect()
+            }
+        };
+        let queue = Arc::new(ReaderQueue::default());
+        let (sources, limit) = self.handle.shared.act(|inner, _| {
+            let subscribe = |partition| {
+                let settings = SubscribeSettings {
+                    credit_bytes: self.credit_bytes,
+                    out_of_range: self.out_of_range,
+                    ..SubscribeSettings::new(topic.clone(), partition, self.start)
+                };
+                let subscription = inner.core.subscribe(settings);
+                inner.readers.insert(subscription, Arc::clone(&queue));
+                Source { subscription, position: None, partition, is_ended: false }
+            };
+            let sources = partitions.into_iter().map(subscribe).collect();
+            (sources, inner.core.settings().request_timeout)
+        });
+        let mut consumer =
+            Consumer { handle: self.handle, topic, queue, sources, current: None, waiting: VecDeque::new() };
+        let opened = consumer.wait_until_open();
+        match tokio::time::timeout(limit, opened).await {
+            Ok(result) => result.map(|()| consumer),
+            Err(_) => Err(corelane_client_core::RequestError::TimedOut { was_sent: false }.into()),
+        }
+    }
+}
+
+/// Where a consumer is in one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// The next offset that [`Consumer::next`] will give, as far as it exists.
+    pub next: Offset,
+    /// Log start offset when the broker last said so.
+    pub log_start: Offset,
+    /// Exclusive end of what could be read when the broker last said so: its distance to `next` is the lag.
+    pub high_watermark: Offset,
+}
+
+#[derive(Debug)]
+struct Source {
+    subscription: SubscriptionKey,
+    partition: PartitionIndex,
+    position: Option<Position>,
+    is_ended: bool,
+}
+
+/// Reads assigned partitions of one topic: the broker pushes, nobody polls. Batches of one partition come in order.
+///
+/// It is also a `Stream` of batches. A lost connection is made again, and every partition goes on where it was.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = corelane::connect("corelane://127.0.0.1:7420").await?;
+/// let mut consumer = client.consumer("inputs").from(corelane::StartAt::Earliest).open().await?;
+/// while let Some(batch) = consumer.next().await {
+///     for record in &batch? {
+///         println!("{}: {:?}", record.offset, record.value);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Consumer {
+    handle: Arc<Handle>,
+    topic: TopicName,
+    queue: Arc<ReaderQueue>,
+    /// By subscription, which count up.
+    sources: Vec<Source>,
+    /// A run of batches that was begun.
+    current: Option<Run>,
+    /// What came while the consumer was being opened.
+    waiting: VecDeque<Effect>,
+}
+
+/// Batches of one push that were not handed out yet.
+#[derive(Debug)]
+struct Run {
+    source: usize,
+    bytes: Bytes,
+    from: Offset,
+    high_watermark: Offset,
+}
+
+impl Consumer {
+    /// The topic.
+    #[must_use]
+    pub const fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+
+    /// Where it is in each partition, in the order in which they were named.
+    #[must_use]
+    pub fn positions(&self) -> Vec<Position> {
+        self.sources.iter().filter_map(|source| source.position).collect()
+    }
+
+    /// The next batch; waits for it. `None` when every partition has ended with an error before.
+    pub async fn next(&mut self) -> Option<Result<Batch, ConsumeError>> {
+        poll_fn(|context| self.poll_batch(context)).await
+    }
+
+    /// The next batch if one is there.
+    pub fn try_next(&mut self) -> Option<Result<Batch, ConsumeError>> {
+        match self.poll_batch(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(batch) => batch,
+            Poll::Pending => None,
+        }
+    }
+
+    /// As [`Self::next`], for futures written by hand.
+    pub fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Batch, ConsumeError>>> {
+        loop {
+            if let Some(run) = self.current.take()
+                && let Some(batch) = self.next_of(run)
+            {
+                return Poll::Ready(Some(batch));
+            }
+            let effect = match self.waiting.pop_front() {
+                Some(effect) => effect,
+                None if self.sources.iter().all(|source| source.is_ended) => return Poll::Ready(None),
+                None => match self.queue.poll(context) {
+                    Poll::Ready(effect) => effect,
+                    Poll::Pending => return Poll::Pending,
+                },
+            };
+            if let Some(error) = self.take(effect) {
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+    }
+
+    async fn wait_until_open(&mut self) -> Result<(), ConsumeError> {
+        while self.sources.iter().any(|source| source.position.is_none()) {
+            match poll_fn(|context| self.queue.poll(context)).await {
+                effect @ Effect::Deliver { .. } => self.waiting.push_back(effect),
+                effect => self.take(effect).map_or(Ok(()), Err)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what the machine said; an error is the end of a partition.
+    fn take(&mut self, effect: Effect) -> Option<ConsumeError> {
+        match effect {
+            Effect::Subscribed { subscription, next, log_start, high_watermark } => {
+                let source = self.find(subscription)?;
+                let partition = self.sources[source].partition;
+                // A run that waits here lies before what was subscribed to again.
+                let next = self.sources[source].position.map_or(next, |position| position.next.max(Offset::ZERO));
+                self.sources[source].position = Some(Position { partition, next, log_start, high_watermark });
+                None
+            }
+            Effect::Deliver { subscription, bytes, from, high_watermark } => {
+                let source = self.find(subscription)?;
+                self.current = Some(Run { source, bytes, from, high_watermark });
+                None
+            }
+            Effect::Ended { subscription, error } => {
+                let source = self.find(subscription)?;
+                self.sources[source].is_ended = true;
+                Some(ConsumeError::Subscription { partition: self.sources[source].partition, error })
+            }
+            _ => None,
+        }
+    }
+
+    fn find(&self, subscription: SubscriptionKey) -> Option<usize> {
+        self.sources.binary_search_by_key(&subscription, |source| source.subscription).ok()
+    }
+
+    /// Cuts the next batch off a run; what is left stays for the next call.
+    fn next_of(&mut self, mut run: Run) -> Option<Result<Batch, ConsumeError>> {
+        let source = &mut self.sources[run.source];
+        let bytes = split_batch(&mut run.bytes).expect("the machine has checked the heads")?;
+        let taken = bytes.len() as u64;
+        let (partition, subscription) = (source.partition, source.subscription);
+        let result = match RecordBatch::parse(bytes) {
+            Ok(records) => {
+                if let Some(position) = &mut source.position {
+                    position.next = records.head().end_offset();
+                    position.high_watermark = run.high_watermark;
+                }
+                Ok(Batch { partition, records, from: run.from, high_watermark: run.high_watermark })
+            }
+            Err(error) => {
+                source.is_ended = true;
+                Err(ConsumeError::Subscription { partition, error: SubscriptionError::Batch(error) })
+            }
+        };
+        if result.is_ok() {
+            self.current = Some(run);
+        }
+        let shared = &self.handle.shared;
+        let mut inner = shared.lock();
+        if result.is_err() {
+            inner.readers.remove(&subscription);
+            inner.core.unsubscribe(subscription);
+        }
+        let has_credit = inner.core.consumed(subscription, taken);
+        let driver = if has_credit || result.is_err() { shared.notify_locked(&mut inner) } else { None };
+        drop(inner);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        Some(result)
+    }
+}
+
+impl futures_core::Stream for Consumer {
+    type Item = Result<Batch, ConsumeError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_batch(context)
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        let shared = &self.handle.shared;
+        shared.act(|inner, _| {
+            for source in &self.sources {
+                inner.readers.remove(&source.subscription);
+                inner.core.unsubscribe(source.subscription);
+            }
+        });
+    }
+}
+
+/// One record batch of one partition; lends its records in place.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    partition: PartitionIndex,
+    records: RecordBatch,
+    from: Offset,
+    high_watermark: Offset,
+}
+
+impl Batch {
+    /// The partition.
+    #[must_use]
+    pub const fn partition(&self) -> PartitionIndex {
+        self.partition
+    }
+
+    /// The records, in order, from the offset that was asked for on.
+    #[must_use]
+    pub fn iter(&self) -> Records<'_> {
+        let mut records = self.records.iter();
+        let before = self.from.since(self.records.head().base_offset);
+        if let Some(last) = usize::try_from(before).unwrap_or(usize::MAX).checked_sub(1) {
+            records.nth(last);
+        }
+        records
+    }
+
+    /// How many records [`Self::iter`] gives.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.iter().len()
+    }
+
+    /// Whether [`Self::iter`] gives nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Exclusive end of the batch's offsets.
+    #[must_use]
+    pub fn end_offset(&self) -> Offset {
+        self.records.head().end_offset()
+    }
+
+    /// When the broker took the batch.
+    #[must_use]
+    pub const fn append_timestamp(&self) -> WallMillis {
+        self.records.head().append_timestamp
+    }
+
+    /// Exclusive end of what could be read when the batch left the broker.
+    #[must_use]
+    pub const fn high_watermark(&self) -> Offset {
+        self.high_watermark
+    }
+
+    /// The whole batch as it lies on the broker's disk, records before the offset that was asked for included.
+    #[must_use]
+    pub const fn records(&self) -> &RecordBatch {
+        &self.records
+    }
+}
+
+impl<'a> IntoIterator for &'a Batch {
+    type Item = RecordView<'a>;
+    type IntoIter = Records<'a>;
+
+    fn into_iter(self) -> Records<'a> {
+        self.iter()
+    }
+}
+
+/// What came for a consumer and was not taken yet; bounded by the credit of its subscriptions.
+#[derive(Debug, Default)]
+pub(crate) struct ReaderQueue {
+    state: Mutex<QueueState>,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    effects: VecDeque<Effect>,
+    waker: Option<Waker>,
+}
+
+impl ReaderQueue {
+    /// Queues; returns whom to wake.
+    pub(crate) fn push(&self, effect: Effect) -> Option<Waker> {
+        let mut state = self.state.lock().expect("no panic while it is held");
+        state.effects.push_back(effect);
+        state.waker.take()
+    }
+
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Effect> {
+        let mut state = self.state.lock().expect("no panic while it is held");
+        if let Some(effect) = state.effects.pop_front() {
+            return Poll::Ready(effect);
+        }
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            state.waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,285 @@
+//! What the tasks of a client share: the machine behind a lock that is held for moments, and who waits for its words.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
+use std::time::{Instant, SystemTime};
+
+use corelane_client_core::{
+    Answer, BatchKey, ClientCore, ConnectFailure, Effect, Event, OperationKey, OutStream, ProducerKey, RequestError,
+    SubscriptionKey,
+};
+use corelane_model::{ConnectionKey, ErrorCode, MonotonicNanos, Now, ShardId, TopicClass, WallMillis};
+use corelane_wire::OutFrame;
+use tokio::sync::{Notify, oneshot};
+
+use crate::consumer::ReaderQueue;
+use crate::link::ConnectionIo;
+use crate::ticket::BatchCell;
+use crate::transport::Transport;
+
+/// A map whose keys the client itself counts up.
+type Map<K, V> = HashMap<K, V, ahash::RandomState>;
+
+fn map<K, V>() -> Map<K, V> {
+    // Nobody from outside chooses these keys, so fixed seeds do no harm.
+    HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4))
+}
+
+/// What the driver has to do, gathered under the lock and done outside.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub(crate) frames: Vec<(ConnectionKey, OutStream, OutFrame)>,
+    pub(crate) connects: Vec<(ConnectionKey, ShardId)>,
+    pub(crate) established: Vec<(ConnectionKey, ConnectionIo)>,
+    pub(crate) closes: Vec<(ConnectionKey, Option<ErrorCode>, String)>,
+}
+
+impl Outbox {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.connects.is_empty() && self.established.is_empty() && self.closes.is_empty()
+    }
+}
+
+/// What became of a producer that was being opened.
+pub(crate) type Opened = Result<(u32, TopicClass), RequestError>;
+
+/// The machine and those who wait for it.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) core: ClientCore,
+    pub(crate) outbox: Outbox,
+    /// Batches without a last word.
+    pub(crate) batches: Map<BatchKey, Arc<BatchCell>>,
+    pub(crate) opening: Map<ProducerKey, oneshot::Sender<Opened>>,
+    pub(crate) operations: Map<OperationKey, oneshot::Sender<Result<Answer, RequestError>>>,
+    pub(crate) readers: Map<SubscriptionKey, Arc<ReaderQueue>>,
+    /// Who waits for the first connection to be ready, or to fail for good.
+    pub(crate) first: Option<oneshot::Sender<Result<(), ConnectFailure>>>,
+    pub(crate) last_failure: Option<ConnectFailure>,
+    driver: Option<Waker>,
+    armed: Option<MonotonicNanos>,
+    pub(crate) is_closed: bool,
+}
+
+/// One client, as its tasks know it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    inner: Mutex<Inner>,
+    /// Whether the driver will go round without being woken again.
+    is_notified: AtomicBool,
+    /// Told whenever room in the send buffer comes back.
+    pub(crate) room: Notify,
+    origin: Instant,
+    pub(crate) transport: Transport,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        core: ClientCore,
+        transport: Transport,
+        first: oneshot::Sender<Result<(), ConnectFailure>>,
+    ) -> Self {
+        let inner = Inner {
+            core,
+            outbox: Outbox::default(),
+            batches: map(),
+            opening: map(),
+            operations: map(),
+            readers: map(),
+            first: Some(first),
+            last_failure: None,
+            driver: None,
+            armed: None,
+            is_closed: false,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            is_notified: AtomicBool::new(false),
+            room: Notify::new(),
+            origin: Instant::now(),
+            transport,
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("the machine does not panic")
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        let nanos = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let wall = WallMillis(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX));
+        Now { monotonic: MonotonicNanos(nanos), wall }
+    }
+
+    pub(crate) fn instant(&self, moment: MonotonicNanos) -> Instant {
+        self.origin + moment.since(MonotonicNanos::default())
+    }
+
+    /// Lets the driver go round soon.
+    pub(crate) fn notify(&self) {
+        if !self.is_notified.swap(true, Ordering::AcqRel) {
+            let driver = self.lock().driver.take();
+            if let Some(driver) = driver {
+                driver.wake();
+            }
+        }
+    }
+
+    /// As [`Self::notify`], for a caller that holds the lock; wake what it returns after letting go of it.
+    pub(crate) fn notify_locked(&self, inner: &mut Inner) -> Option<Waker> {
+        if self.is_notified.swap(true, Ordering::AcqRel) { None } else { inner.driver.take() }
+    }
+
+    /// The driver goes round now: what is notified from here on makes it go round again.
+    pub(crate) fn begin_round(&self) {
+        self.is_notified.store(false, Ordering::Release);
+    }
+
+    /// The driver sleeps until it is woken or until `armed`; false when it must go round again at once.
+    pub(crate) fn may_sleep(&self, inner: &mut Inner, waker: &Waker, armed: Option<MonotonicNanos>) -> bool {
+        inner.armed = armed;
+        inner.driver = Some(waker.clone());
+        !self.is_notified.load(Ordering::Acquire)
+    }
+
+    /// Makes calls to the machine in a round of their own, and passes on what it says.
+    pub(crate) fn act<T>(&self, calls: impl FnOnce(&mut Inner, Now) -> T) -> T {
+        let now = self.now();
+        let mut inner = self.lock();
+        let result = calls(&mut inner, now);
+        self.finish(inner, now);
+        result
+    }
+
+    /// Hands the machine an event and passes on what it says.
+    pub(crate) fn handle(&self, event: Event) {
+        self.act(|inner, now| inner.core.handle(now, event));
+    }
+
+    /// Ends a round of calls: passes on what the machine says, and wakes the driver if there is something to do.
+    pub(crate) fn finish(&self, mut inner: MutexGuard<'_, Inner>, now: Now) {
+        inner.core.finish_round(now);
+        let words = self.collect(&mut inner);
+        let has_work = !inner.outbox.is_empty() || {
+            let deadline = inner.core.next_deadline();
+            deadline.is_some_and(|deadline| inner.armed.is_none_or(|armed| deadline < armed))
+        };
+        let driver = if has_work { self.notify_locked(&mut inner) } else { None };
+        drop(inner);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        self.say(words);
+    }
+
+    /// Takes the machine's effects: what is to be done goes to the outbox, what is to be told is returned, to be told
+    /// without the lock.
+    pub(crate) fn collect(&self, inner: &mut Inner) -> VecDeque<Word> {
+        let mut words = VecDeque::new();
+        while let Some(effect) = inner.core.poll_effect() {
+            match effect {
+                Effect::Send { connection, stream, frame } => inner.outbox.frames.push((connection, stream, frame)),
+                Effect::Connect { connection, shard } => inner.outbox.connects.push((connection, shard)),
+                Effect::Close { connection, code, reason } => inner.outbox.closes.push((connection, code, reason)),
+                effect => words.extend(inner.addressee(effect)),
+            }
+        }
+        words
+    }
+
+    /// Passes on what was taken by [`Self::collect`].
+    pub(crate) fn say(&self, words: VecDeque<Word>) {
+        if words.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut has_room = false;
+        for word in words {
+            has_room |= matches!(word, Word::Batch(..));
+            word.say(now);
+        }
+        if has_room {
+            self.room.notify_waiters();
+        }
+    }
+}
+
+/// Something to tell, and to whom.
+#[derive(Debug)]
+pub(crate) enum Word {
+    Batch(Arc<BatchCell>, Effect),
+    Received(Arc<BatchCell>, corelane_client_core::Placement),
+    /// The readers' queues themselves are filled under the lock, so that batches stay in order.
+    Wake(Waker),
+    Opened(oneshot::Sender<Opened>, Opened),
+    Done(oneshot::Sender<Result<Answer, RequestError>>, Result<Answer, RequestError>),
+    First(oneshot::Sender<Result<(), ConnectFailure>>, Result<(), ConnectFailure>),
+}
+
+impl Word {
+    fn say(self, now: Instant) {
+        match self {
+            Self::Received(cell, placement) => cell.on_received(placement, now),
+            Self::Batch(cell, Effect::Delivered { placement, is_stored, .. }) => {
+                cell.on_delivered(placement, is_stored, now);
+            }
+            Self::Batch(cell, Effect::Failed { error, .. }) => cell.on_failed(error),
+            Self::Batch(..) => {}
+            Self::Wake(waker) => waker.wake(),
+            // Whoever asked may have stopped waiting.
+            Self::Opened(sender, result) => drop(sender.send(result)),
+            Self::Done(sender, result) => drop(sender.send(result)),
+            Self::First(sender, result) => drop(sender.send(result)),
+        }
+    }
+}
+
+impl Inner {
+    /// Who is to be told.
+    fn addressee(&mut self, effect: Effect) -> Option<Word> {
+        match effect {
+            Effect::Received { batch, placement } => {
+                self.batches.get(&batch).map(|cell| Word::Received(Arc::clone(cell), placement))
+            }
+            Effect::Delivered { batch, .. } | Effect::Failed { batch, .. } => {
+                if let Effect::Failed { detached, error, .. } = &effect
+                    && 0 < *detached
+                {
+                    tracing::warn!(records = detached, %error, "records without a ticket were not delivered");
+                }
+                self.batches.remove(&batch).map(|cell| Word::Batch(cell, effect))
+            }
+            Effect::Subscribed { subscription, .. } | Effect::Deliver { subscription, .. } => {
+                self.readers.get(&subscription).and_then(|queue| queue.push(effect)).map(Word::Wake)
+            }
+            Effect::Ended { subscription, .. } => {
+                self.readers.remove(&subscription).and_then(|queue| queue.push(effect)).map(Word::Wake)
+            }
+            Effect::ProducerOpened { producer, partitions, class } => {
+                self.opening.remove(&producer).map(|sender| Word::Opened(sender, Ok((partitions, class))))
+            }
+            Effect::ProducerFailed { producer, error } => {
+                self.opening.remove(&producer).map(|sender| Word::Opened(sender, Err(error)))
+            }
+            Effect::Done { operation, result } => {
+                self.operations.remove(&operation).map(|sender| Word::Done(sender, result))
+            }
+            Effect::Ready { .. } => self.first.take().map(|sender| Word::First(sender, Ok(()))),
+            Effect::Unreachable { shard, failure } => {
+                tracing::debug!(%shard, %failure, "connection lost");
+                self.last_failure = Some(failure.clone());
+                if failure.is_retriable() {
+                    None
+                } else {
+                    self.first.take().map(|sender| Word::First(sender, Err(failure)))
+                }
+            }
+            Effect::Send { .. } | Effect::Connect { .. } | Effect::Close { .. } => {
+                unreachable!("what is to be done was sorted out before")
+            }
+        }
+    }
+}
