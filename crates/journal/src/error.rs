@@ -196,7 +196,7 @@ pub enum ItemError {
         /// The kind.
         kind: u8,
     },
-    /// The payload is too short for its kind.
+    /// The payload is too short or too long for its kind.
     #[error("item of kind {kind} at byte {at} has a payload of {bytes} bytes")]
     Payload {
         /// Byte of the body where the item begins.

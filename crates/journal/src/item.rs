@@ -144,30 +144,31 @@ impl Item {
     /// `body`.
     ///
     /// # Errors
-    /// [`ItemError`] when the body ends too early or the kind is unknown.
+    /// [`ItemError`] when the body ends too early, the kind is unknown, or the payload is not as long as its kind says.
     pub fn parse(body: &Bytes, at: usize) -> Result<(Self, usize), ItemError> {
         let (kind, partition, payload, end) = split(body, at)?;
-        let short = ItemError::Payload { at, kind, bytes: payload.len() };
-        let mut fixed = payload.clone();
-        let mut number = || if fixed.len() < 8 { Err(short) } else { Ok(fixed.get_u64_le()) };
+        let mut rest = payload.clone();
+        let is_right_length = match kind {
+            KIND_SETTLED => 8 <= rest.len(),
+            KIND_LOG_START | KIND_OFFSET_LEASE | KIND_PRODUCER_LEASE => rest.len() == 8,
+            KIND_EPOCH => rest.len() == 12,
+            _ => true,
+        };
+        if !is_right_length {
+            return Err(ItemError::Payload { at, kind, bytes: payload.len() });
+        }
         let item = match kind {
             KIND_BATCH => Self::Batch { partition, batch: payload },
-            KIND_SETTLED => {
-                let settled_end = Offset(number()?);
-                Self::Settled { partition, end: settled_end, changes: fixed }
-            }
-            KIND_LOG_START => Self::LogStart { partition, offset: Offset(number()?) },
+            KIND_SETTLED => Self::Settled { partition, end: Offset(rest.get_u64_le()), changes: rest },
+            KIND_LOG_START => Self::LogStart { partition, offset: Offset(rest.get_u64_le()) },
             KIND_STATE => Self::State { partition, state: payload },
             KIND_CATALOG => Self::Catalog { change: payload },
             KIND_CATALOG_SNAPSHOT => Self::CatalogSnapshot { snapshot: payload },
-            KIND_OFFSET_LEASE => Self::OffsetLease { partition, until: Offset(number()?) },
-            KIND_PRODUCER_LEASE => Self::ProducerLease { until: ProducerId(number()?) },
+            KIND_OFFSET_LEASE => Self::OffsetLease { partition, until: Offset(rest.get_u64_le()) },
+            KIND_PRODUCER_LEASE => Self::ProducerLease { until: ProducerId(rest.get_u64_le()) },
             KIND_EPOCH => {
-                let start = Offset(number()?);
-                if fixed.len() < 4 {
-                    return Err(short);
-                }
-                Self::Epoch { partition, epoch: LeaderEpoch(fixed.get_u32_le()), start }
+                let start = Offset(rest.get_u64_le());
+                Self::Epoch { partition, epoch: LeaderEpoch(rest.get_u32_le()), start }
             }
             _ => return Err(ItemError::Kind { at, kind }),
         };

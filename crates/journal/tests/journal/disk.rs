@@ -189,16 +189,10 @@ impl Disk {
         self.files.iter().map(|file| file.as_ref().map(image)).collect()
     }
 
-    /// Flips one bit of what is durable.
+    /// Flips one bit of what is durable, if there is such a file.
     pub(crate) fn flip(&mut self, slot: u32, byte: usize) {
-        self.file(slot).as_mut().unwrap().durable[byte] ^= 1 << (byte % 8);
-    }
-
-    /// The slot that holds these bytes at this place.
-    pub(crate) fn slot_with(&self, position: usize, bytes: &[u8]) -> Option<u32> {
-        let holds = |file: &Option<File>| {
-            file.as_ref().is_some_and(|file| file.durable.get(position..position + bytes.len()) == Some(bytes))
-        };
-        self.files.iter().position(holds).map(|slot| u32::try_from(slot).unwrap())
+        if let Some(file) = self.file(slot) {
+            file.durable[byte] ^= 1 << (byte % 8);
+        }
     }
 }

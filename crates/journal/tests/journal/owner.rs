@@ -41,7 +41,7 @@ pub(crate) fn stamp_at(offset: u64) -> Stamp {
 }
 
 /// What the owner put into one entry.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) position: JournalPosition,
     pub(crate) end: JournalPosition,
