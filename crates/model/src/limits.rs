@@ -85,12 +85,16 @@ pub const SETTLE_PACE_BYTES_MAX: u64 = 4 << 30;
 pub const SETTLE_RETRY_MIN: Duration = Duration::from_millis(50);
 /// See [`SETTLE_RETRY_MIN`].
 pub const SETTLE_RETRY_MAX: Duration = Duration::from_secs(5);
-/// How often retention by age looks at a shard's partitions.
-pub const RETENTION_INTERVAL: Duration = Duration::from_secs(1);
+/// Retention looks at one partition at most this often.
+pub const RETENTION_INTERVAL: Duration = Duration::from_millis(100);
 /// Partitions that one round looks at for retention.
 pub const RETENTION_PARTITIONS_MAX: usize = 256;
 /// Deletions of files that are in flight at once.
 pub const DELETES_IN_FLIGHT_MAX: usize = 8;
+/// Bytes of one change of the catalog.
+pub const CATALOG_CHANGE_BYTES_MAX: usize = 256 << 10;
+/// Changes of one shard (catalog, log starts, leases) that wait for room in its journal.
+pub const CHANGES_WAITING_MAX: usize = 4096;
 
 /// Reads of segments of one shard that are in flight at once.
 pub const READS_IN_FLIGHT_MAX: usize = 16;

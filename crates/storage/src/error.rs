@@ -62,6 +62,12 @@ pub enum AppendError {
         /// Their bound.
         limit_bytes: u64,
     },
+    /// Offsets of the memory partition are leased durably in blocks and the next block is on its way.
+    #[error("offsets of this memory partition are being leased; try again in a moment")]
+    LeaseUsedUp,
+    /// The partition's log refuses it.
+    #[error(transparent)]
+    Log(#[from] corelane_commitlog::AppendError),
 }
 
 impl AppendError {
@@ -74,7 +80,8 @@ impl AppendError {
             Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::StorageFailed { .. } => ErrorCode::StorageFailed,
             Self::StorageFull { .. } => ErrorCode::StorageFull,
-            Self::Busy { .. } | Self::RoundFull { .. } | Self::RingsFull { .. } => ErrorCode::Busy,
+            Self::Busy { .. } | Self::RoundFull { .. } | Self::RingsFull { .. } | Self::LeaseUsedUp => ErrorCode::Busy,
+            Self::Log(error) => error.code(),
         }
     }
 }
@@ -135,9 +142,12 @@ pub enum ChangeError {
     /// The journal is being replayed.
     #[error("the shard is recovering its journal")]
     Recovering,
-    /// The journal has no room, not even in its reserve; settling makes some.
+    /// As many changes wait for room in the journal as may; settling makes some.
     #[error("the journal is full; try again in a moment")]
     Busy,
+    /// The shard is draining.
+    #[error("the broker is shutting down")]
+    ShuttingDown,
     /// The journal failed.
     #[error("the shard's journal failed and takes no writes until the broker restarts: {text}")]
     StorageFailed {
@@ -156,6 +166,7 @@ impl ChangeError {
             Self::TooLarge { .. } => ErrorCode::LimitReached,
             Self::Recovering => ErrorCode::Recovering,
             Self::Busy => ErrorCode::Busy,
+            Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::StorageFailed { .. } => ErrorCode::StorageFailed,
         }
     }
@@ -174,12 +185,12 @@ impl ReadError {
 }
 
 /// Why a partition's state cannot be taken over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
     /// The bytes are no state, or one of a newer version.
-    #[error("{len} bytes are no partition's state of this version")]
+    #[error("what was exported holds {text}")]
     Malformed {
-        /// How many bytes there are.
-        len: usize,
+        /// What was found and what would be right.
+        text: String,
     },
 }

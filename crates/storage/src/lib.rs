@@ -7,15 +7,23 @@
 //! This crate knows no connection, no frame, no subscription and no clock.
 
 mod cache;
+mod catalog;
 mod config;
+mod disk;
 mod error;
 mod extent;
 mod file;
 mod index;
+mod lease;
 mod names;
 mod output;
+mod pace;
+mod partition;
+mod payload;
 mod reads;
 mod report;
+mod round;
+mod settle;
 mod stats;
 mod storage;
 

@@ -172,6 +172,7 @@ impl Reads {
     }
 
     /// Nothing waits and nothing is on its way.
+    #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting == 0 && self.in_flight == 0 && self.answers.is_empty()
     }

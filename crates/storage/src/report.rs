@@ -9,16 +9,16 @@ pub struct RecoveryReport {
     pub was_clean: bool,
     /// Journal entries that were replayed.
     pub entries: u64,
-    /// Record batches among them that are in no segment yet.
-    pub batches: u64,
-    /// Their bytes.
+    /// Bytes of record batches among them that are in no segment yet.
     pub bytes: u64,
     /// Partitions that the journal knows.
     pub partitions: u64,
     /// Bytes of a torn tail that were cut: nothing in them was ever called durable.
     pub torn_bytes: u64,
-    /// Journal entries that were durable and are damaged now.
-    pub corrupt_entries: u64,
+    /// Stretches of the journal that were durable and are damaged now.
+    pub damages: u64,
+    /// Items that contradict what came before them; they were left out.
+    pub misfits: u64,
     /// Records that were durable and are lost, by partition, as far as the rest of the journal tells.
     pub corrupt: Vec<CorruptRange>,
 }

@@ -1,181 +1,341 @@
 //! One shard's journal and all its partitions' logs, turned into file effects.
 
-use std::collections::BTreeSet;
+mod lifecycle;
+mod read;
+mod recover;
+mod status;
+mod upkeep;
+mod write;
 
-use bytes::Bytes;
-use corelane_model::{MonotonicNanos, Now, Offset, PartitionId, ProducerId, StartAt, TopicId, TopicSettings};
-use corelane_record::SealedBatch;
+use std::collections::{BTreeSet, VecDeque};
 
+use corelane_commitlog::Shutdown;
+use corelane_journal::{Fault, Item, Journal, JournalConfig, JournalDone, JournalId, JournalOp, JournalOutput};
+use corelane_model::{MonotonicNanos, Now, Offset, PartitionId, TopicId};
+
+use crate::catalog::CatalogLog;
+use crate::config::MemoryBudget;
+use crate::disk::{Disk, Purpose};
+use crate::lease::Lease;
+use crate::partition::Table;
+use crate::reads::Reads;
+use crate::round::{Awaiting, Note, Round, Slabs};
+use crate::settle::{Settling, Space};
 use crate::{
-    AppendError, Appended, ChangeError, ChangeTicket, Fetch, FileDone, FileEffect, ImportError, OffsetFor,
-    PartitionStatus, ShardExport, StorageConfig, StorageOutput, StorageStats,
+    FileDone, FileEffect, FileError, FileName, FileOp, FileOutcome, MEMORY_BYTES_MIN, RecoveryError, RecoveryReport,
+    StorageConfig, StorageOutput, StorageStats, Urgency,
 };
+
+/// What storage is doing.
+///
+/// ```text
+/// Recovering ──journal replayed──▶ Running ──drain──▶ Draining ──closing mark durable, nothing in flight──▶ Drained
+///     │                               │                   │
+///     ╰── cannot be read ──▶ Stopped ◀┴── journal failed ◀╯   (Drained follows, too, when drain was asked)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Recovering,
+    Running,
+    Draining { is_closing: bool, is_closed: bool },
+    Drained,
+}
+
+/// A checkpoint that is being fed to the journal.
+#[derive(Debug)]
+struct Feed {
+    /// Items of the shard itself, last one first.
+    items: Vec<Item>,
+    /// The partition that was fed last.
+    last: Option<PartitionId>,
+}
+
+/// How a call to settle everything goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SettleAll {
+    No,
+    Wanted,
+    Said,
+}
 
 /// One shard's journal and all its partitions' logs.
 ///
-/// A round is: [`Storage::handle`] for completions and calls of the other methods in any order, then
-/// [`Storage::finish_round`], then [`Storage::poll_effect`] and [`Storage::poll_output`] until both yield nothing.
+/// A round is: [`Storage::handle`] for completions, [`Storage::on_deadline`] if that is due, calls of the other methods
+/// in any order, then [`Storage::finish_round`], then [`Storage::poll_effect`] and [`Storage::poll_output`] until both
+/// yield nothing.
 #[derive(Debug)]
 pub struct Storage {
     config: StorageConfig,
+    budget: MemoryBudget,
+    now: Now,
+    phase: Phase,
+    /// Why the journal stopped.
+    failure: Option<String>,
+    journal: Journal,
+    disk: Disk,
+    table: Table,
+    reads: Reads,
+    settling: Settling,
+    settle_all: SettleAll,
+    catalog: CatalogLog,
+    producer_next: u64,
+    producers: Lease,
+    is_producer_waiting: bool,
+    tickets: u64,
+    round: Round,
+    awaiting: VecDeque<Awaiting>,
+    /// Changes that wait for room in the journal, in order.
+    changes: VecDeque<(Item, Note)>,
+    slabs: Slabs,
+    /// Everything before lies in entries that were closed.
+    closed_end: u64,
+    feed: Option<Feed>,
+    /// Jobs that are on disk and wait for room in the journal for their notes.
+    unnoted: Vec<(PartitionId, crate::settle::Job)>,
+    /// Partitions whose durable end moved in this round.
+    durable: Vec<PartitionId>,
+    /// Notes on their way until which the journal may not forget more.
+    release_holds: u64,
+    deletes: VecDeque<(PartitionId, Offset)>,
+    deletes_in_flight: usize,
+    retained: Option<BTreeSet<TopicId>>,
+    /// The journal could not make a file because the disk is full.
+    is_ring_short: bool,
+    is_imported: bool,
+    held_report: Option<RecoveryReport>,
+    outputs: VecDeque<StorageOutput>,
+    stats: StorageStats,
 }
 
 impl Storage {
     /// Starts recovery: the first effects read the journal. [`StorageOutput::Recovered`] says when it is over.
+    ///
+    /// Panics when the memory is below [`MEMORY_BYTES_MIN`] or the ring is outside the journal's bounds.
     #[must_use]
     pub fn new(config: StorageConfig) -> Self {
-        Self { config }
+        assert!(MEMORY_BYTES_MIN <= config.memory_bytes, "{} bytes of memory are too few", config.memory_bytes);
+        let budget = config.budget();
+        let journal = Journal::new(JournalConfig {
+            id: JournalId { data: config.data_id, shard: config.shard },
+            files: config.journal_files,
+            file_bytes: config.journal_file_bytes,
+        });
+        Self {
+            config,
+            budget,
+            now: Now::default(),
+            phase: Phase::Recovering,
+            failure: None,
+            journal,
+            disk: Disk::default(),
+            table: Table::default(),
+            reads: Reads::new(budget.read_bytes, budget.index_bytes),
+            settling: Settling::new(config.incarnation),
+            settle_all: SettleAll::No,
+            catalog: CatalogLog::default(),
+            producer_next: 1,
+            producers: Lease::default(),
+            is_producer_waiting: false,
+            tickets: 0,
+            round: Round::default(),
+            awaiting: VecDeque::new(),
+            changes: VecDeque::new(),
+            slabs: Slabs::default(),
+            closed_end: 0,
+            feed: None,
+            unnoted: Vec::new(),
+            durable: Vec::new(),
+            release_holds: 0,
+            deletes: VecDeque::new(),
+            deletes_in_flight: 0,
+            retained: None,
+            is_ring_short: false,
+            is_imported: false,
+            held_report: None,
+            outputs: VecDeque::new(),
+            stats: StorageStats::default(),
+        }
     }
 
     /// A file effect completed.
+    ///
+    /// Panics on the completion of an effect that is not on its way.
     pub fn handle(&mut self, now: Now, done: FileDone) {
-        unimplemented!("{:?} {now:?} {done:?}", self.config)
+        self.now = now;
+        let purpose = self.disk.take(done.id).unwrap_or_else(|| panic!("{:?} is not on its way", done.id));
+        match purpose {
+            Purpose::Journal(id) => {
+                self.journal.on_done(id, done.result.map(journal_done).map_err(|error| fault(&error)));
+                self.on_journal(now);
+            }
+            Purpose::Read(order) => {
+                let result = done.result.map(|outcome| match outcome {
+                    FileOutcome::Read(bytes) => bytes,
+                    outcome => panic!("a read was answered with {outcome:?}"),
+                });
+                let log_start = self.table.get(order.partition).filter(|partition| !partition.is_removed);
+                let log_start = log_start.map(|partition| partition.log.log_start());
+                self.reads.on_read(&order, result, log_start);
+            }
+            Purpose::Settle(partition, step) => self.settling.on_done(partition, step, &done.result, &mut self.disk),
+            Purpose::Delete(partition, base) => self.on_deleted(partition, base, done.result.is_ok()),
+            #[cfg(planted)]
+            Purpose::Nothing => {}
+        }
     }
 
-    /// [`Storage::next_deadline`] has passed.
-    pub fn on_deadline(&mut self, now: Now) {
-        unimplemented!("{now:?}")
+    /// [`Storage::next_deadline`] has passed. What is due is done by [`Storage::finish_round`].
+    pub const fn on_deadline(&mut self, now: Now) {
+        self.now = now;
     }
 
-    /// When [`Storage::on_deadline`] wants to be called; `None` while nothing waits for time.
+    /// When a round should be made although nothing happened; `None` while nothing waits for time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonotonicNanos> {
-        unimplemented!()
+        if self.phase == Phase::Drained {
+            return None;
+        }
+        let settle = if self.may_settle() { self.settling.next_turn(self.pace()) } else { None };
+        let retention = self.table.first_due().filter(|_| self.is_running()).map(|(due, _)| {
+            self.now.monotonic.after(std::time::Duration::from_millis(due.millis_since(self.now.wall)))
+        });
+        [self.journal.next_deadline(), settle, retention].into_iter().flatten().min()
     }
 
-    /// Closes the round: what was appended goes to the journal as one entry, and settling takes its turn.
+    /// Closes the round: what was appended goes to the journal, and settling, checkpoints and retention take their
+    /// turns, each with a bound on its work.
     pub fn finish_round(&mut self, now: Now) {
-        unimplemented!("{now:?}")
+        self.now = now;
+        if self.phase != Phase::Recovering && self.failure.is_none() {
+            self.retain_due(now);
+            self.lease_producers();
+            self.write_changes();
+            self.note_settled(now);
+            self.feed_checkpoint();
+            self.begin_close();
+            if let Some(entry) = self.journal.finish_round(now) {
+                self.on_closed(&entry);
+            }
+            self.on_journal(now);
+            self.begin_settling(now);
+        } else if self.settling.is_busy() {
+            self.note_settled(now);
+        }
+        self.start_deletes();
+        self.say_durable();
+        self.say_settled();
+        self.say_drained();
     }
 
     /// The next thing to do to a file.
     pub fn poll_effect(&mut self) -> Option<FileEffect> {
-        unimplemented!()
+        while let Some(effect) = self.journal.poll_effect() {
+            let file = FileName::Journal { shard: self.config.shard, slot: effect.slot.0 };
+            let urgency = match effect.op {
+                JournalOp::Create { .. } => Urgency::Background,
+                _ => Urgency::Now,
+            };
+            self.disk.push(file, file_op(effect.op), urgency, Purpose::Journal(effect.id));
+        }
+        while let Some(order) = self.reads.poll_order() {
+            let file = FileName::Segment { partition: order.partition, base: order.segment };
+            let op = FileOp::Read { position: order.position, length: order.length };
+            self.disk.push(file, op, order.urgency, Purpose::Read(order));
+        }
+        self.disk.poll()
     }
 
     /// The next thing that the shard should know.
     pub fn poll_output(&mut self) -> Option<StorageOutput> {
-        unimplemented!()
+        if self.outputs.is_empty() {
+            self.take_answers();
+        }
+        self.outputs.pop_front()
     }
 
     /// Whether recovery is over and did not fail.
     #[must_use]
     pub fn is_recovered(&self) -> bool {
-        unimplemented!()
+        self.phase != Phase::Recovering
     }
 
-    /// Makes the partition known, or does nothing if it is. State that the journal had of it is taken over.
-    pub fn open_partition(&mut self, partition: PartitionId, settings: &TopicSettings) {
-        unimplemented!("{partition} {settings:?}")
+    /// Whether the journal takes additions.
+    fn is_running(&self) -> bool {
+        self.phase == Phase::Running && self.failure.is_none()
     }
 
-    /// Gives all open partitions of the topic new settings. Its class stays what it was.
-    pub fn alter(&mut self, topic: TopicId, settings: &TopicSettings) {
-        unimplemented!("{topic} {settings:?}")
+    /// What the journal has to say.
+    fn on_journal(&mut self, now: Now) {
+        if self.phase == Phase::Recovering {
+            while let Some(recovered) = self.journal.poll_recovered() {
+                if let Err(text) = self.replay(recovered) {
+                    self.fail_recovery(RecoveryError::Content { shard: self.config.shard.0, text });
+                    return;
+                }
+            }
+        }
+        while let Some(output) = self.journal.poll_output() {
+            match output {
+                JournalOutput::Recovered(report) => {
+                    let is_clean = self.config.was_clean && report.was_clean;
+                    let shutdown = if is_clean { Shutdown::Clean } else { Shutdown::Unclean };
+                    self.finish_recovery(now, &report, shutdown);
+                }
+                JournalOutput::Durable { end } => self.on_durable(end),
+                JournalOutput::CheckpointWanted => self.begin_checkpoint(),
+                JournalOutput::CreateFailed { fault } => self.is_ring_short |= fault == Fault::NoSpace,
+                JournalOutput::Closed => self.phase = Phase::Draining { is_closing: true, is_closed: true },
+                JournalOutput::Failed(error) => self.on_journal_failed(error.to_string()),
+            }
+        }
     }
 
-    /// Forgets all partitions of the topic and deletes their files, a few at a time.
-    pub fn remove_topic(&mut self, topic: TopicId) {
-        unimplemented!("{topic}")
+    fn on_journal_failed(&mut self, text: String) {
+        if self.phase == Phase::Recovering {
+            return self.fail_recovery(RecoveryError::Journal { shard: self.config.shard.0, text });
+        }
+        if self.failure.is_none() {
+            self.failure = Some(text.clone());
+            self.outputs.push_back(StorageOutput::Stopped { text });
+        }
     }
 
-    /// After recovery, once the catalog is known: everything of other topics belongs to deleted ones and goes.
-    pub fn retain_topics(&mut self, topics: &BTreeSet<TopicId>) {
-        unimplemented!("{topics:?}")
+    fn fail_recovery(&mut self, error: RecoveryError) {
+        if self.failure.is_none() {
+            self.failure = Some(error.to_string());
+            self.outputs.push_back(StorageOutput::RecoveryFailed { error });
+        }
     }
 
-    /// Takes a batch in: it is in the cache and in this round's journal entry, not yet durable.
-    ///
-    /// # Errors
-    /// See [`AppendError`]; nothing was taken then.
-    pub fn append(&mut self, now: Now, partition: PartitionId, batch: &SealedBatch) -> Result<Appended, AppendError> {
-        unimplemented!("{now:?} {partition} {batch:?}")
+    /// Whether the disk is known to be full.
+    fn is_space_low(&self) -> bool {
+        matches!(self.settling.space, Space::Low { .. }) || self.is_ring_short
     }
+}
 
-    /// Visible batches from `from` on, up to `bytes_max` bytes but at least one.
-    pub fn fetch(&mut self, partition: PartitionId, from: Offset, bytes_max: u32) -> Fetch {
-        unimplemented!("{partition} {from} {bytes_max}")
+fn journal_done(outcome: FileOutcome) -> JournalDone {
+    match outcome {
+        FileOutcome::Done => JournalDone::Done,
+        FileOutcome::Written(bytes) => JournalDone::Written(bytes),
+        FileOutcome::Read(bytes) => JournalDone::Read(bytes),
+        FileOutcome::Length(length) => JournalDone::Length(length),
     }
+}
 
-    /// Where a reader starts.
-    pub fn offset_for(&mut self, partition: PartitionId, start: StartAt) -> OffsetFor {
-        unimplemented!("{partition} {start:?}")
+fn file_op(op: JournalOp) -> FileOp {
+    match op {
+        JournalOp::Create { length } => FileOp::CreateZeroed { length },
+        JournalOp::Write { position, pieces } => FileOp::Write { position, pieces },
+        JournalOp::Sync => FileOp::Sync,
+        JournalOp::Read { position, length } => FileOp::Read { position, length },
+        JournalOp::Length => FileOp::Length,
     }
+}
 
-    /// Drops all records below `before`; [`StorageOutput::TruncateDurable`] says when that is durable.
-    ///
-    /// # Errors
-    /// See [`ChangeError`]; nothing was changed then.
-    pub fn truncate(&mut self, now: Now, partition: PartitionId, before: Offset) -> Result<ChangeTicket, ChangeError> {
-        unimplemented!("{now:?} {partition} {before}")
-    }
-
-    /// Writes a change of the catalog; [`StorageOutput::CatalogDurable`] says when it is durable. Changes are handed
-    /// back in this order at recovery.
-    ///
-    /// # Errors
-    /// See [`ChangeError`]; nothing was written then.
-    pub fn write_catalog(&mut self, change: Bytes) -> Result<ChangeTicket, ChangeError> {
-        unimplemented!("{change:?}")
-    }
-
-    /// The catalog with all changes up to and with `until`: what checkpoints carry from now on in their place. Called
-    /// now and then, at the latest when changes have grown as large as the catalog.
-    pub fn set_catalog_snapshot(&mut self, snapshot: Bytes, until: Option<ChangeTicket>) {
-        unimplemented!("{snapshot:?} {until:?}")
-    }
-
-    /// A producer id that nobody had before. `None` while the journal leases new ones;
-    /// [`StorageOutput::ProducerIdsReady`] says when to ask again.
-    pub fn next_producer_id(&mut self, now: Now) -> Option<ProducerId> {
-        unimplemented!("{now:?}")
-    }
-
-    /// One partition as an operator sees it; `None` when it is not open here.
-    #[must_use]
-    pub fn describe(&self, partition: PartitionId) -> Option<PartitionStatus> {
-        unimplemented!("{partition}")
-    }
-
-    /// Counters and gauges.
-    #[must_use]
-    pub fn stats(&self) -> StorageStats {
-        unimplemented!()
-    }
-
-    /// Takes no more appends, makes durable what was taken, writes the closing mark; then [`StorageOutput::Drained`].
-    pub fn drain(&mut self) {
-        unimplemented!()
-    }
-
-    /// Settles everything, whatever the pace would be; then [`StorageOutput::AllSettled`]. For a start with another
-    /// number of shards; works without [`Storage::open_partition`].
-    pub fn settle_all(&mut self) {
-        unimplemented!()
-    }
-
-    /// Everything that the shard's journal knows, after [`StorageOutput::AllSettled`].
-    #[must_use]
-    pub fn export(&self) -> ShardExport {
-        unimplemented!()
-    }
-
-    /// Takes over a partition of a former shard, right after [`Storage::new`] over an empty journal.
-    /// [`StorageOutput::Recovered`] comes when it is durable here.
-    ///
-    /// # Errors
-    /// [`ImportError`] when the bytes are no state of this version.
-    pub fn import(&mut self, partition: PartitionId, state: &Bytes) -> Result<(), ImportError> {
-        unimplemented!("{partition} {state:?}")
-    }
-
-    /// Hands out no producer id below `until`; in the manner of [`Storage::import`].
-    pub fn import_producer_ids(&mut self, until: u64) {
-        unimplemented!("{until}")
-    }
-
-    /// Takes over the catalog; in the manner of [`Storage::import`].
-    pub fn import_catalog(&mut self, catalog: crate::CatalogRecovery) {
-        unimplemented!("{catalog:?}")
+const fn fault(error: &FileError) -> Fault {
+    match error {
+        FileError::NoSpace => Fault::NoSpace,
+        FileError::NotFound => Fault::NotFound,
+        FileError::Os { errno } => Fault::Os { errno: *errno },
     }
 }

@@ -1,0 +1,232 @@
+//! The partitions of one shard, and in which order they need attention.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use corelane_commitlog::{CommitLog, LogState};
+use corelane_model::{MonotonicNanos, Offset, PartitionId, TopicClass, TopicSettings, WallMillis};
+
+use crate::lease::Lease;
+use crate::payload::PartitionRecord;
+use crate::reads::SegmentView;
+
+/// Whether and how a partition is being settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SettleState {
+    /// It can be.
+    Idle,
+    /// Extents are on their way.
+    Busy,
+    /// The note of it is in the journal and not yet durable.
+    Noted,
+    /// A write or sync failed; it is tried again in a new segment file.
+    Failed { until: MonotonicNanos },
+}
+
+/// One partition.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) log: CommitLog,
+    /// The catalog knows it.
+    pub(crate) is_open: bool,
+    /// Its topic is deleted; it stays until its files are gone.
+    pub(crate) is_removed: bool,
+    /// Offsets that a memory partition may hand out.
+    pub(crate) lease: Option<Lease>,
+    /// Batches of a memory partition whose offsets are not durably leased yet, with their ends.
+    pub(crate) held: VecDeque<(Bytes, Offset)>,
+    pub(crate) settle: SettleState,
+    /// Times that settling failed since it last went well.
+    pub(crate) failures: u32,
+    /// A segment file of this base failed before anything in it was settled: it is made anew.
+    pub(crate) failed_segment: Option<Offset>,
+    /// Segments, by their base, whose files are to be deleted.
+    pub(crate) doomed: Vec<Offset>,
+    /// The durable end moved in this round.
+    pub(crate) is_durable_end_new: bool,
+    unsettled_key: Option<u64>,
+    due_key: Option<WallMillis>,
+    ring_bytes: u64,
+}
+
+impl Partition {
+    /// A partition with this log.
+    pub(crate) const fn new(log: CommitLog) -> Self {
+        Self {
+            log,
+            is_open: false,
+            is_removed: false,
+            lease: None,
+            held: VecDeque::new(),
+            settle: SettleState::Idle,
+            failures: 0,
+            failed_segment: None,
+            doomed: Vec::new(),
+            is_durable_end_new: false,
+            unsettled_key: None,
+            due_key: None,
+            ring_bytes: 0,
+        }
+    }
+
+    /// One of which nothing is known but that the journal mentions it.
+    pub(crate) fn unknown(partition: PartitionId) -> Self {
+        Self::new(CommitLog::new(partition, TopicSettings::default(), LogState::default()))
+    }
+
+    pub(crate) const fn class(&self) -> TopicClass {
+        self.log.settings().class
+    }
+
+    /// What a checkpoint says of it.
+    pub(crate) fn record(&self) -> PartitionRecord {
+        PartitionRecord {
+            lease: self.lease.map(|lease| Offset(lease.asked)),
+            is_removed: self.is_removed,
+            doomed: self.doomed.clone(),
+            log: self.log.state().clone(),
+        }
+    }
+
+    /// The segment with this base, as far as it may be read.
+    pub(crate) fn view(&self, segment: Offset) -> Option<SegmentView> {
+        let segments = self.log.segments();
+        let place = segments.binary_search_by_key(&segment, |segment| segment.base).ok()?;
+        let segment = &segments[place];
+        Some(SegmentView { base: segment.base, end: segment.end, bytes: segment.bytes })
+    }
+
+    /// Bytes of records of a memory partition.
+    fn count_ring_bytes(&self) -> u64 {
+        match self.class() {
+            TopicClass::Durable => 0,
+            TopicClass::Memory => {
+                self.log.cached_bytes() + self.held.iter().map(|(bytes, _)| bytes.len() as u64).sum::<u64>()
+            }
+        }
+    }
+}
+
+/// All partitions, by id, by the oldest journal position that they need, and by when retention is due.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    partitions: BTreeMap<PartitionId, Partition>,
+    unsettled: BTreeSet<(u64, PartitionId)>,
+    due: BTreeSet<(WallMillis, PartitionId)>,
+    ring_bytes: u64,
+}
+
+impl Table {
+    pub(crate) fn get(&self, partition: PartitionId) -> Option<&Partition> {
+        self.partitions.get(&partition)
+    }
+
+    pub(crate) fn get_mut(&mut self, partition: PartitionId) -> Option<&mut Partition> {
+        self.partitions.get_mut(&partition)
+    }
+
+    /// The partition, if the catalog knows it.
+    pub(crate) fn open(&self, partition: PartitionId) -> Option<&Partition> {
+        self.partitions.get(&partition).filter(|partition| partition.is_open)
+    }
+
+    /// The partition, if the catalog knows it.
+    pub(crate) fn open_mut(&mut self, partition: PartitionId) -> Option<&mut Partition> {
+        self.partitions.get_mut(&partition).filter(|partition| partition.is_open)
+    }
+
+    /// The partition, made unknown if it is not there.
+    pub(crate) fn entry(&mut self, partition: PartitionId) -> &mut Partition {
+        self.partitions.entry(partition).or_insert_with(|| Partition::unknown(partition))
+    }
+
+    pub(crate) fn remove(&mut self, id: PartitionId) -> Option<Partition> {
+        let partition = self.partitions.remove(&id)?;
+        if let Some(key) = partition.unsettled_key {
+            self.unsettled.remove(&(key, id));
+        }
+        if let Some(key) = partition.due_key {
+            self.due.remove(&(key, id));
+        }
+        self.ring_bytes -= partition.ring_bytes;
+        Some(partition)
+    }
+
+    /// Puts the partition where it belongs after its log changed.
+    pub(crate) fn refresh(&mut self, id: PartitionId) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let unsettled = partition.log.oldest_unsettled();
+        if unsettled != partition.unsettled_key {
+            if let Some(key) = std::mem::replace(&mut partition.unsettled_key, unsettled) {
+                self.unsettled.remove(&(key, id));
+            }
+            if let Some(key) = unsettled {
+                self.unsettled.insert((key, id));
+            }
+        }
+        let ring_bytes = partition.count_ring_bytes();
+        self.ring_bytes = self.ring_bytes - std::mem::replace(&mut partition.ring_bytes, ring_bytes) + ring_bytes;
+        if partition.due_key.is_none() {
+            self.schedule(id, WallMillis(i64::MIN));
+        }
+    }
+
+    /// Says when retention looks at the partition next: when its log asks for it, but not before this moment.
+    pub(crate) fn schedule(&mut self, id: PartitionId, not_before: WallMillis) {
+        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let deadline = partition.log.retention_deadline().filter(|_| partition.is_open);
+        let due = deadline.map(|deadline| deadline.max(not_before));
+        if let Some(key) = std::mem::replace(&mut partition.due_key, due) {
+            self.due.remove(&(key, id));
+        }
+        if let Some(key) = due {
+            self.due.insert((key, id));
+        }
+    }
+
+    /// The partition for which retention is due first, and when.
+    pub(crate) fn first_due(&self) -> Option<(WallMillis, PartitionId)> {
+        self.due.first().copied()
+    }
+
+    /// The oldest journal position that is needed.
+    pub(crate) fn oldest_unsettled(&self) -> Option<u64> {
+        self.unsettled.first().map(|&(position, _)| position)
+    }
+
+    /// Up to `limit` partitions with unsettled batches, those that hold the journal back first.
+    pub(crate) fn oldest(&self, limit: usize) -> Vec<PartitionId> {
+        self.unsettled.iter().take(limit).map(|&(_, id)| id).collect()
+    }
+
+    /// The first partition after this one, or the first of all.
+    pub(crate) fn after(&self, id: Option<PartitionId>) -> Option<(PartitionId, &Partition)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = id.map_or(Unbounded, Excluded);
+        self.partitions.range((from, Unbounded)).next().map(|(&id, partition)| (id, partition))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PartitionId, &Partition)> {
+        self.partitions.iter().map(|(&id, partition)| (id, partition))
+    }
+
+    pub(crate) fn ids(&self) -> Vec<PartitionId> {
+        self.partitions.keys().copied().collect()
+    }
+
+    /// Ids of the topic's partitions.
+    pub(crate) fn ids_of(&self, topic: corelane_model::TopicId) -> Vec<PartitionId> {
+        use corelane_model::PartitionIndex;
+        let range = PartitionId::new(topic, PartitionIndex(0))..=PartitionId::new(topic, PartitionIndex(u32::MAX));
+        self.partitions.range(range).map(|(&id, _)| id).collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// Bytes of records of memory partitions.
+    pub(crate) const fn ring_bytes(&self) -> u64 {
+        self.ring_bytes
+    }
+}

@@ -1,0 +1,74 @@
+//! Fetches: from memory, or through the reads of segments.
+
+use corelane_commitlog::{Fetch as LogFetch, TimeLookup};
+use corelane_model::{Offset, PartitionId, StartAt};
+
+use super::Storage;
+use crate::reads::{Goal, ReadAnswer, Reply};
+use crate::{Fetch, OffsetFor, StorageOutput};
+
+impl Storage {
+    /// Visible batches from `from` on, up to `bytes_max` bytes but at least one.
+    pub fn fetch(&mut self, partition: PartitionId, from: Offset, bytes_max: u32) -> Fetch {
+        let Some(known) = self.table.open(partition).filter(|_| self.is_recovered()) else { return Fetch::Unknown };
+        let segment = match known.log.fetch(from, bytes_max) {
+            LogFetch::Batches { batches, next } => {
+                self.stats.fetches_hot_total += 1;
+                return Fetch::Batches { batches, next };
+            }
+            LogFetch::AtEnd => return Fetch::AtEnd,
+            LogFetch::OutOfRange { log_start, high_watermark } => {
+                return Fetch::OutOfRange { log_start, high_watermark };
+            }
+            LogFetch::Corrupt { first, end } => return Fetch::Corrupt { first, end },
+            LogFetch::Cold { segment, .. } => segment,
+        };
+        let view = known.view(segment).expect("the log named one of its segments");
+        match self.reads.look(partition, view, Goal::Records { from, bytes_max }) {
+            Reply::Batches { batches, next } => Fetch::Batches { batches, next },
+            Reply::Corrupt { first, end } => Fetch::Corrupt { first, end },
+            Reply::Pending(ticket) => Fetch::Pending(ticket),
+            Reply::Busy => Fetch::Busy,
+            Reply::Found(offset) => unreachable!("a fetch was answered with offset {offset}"),
+        }
+    }
+
+    /// Where a reader starts. An offset is taken as it is: a fetch says whether it is inside the log.
+    pub fn offset_for(&mut self, partition: PartitionId, start: StartAt) -> OffsetFor {
+        let Some(known) = self.table.open(partition).filter(|_| self.is_recovered()) else { return OffsetFor::Unknown };
+        let time = match start {
+            StartAt::Earliest => return OffsetFor::Found(known.log.log_start()),
+            StartAt::Latest => return OffsetFor::Found(known.log.high_watermark()),
+            StartAt::Offset(offset) => return OffsetFor::Found(offset),
+            StartAt::Time(time) => time,
+        };
+        let segment = match known.log.offset_for_time(time) {
+            TimeLookup::At(offset) => return OffsetFor::Found(offset),
+            TimeLookup::Segment { segment, .. } => segment,
+        };
+        let log_start = known.log.log_start();
+        let view = known.view(segment).expect("the log named one of its segments");
+        match self.reads.look(partition, view, Goal::Time(time)) {
+            Reply::Found(offset) => OffsetFor::Found(offset.max(log_start)),
+            Reply::Pending(ticket) => OffsetFor::Pending(ticket),
+            Reply::Busy => OffsetFor::Busy,
+            reply @ (Reply::Batches { .. } | Reply::Corrupt { .. }) => {
+                unreachable!("a search for a time was answered with {reply:?}")
+            }
+        }
+    }
+
+    /// Late answers become outputs.
+    pub(super) fn take_answers(&mut self) {
+        while let Some(answer) = self.reads.poll_answer() {
+            self.outputs.push_back(match answer {
+                ReadAnswer::Records { ticket, partition, result } => StorageOutput::Read { ticket, partition, result },
+                ReadAnswer::Time { ticket, partition, result } => {
+                    let log_start = self.table.get(partition).map_or(Offset::ZERO, |known| known.log.log_start());
+                    let result = result.map(|offset| offset.max(log_start));
+                    StorageOutput::TimeFound { ticket, partition, result }
+                }
+            });
+        }
+    }
+}

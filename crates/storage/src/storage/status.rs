@@ -1,0 +1,78 @@
+//! What storage says of itself.
+
+use corelane_model::PartitionId;
+
+use super::Storage;
+use crate::partition::SettleState;
+use crate::settle::Space;
+use crate::{PartitionStatus, ShardExport, StorageStats};
+
+impl Storage {
+    /// One partition as an operator sees it; `None` when it is not open here.
+    #[must_use]
+    pub fn describe(&self, partition: PartitionId) -> Option<PartitionStatus> {
+        let known = self.table.open(partition)?;
+        let log = &known.log;
+        Some(PartitionStatus {
+            class: known.class(),
+            log_start: log.log_start(),
+            settled_end: log.settled_end(),
+            durable_end: log.durable_end(),
+            high_watermark: log.high_watermark(),
+            log_end: log.log_end(),
+            leader_epoch: log.leader_epoch(),
+            unsettled_bytes: log.cached_bytes(),
+            disk_bytes: log.disk_bytes(),
+            segments: u32::try_from(log.segments().len()).unwrap_or(u32::MAX),
+            is_damaged: !log.corrupt().is_empty(),
+            is_settling_failed: matches!(known.settle, SettleState::Failed { .. }),
+        })
+    }
+
+    /// Counters and gauges.
+    #[must_use]
+    pub fn stats(&self) -> StorageStats {
+        let journal = self.journal.stats();
+        let reads = self.reads.stats;
+        StorageStats {
+            partitions: self.table.len() as u64,
+            journal_entries_total: journal.entries_total,
+            journal_bytes_total: journal.written_bytes_total,
+            journal_syncs_total: journal.syncs_total,
+            journal_fill_permille: u64::from(self.journal.pressure()),
+            unsettled_bytes: self.unsettled_bytes(),
+            unsettled_bytes_max: self.unsettled_bytes_max(),
+            is_space_low: u64::from(matches!(self.settling.space, Space::Low { .. })),
+            is_stopped: u64::from(self.failure.is_some()),
+            ring_bytes: self.table.ring_bytes(),
+            fetches_cached_total: reads.cached_total,
+            fetches_cold_total: reads.cold_total,
+            reads_total: reads.reads_total,
+            read_bytes_total: reads.bytes_total,
+            read_failures_total: reads.failures_total,
+            read_cache_bytes: self.reads.cache_bytes(),
+            index_entries: self.reads.index_entries() as u64,
+            ..self.stats
+        }
+    }
+
+    /// Bytes that wait to be settled: of the journal's ring, or of memory, whichever is nearer to its bound.
+    pub(super) fn unsettled_bytes(&self) -> u64 {
+        self.journal.stats().used_bytes.max(self.slabs.bytes())
+    }
+
+    pub(super) fn unsettled_bytes_max(&self) -> u64 {
+        self.journal.stats().ring_bytes.min(self.budget.unsettled_bytes)
+    }
+
+    /// Everything that the shard's journal knows, after [`crate::StorageOutput::AllSettled`].
+    #[must_use]
+    pub fn export(&self) -> ShardExport {
+        let partitions = self.table.iter().map(|(id, partition)| (id, partition.record().encode()));
+        ShardExport {
+            partitions: partitions.collect(),
+            producer_ids_until: self.producers.asked,
+            catalog: self.catalog.content(),
+        }
+    }
+}

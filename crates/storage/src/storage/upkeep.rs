@@ -1,0 +1,231 @@
+//! What goes on beside appends and reads: turns of settling, checkpoints, retention, deletion of files.
+
+use std::time::Duration;
+
+use corelane_journal::{Item, JournalPosition};
+use corelane_model::limits::{
+    DELETES_IN_FLIGHT_MAX, RETENTION_INTERVAL, RETENTION_PARTITIONS_MAX, SETTLE_RETRY_MAX, SETTLE_RETRY_MIN,
+};
+use corelane_model::{Now, Offset, PartitionId, ProducerId, TopicClass, WallMillis};
+
+use super::{Feed, Phase, SettleAll, Storage};
+use crate::disk::Purpose;
+use crate::pace::{pace, permille};
+use crate::partition::SettleState;
+use crate::round::{MovedStart, Note};
+use crate::settle::{Job, Space, TurnResult, is_new_segment};
+use crate::{FileName, FileOp, StorageOutput, Urgency};
+
+impl Storage {
+    /// Bytes a second that settling may take now; `None`: as many as it can.
+    pub(super) fn pace(&self) -> Option<u64> {
+        if self.settle_all != SettleAll::No {
+            return None;
+        }
+        let memory = permille(self.slabs.bytes(), self.budget.unsettled_bytes);
+        Some(pace(memory.max(self.journal.pressure().into())))
+    }
+
+    /// A turn could begin if its time has come.
+    pub(super) fn may_settle(&self) -> bool {
+        self.is_running()
+            && !self.settling.is_busy()
+            && self.unnoted.is_empty()
+            && self.table.oldest_unsettled().is_some()
+    }
+
+    pub(super) fn begin_settling(&mut self, now: Now) {
+        if self.may_settle() && self.settling.next_turn(self.pace()).is_some_and(|due| due <= now.monotonic) {
+            self.settling.begin_turn(now, &mut self.table, &mut self.disk);
+        }
+    }
+
+    /// When a turn's extents are on disk, notes of them go into the open entry.
+    pub(super) fn note_settled(&mut self, now: Now) {
+        let was_low = matches!(self.settling.space, Space::Low { .. });
+        if let Some(TurnResult { synced, no_space, failed }) = self.settling.end_turn(now) {
+            for id in no_space {
+                self.stats.settle_no_space_total += 1;
+                self.abandon_job(id);
+            }
+            for (id, job) in failed {
+                self.stats.settle_failures_total += 1;
+                self.abandon_segment(now, id, &job);
+            }
+            self.unnoted = synced;
+        }
+        match (was_low, matches!(self.settling.space, Space::Low { .. })) {
+            (false, true) => self.outputs.push_back(StorageOutput::SpaceLow),
+            (true, false) => self.outputs.push_back(StorageOutput::SpaceBack),
+            (true, true) | (false, false) => {}
+        }
+        if self.failure.is_none() {
+            self.write_notes();
+        }
+    }
+
+    /// The same batches are planned again later.
+    fn abandon_job(&mut self, id: PartitionId) {
+        let Some(partition) = self.table.get_mut(id) else { return };
+        partition.settle = SettleState::Idle;
+        if partition.is_removed {
+            self.forget_if_gone(id);
+        } else {
+            partition.log.on_settle_failed();
+        }
+    }
+
+    /// The segment's file cannot be trusted with more: the same batches go into a new one, after a while.
+    fn abandon_segment(&mut self, now: Now, id: PartitionId, job: &Job) {
+        let Some(partition) = self.table.get_mut(id) else { return };
+        if partition.is_removed {
+            return self.abandon_file(id, job.segment());
+        }
+        partition.log.on_settle_failed();
+        if is_new_segment(job) {
+            partition.failed_segment = Some(job.segment());
+        } else {
+            partition.log.seal();
+        }
+        let failures = partition.failures.saturating_add(1);
+        partition.failures = failures;
+        let wait = SETTLE_RETRY_MIN.saturating_mul(1 << failures.min(10)).min(SETTLE_RETRY_MAX);
+        partition.settle = SettleState::Failed { until: now.monotonic.after(wait) };
+        self.settling.pause_until(now.monotonic.after(SETTLE_RETRY_MIN));
+    }
+
+    /// Extents are on disk and the journal says so, durably: they count.
+    pub(super) fn on_settled(&mut self, id: PartitionId, job: &Job) {
+        let Some(partition) = self.table.get_mut(id) else { return };
+        if partition.is_removed {
+            return self.abandon_file(id, job.segment());
+        }
+        partition.settle = SettleState::Idle;
+        partition.failures = 0;
+        let dropped: Vec<_> = partition.log.on_settled().iter().map(|segment| (segment.base, segment.bytes)).collect();
+        let log_start = partition.log.log_start();
+        self.stats.settled_extents_total += job.heads().count() as u64;
+        self.stats.settled_bytes_total += job.bytes();
+        self.stats.settled_disk_bytes_total += job.disk_bytes();
+        for head in job.heads() {
+            self.reads.on_settled(job.segment(), head);
+        }
+        if !dropped.is_empty() {
+            // They were given up meanwhile. The note of that may not be durable yet, one more says it again.
+            let moved = MovedStart { partition: id, log_start, ticket: None, dropped, gives_up_unsettled: false };
+            self.move_log_start(moved);
+        }
+        if self.table.get(id).is_some_and(|partition| partition.log.settings().retention_bytes.is_some()) {
+            self.retain(self.now, id);
+        }
+        self.table.refresh(id);
+    }
+
+    /// Says how far the journal may forget.
+    pub(super) fn release(&mut self) {
+        if 0 < self.release_holds {
+            return;
+        }
+        let needed = self.table.oldest_unsettled().unwrap_or(self.closed_end);
+        self.slabs.release(needed);
+        self.journal.release(JournalPosition::from_u64(needed));
+    }
+
+    /// A checkpoint is wanted: what the shard itself has comes first, then the partitions, over several rounds.
+    pub(super) fn begin_checkpoint(&mut self) {
+        let mut items = self.catalog.items();
+        if 0 < self.producers.asked {
+            items.push(Item::ProducerLease { until: ProducerId(self.producers.asked) });
+        }
+        self.feed = Some(Feed { items, last: None });
+    }
+
+    pub(super) fn feed_checkpoint(&mut self) {
+        let Some(mut feed) = self.feed.take() else { return };
+        while 0 < self.journal.checkpoint_room() {
+            let item = match feed.items.last() {
+                Some(item) => item.clone(),
+                None => match self.table.after(feed.last) {
+                    Some((partition, known)) => Item::State { partition, state: known.record().encode() },
+                    None => {
+                        self.journal.finish_checkpoint();
+                        self.round.notes.push(Note::Checkpoint);
+                        return;
+                    }
+                },
+            };
+            if !self.journal.make_room(item.encoded_bytes()) {
+                break;
+            }
+            self.journal.add_checkpoint_item(&item);
+            match item {
+                Item::State { partition, .. } => feed.last = Some(partition),
+                _ => drop(feed.items.pop()),
+            }
+        }
+        self.feed = Some(feed);
+    }
+
+    /// Retention of the partitions that are due, a bounded number of them.
+    pub(super) fn retain_due(&mut self, now: Now) {
+        for _ in 0..RETENTION_PARTITIONS_MAX {
+            let Some((due, id)) = self.table.first_due() else { return };
+            if now.wall < due || !self.is_running() {
+                return;
+            }
+            self.retain(now, id);
+            let interval = i64::try_from(RETENTION_INTERVAL.as_millis()).expect("a short time");
+            self.table.schedule(id, WallMillis(now.wall.0.saturating_add(interval)));
+        }
+    }
+
+    fn retain(&mut self, now: Now, id: PartitionId) {
+        let Some(partition) = self.table.open_mut(id) else { return };
+        let class = partition.class();
+        let retention = partition.log.apply_retention(now);
+        let Some(log_start) = retention.log_start else { return };
+        let dropped: Vec<(Offset, u64)> =
+            retention.dropped.iter().map(|segment| (segment.base, segment.bytes)).collect();
+        match class {
+            // Retention gives up whole segments only, nothing that is not settled.
+            TopicClass::Durable => self.move_log_start(MovedStart {
+                partition: id,
+                log_start,
+                ticket: None,
+                dropped,
+                gives_up_unsettled: false,
+            }),
+            TopicClass::Memory => self.table.refresh(id),
+        }
+    }
+
+    /// Deletes files that nobody needs, a few at a time.
+    pub(super) fn start_deletes(&mut self) {
+        if self.phase == Phase::Recovering {
+            return;
+        }
+        while self.deletes_in_flight < DELETES_IN_FLIGHT_MAX
+            && let Some((partition, base)) = self.deletes.pop_front()
+        {
+            self.deletes_in_flight += 1;
+            let file = FileName::Segment { partition, base };
+            self.disk.push(file, FileOp::Delete, Urgency::Background, Purpose::Delete(partition, base));
+        }
+    }
+
+    /// A file is gone. One that could not be deleted stays on the list and is tried again at the next start.
+    pub(super) fn on_deleted(&mut self, id: PartitionId, base: Offset, is_done: bool) {
+        self.deletes_in_flight -= 1;
+        if !is_done {
+            return;
+        }
+        self.stats.segments_deleted_total += 1;
+        if let Some(partition) = self.table.get_mut(id) {
+            partition.doomed.retain(|doomed| *doomed != base);
+            self.forget_if_gone(id);
+        }
+    }
+}
+
+const _: () = assert!(SETTLE_RETRY_MIN.as_nanos() < SETTLE_RETRY_MAX.as_nanos());
+const _: () = assert!(Duration::ZERO.as_nanos() < RETENTION_INTERVAL.as_nanos());
