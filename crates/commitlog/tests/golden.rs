@@ -1,0 +1,76 @@
+//! The bytes of a log's state in version 1, which never change.
+
+use corelane_commitlog::{CommitLog, CorruptRange, LogState, Settled, Shutdown};
+use corelane_model::{Now, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicSettings, WallMillis};
+use corelane_record::{BatchBuilder, BatchHead, Compression, ProducerStamp, Stamp, stamp};
+use expect_test::expect;
+
+/// Two segments, two producers, and a damaged range between what is settled and what is not.
+fn state() -> LogState {
+    let mut log = CommitLog::new(PartitionId::default(), TopicSettings::default(), LogState::default());
+    for (position, (producer, sequence, base)) in [(9, 0, 300), (7, 0, 301), (9, 1, 303)].into_iter().enumerate() {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(WallMillis(0), None, None, &[]).expect("small");
+        let producer_id = ProducerId(producer);
+        let producer =
+            ProducerStamp { producer_id, producer_epoch: ProducerEpoch(1), base_sequence: Sequence(sequence) };
+        let mut bytes = builder.finish(producer).to_vec();
+        let given = Stamp {
+            base_offset: Offset(base),
+            append_timestamp: WallMillis(1_700_000_000_000 + i64::try_from(base).expect("small")),
+            leader_epoch: corelane_model::LeaderEpoch(4),
+        };
+        stamp(&mut bytes, given);
+        let head = BatchHead::parse(&bytes).expect("sound");
+        log.replay(&head, bytes.into(), position as u64).expect("fits");
+        if base < 302 {
+            let settled = Settled {
+                segment: Offset(base),
+                segment_bytes: 4096 * base,
+                base: Offset(base),
+                end: Offset(base + 1),
+                first_timestamp: given.append_timestamp,
+                max_timestamp: WallMillis(given.append_timestamp.0 + 5),
+            };
+            log.replay_settled(&settled).expect("fits");
+        }
+    }
+    log.replay_log_start(Offset(300)).expect("fits");
+    let (corrupt, _) = log.finish_recovery(Now::default(), Shutdown::Unclean);
+    assert_eq!(corrupt, [CorruptRange { first: Offset(302), end: Offset(303) }]);
+    log.state().clone()
+}
+
+fn bytes() -> Vec<u8> {
+    let mut out = Vec::new();
+    state().encode(&mut out);
+    out
+}
+
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/1/log-state.bin");
+
+#[test]
+#[ignore = "writes the fixture of a new version"]
+fn write_fixture() {
+    std::fs::write(FIXTURE, bytes()).expect("the folder is there");
+}
+
+#[test]
+fn bytes_are_those_of_the_fixture_and_open() {
+    let fixture = std::fs::read(FIXTURE).expect("the fixture is part of the repository");
+    assert_eq!(bytes(), fixture);
+    assert_eq!(LogState::decode(&fixture), Ok(state()));
+}
+
+#[test]
+fn the_state_is_drawn() {
+    let dump: Vec<_> = bytes().chunks(16).map(hex::encode).collect();
+    expect![[r#"
+        01ac02020205e4a4abfef96202ac0201
+        80804bd8a4abfef9620501ad020180a0
+        4bdaa4abfef9620500020701010000ad
+        02daa4abfef9620901020000ac02d8a4
+        abfef9620100af02dea4abfef96201ae
+        0201"#]]
+    .assert_eq(&dump.join("\n"));
+}
