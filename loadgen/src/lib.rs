@@ -10,6 +10,7 @@ pub mod pacer;
 pub mod plan;
 pub mod progress;
 pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod server;
 pub mod stamp;

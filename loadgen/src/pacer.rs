@@ -17,19 +17,23 @@ pub struct Pacer {
     lateness: Latency,
     late_max: Duration,
     late: u64,
+    is_excused: bool,
 }
 
 impl Pacer {
     /// A pacer whose time begins at `origin`; a message that leaves later than `late_max` after it was due voids the run.
     #[must_use]
     pub fn new(origin: Instant, late_max: Duration) -> Self {
-        Self { origin, lateness: Latency::default(), late_max, late: 0 }
+        Self { origin, lateness: Latency::default(), late_max, late: 0, is_excused: false }
     }
 
     /// Returns when `due` has come; at once when it has passed. Counts by how much it was missed.
     pub fn wait_until(&mut self, due: MonotonicNanos) {
         let target = self.origin + Duration::from_nanos(due.0);
         let mut now = Instant::now();
+        if now < target {
+            self.is_excused = false;
+        }
         while now < target {
             match (target - now).checked_sub(SLEEP_MARGIN) {
                 Some(long) if !long.is_zero() => thread::sleep(long),
@@ -37,11 +41,19 @@ impl Pacer {
             }
             now = Instant::now();
         }
+        if self.is_excused {
+            return;
+        }
         let lateness = now - target;
         self.lateness.record(lateness);
         if self.late_max < lateness {
             self.late += 1;
         }
+    }
+
+    /// The broker held the sender up: until the pacer has caught up, lateness is not the generator's own.
+    pub const fn excuse(&mut self) {
+        self.is_excused = true;
     }
 
     /// How late messages left.

@@ -1,0 +1,261 @@
+//! Carries out a plan against a broker and judges what came of it.
+//!
+//! The pacer has a thread of its own and hands each message to the SDK when it is due. Tickets go to a task that waits for
+//! them in order; the moment of each answer is taken where the SDK learns of it, so that waiting in order costs no figure
+//! anything. Each reader is a task with a connection of its own.
+
+mod reader;
+mod sender;
+mod tickets;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use corelane::{Acks, Client, Options, Producer, TopicClass, TopicSettings};
+use tokio::sync::watch;
+
+use crate::disk::Disk;
+use crate::plan::Plan;
+use crate::progress::Progress;
+use crate::report::{Budget, Latencies, Member, Report};
+use crate::verify::Verdict;
+use reader::{Reader, ReaderEnd};
+use sender::{Sender, SenderEnd};
+use tickets::TicketsEnd;
+
+/// A run is void when the generator was late by more than this share of a tick.
+pub const LATE_SHARE: u32 = 20;
+/// Readers that see nothing new for this long after the last message was sent will see nothing more.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// After the last message readers listen this much longer, for duplicates.
+const LISTEN: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How to run a plan.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The broker's address, as [`corelane::connect`] takes it.
+    pub broker: String,
+    /// Bearer token, where the broker wants one.
+    pub token: Option<String>,
+    /// What producers wait for; `received` leaves the figures of `stored` empty.
+    pub acks: Acks,
+    /// No progress on the terminal.
+    pub is_quiet: bool,
+    /// Leave the topics where they are.
+    pub keep_topics: bool,
+    /// The broker's data directory, when it is on this machine: for the report.
+    pub data: Option<PathBuf>,
+}
+
+/// Counts that the parts of a run share while it goes on.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    sent: AtomicU64,
+    consumed: AtomicU64,
+}
+
+/// Carries out `plan`.
+///
+/// # Errors
+/// The broker cannot be reached, or refuses what the run needs. A run that loses messages is no error: the report says so.
+pub async fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<Report> {
+    let client = connect(options, "corelane-bench").await?;
+    let names = create_topics(&client, &plan).await?;
+    let ended = run_on_topics(plan, options, &client, &names).await;
+    if !options.keep_topics {
+        for name in &names {
+            // A broker that is gone keeps its topics; the run's own error matters more.
+            if let Err(error) = client.admin().delete_topic(name).await {
+                tracing::warn!(topic = %name, %error, "the topic of the run was not deleted");
+            }
+        }
+    }
+    client.close().await;
+    ended
+}
+
+async fn run_on_topics(
+    mut plan: Plan,
+    options: &RunOptions,
+    client: &Client,
+    names: &[String],
+) -> anyhow::Result<Report> {
+    let counts = Arc::new(Counts::default());
+    let producers = open_producers(client, names, options).await?;
+    let mut readers = Vec::new();
+    for reader in &plan.readers {
+        let client = connect(options, "corelane-bench-reader").await?;
+        readers.push(Reader::open(&client, &names[reader.topic], reader, &plan, Arc::clone(&counts)).await?);
+    }
+    let origin = Instant::now();
+    let (stop, stopped) = watch::channel(false);
+    let readers: Vec<_> = readers.into_iter().map(|reader| tokio::spawn(reader.run(origin, stopped.clone()))).collect();
+    let schedule = std::mem::replace(&mut plan.schedule, Box::new(std::iter::empty()));
+    let (tickets, ticket_queue) = tokio::sync::mpsc::unbounded_channel();
+    let collector = tokio::spawn(tickets::collect(ticket_queue, origin, options.acks));
+    let late_max = plan.tick / LATE_SHARE;
+    let sender = Sender::new(origin, late_max, producers, plan.streams.clone(), Arc::clone(&counts), tickets);
+    let runtime = tokio::runtime::Handle::current();
+    let sending = tokio::task::spawn_blocking(move || sender.run(schedule, &runtime));
+
+    let progress = Progress::new(&plan.scenario, plan.duration, options.is_quiet);
+    while !sending.is_finished() {
+        progress.update(origin.elapsed(), counts.sent.load(Ordering::Relaxed), counts.consumed.load(Ordering::Relaxed));
+        tokio::time::sleep(LOOK).await;
+    }
+    let sent = sending.await.context("the sender ended by a panic")?;
+    let tickets = collector.await.context("the collector of tickets ended by a panic")?;
+    await_readers(plan.deliveries(&sent.sent), &counts, &progress, origin, sent.total()).await;
+    // Readers look at this only between batches; one that is gone needs no word.
+    let _gone = stop.send(true);
+    let mut ends = Vec::new();
+    for reader in readers {
+        ends.push(reader.await.context("a reader ended by a panic")?);
+    }
+    progress.finish();
+    Ok(judge(&plan, options, &sent, tickets, ends))
+}
+
+/// Waits until readers have seen everything, or nothing new for [`SILENCE_MAX`].
+async fn await_readers(expected: u64, counts: &Counts, progress: &Progress, origin: Instant, sent: u64) {
+    let (mut last, mut since) = (0, Instant::now());
+    loop {
+        let consumed = counts.consumed.load(Ordering::Relaxed);
+        progress.update(origin.elapsed(), sent, consumed);
+        if expected <= consumed {
+            tokio::time::sleep(LISTEN).await;
+            return;
+        }
+        if last != consumed {
+            (last, since) = (consumed, Instant::now());
+        } else if SILENCE_MAX < since.elapsed() {
+            return;
+        }
+        tokio::time::sleep(LOOK.min(Duration::from_millis(5))).await;
+    }
+}
+
+fn judge(
+    plan: &Plan,
+    options: &RunOptions,
+    sent: &SenderEnd,
+    tickets: TicketsEnd,
+    readers: Vec<(Reader, ReaderEnd)>,
+) -> Report {
+    let mut verdict = Verdict::default();
+    let mut consumed = crate::measure::Latency::default();
+    let mut members = Vec::new();
+    let mut last = 0;
+    let first = sent.first_due;
+    for (reader, end) in readers {
+        consumed.merge(&end.latency);
+        last = last.max(end.last);
+        let took = end.verifier.consumed();
+        members.push(Member {
+            name: reader.name().to_owned(),
+            consumed: took,
+            rate_per_s: per_second(took, seconds(end.last.saturating_sub(first))),
+            rate_max: reader.rate_max(),
+        });
+        verdict.add(&end.verifier.finish(&sent.sent));
+    }
+    let seconds = seconds(last.saturating_sub(first));
+    let latency_us = Latencies {
+        received: tickets.received.percentiles(),
+        stored: tickets.stored.percentiles(),
+        consumed: consumed.percentiles(),
+    };
+    let late_us = (plan.tick / LATE_SHARE).as_micros();
+    let void = (0 < sent.late).then(|| {
+        format!("the generator handed out {} messages more than {late_us} µs late (5 % of a tick)", sent.late)
+    });
+    let micros = |budget: Duration| budget.as_secs_f64() * 1e6;
+    let mut report = Report {
+        scenario: plan.scenario.clone(),
+        class: class_name(plan.topics.first().map_or(TopicClass::Durable, |topic| topic.class)).to_owned(),
+        void,
+        planned: plan.planned,
+        sent: sent.total(),
+        stored: tickets.stored_count,
+        received: tickets.received_count,
+        consumed: 0,
+        consumed_planned: plan.deliveries(&sent.sent),
+        lost: 0,
+        duplicated: 0,
+        reordered: 0,
+        corrupt: 0,
+        failed: tickets.failed + sent.refused,
+        first_failure: tickets.first_failure.or_else(|| sent.first_refusal.clone()),
+        seconds,
+        rate_per_s: per_second(verdict.consumed, seconds),
+        ideal_per_s: plan.ideal_per_s,
+        lateness_us: sent.lateness.percentiles(),
+        latency_us,
+        members,
+        disk: options.data.as_deref().map(Disk::of),
+        floors: None,
+        budget: plan.budget.map(|(p99, p999)| Budget::judge(micros(p99), micros(p999), &latency_us.consumed)),
+    };
+    report.set_verdict(&verdict);
+    report
+}
+
+/// The word for a class in reports and on the command line.
+#[must_use]
+pub const fn class_name(class: TopicClass) -> &'static str {
+    match class {
+        TopicClass::Durable => "durable",
+        TopicClass::Memory => "memory",
+    }
+}
+
+async fn connect(options: &RunOptions, name: &str) -> anyhow::Result<Client> {
+    let token = options.token.clone();
+    let options_of_client = Options { name: Some(name.to_owned()), token, ..Options::default() };
+    Ok(corelane::connect_with(&options.broker, options_of_client).await?)
+}
+
+async fn create_topics(client: &Client, plan: &Plan) -> anyhow::Result<Vec<String>> {
+    // The name must be new; nanoseconds of the wall clock and the process id make it so.
+    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let run = format!("{:x}-{:x}", now.as_nanos(), std::process::id());
+    let mut names = Vec::new();
+    for topic in &plan.topics {
+        let name = format!("bench-{}-{run}", topic.role);
+        let settings = match topic.class {
+            TopicClass::Durable => TopicSettings::default(),
+            // A reader may lag for a while without losing anything, so that a loss is the broker's.
+            TopicClass::Memory => TopicSettings {
+                class: TopicClass::Memory,
+                retention_ms: Some(60_000),
+                retention_bytes: Some(32 << 20),
+                ..TopicSettings::default()
+            },
+        };
+        client.admin().create_topic(&name, topic.partitions, settings).await?;
+        names.push(name);
+    }
+    Ok(names)
+}
+
+async fn open_producers(client: &Client, names: &[String], options: &RunOptions) -> anyhow::Result<Vec<Producer>> {
+    let mut producers = Vec::new();
+    for name in names {
+        producers.push(client.producer(name).acks(options.acks).open().await?);
+    }
+    Ok(producers)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds of a run stay below 2^52")]
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a run stay below 2^52")]
+fn per_second(count: u64, seconds: f64) -> f64 {
+    if seconds <= 0.0 { 0.0 } else { count as f64 / seconds }
+}

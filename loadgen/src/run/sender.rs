@@ -1,0 +1,115 @@
+//! The thread that hands out messages when they are due.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use corelane::{PartitionIndex, Producer, Record, SendError, Ticket};
+use corelane_model::MonotonicNanos;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::Counts;
+use crate::measure::Latency;
+use crate::pacer::Pacer;
+use crate::plan::{Schedule, StreamPlan};
+use crate::stamp::{Stamp, write_message};
+
+/// A message that was taken: when it was due, and the promise about it.
+pub(crate) type Sent = (MonotonicNanos, Ticket);
+
+/// The pacer and its producers.
+pub(crate) struct Sender {
+    pacer: Pacer,
+    producers: Vec<Producer>,
+    streams: Vec<StreamPlan>,
+    counts: Arc<Counts>,
+    tickets: UnboundedSender<Sent>,
+    end: SenderEnd,
+}
+
+/// What came of sending.
+#[derive(Debug, Default)]
+pub(crate) struct SenderEnd {
+    /// Messages taken, by stream.
+    pub(crate) sent: Vec<u32>,
+    /// Messages that the SDK refused for good.
+    pub(crate) refused: u64,
+    /// Why, the first time.
+    pub(crate) first_refusal: Option<String>,
+    /// How late the generator was.
+    pub(crate) lateness: Latency,
+    /// How many messages it handed out too late to be believed.
+    pub(crate) late: u64,
+    /// When the first message was due, in nanoseconds since the origin.
+    pub(crate) first_due: u64,
+}
+
+impl SenderEnd {
+    /// Messages taken, over all streams.
+    pub(crate) fn total(&self) -> u64 {
+        self.sent.iter().map(|&sent| u64::from(sent)).sum()
+    }
+}
+
+impl Sender {
+    pub(crate) fn new(
+        origin: Instant,
+        late_max: Duration,
+        producers: Vec<Producer>,
+        streams: Vec<StreamPlan>,
+        counts: Arc<Counts>,
+        tickets: UnboundedSender<Sent>,
+    ) -> Self {
+        let end = SenderEnd { sent: vec![0; streams.len()], ..SenderEnd::default() };
+        Self { pacer: Pacer::new(origin, late_max), producers, streams, counts, tickets, end }
+    }
+
+    /// Sends the whole schedule.
+    pub(crate) fn run(mut self, schedule: Schedule, runtime: &Handle) -> SenderEnd {
+        let mut message = Vec::new();
+        let mut is_first = true;
+        for due in schedule {
+            self.pacer.wait_until(due.at);
+            if is_first {
+                is_first = false;
+                self.end.first_due = due.at.0;
+            }
+            let stream = due.stream.0 as usize;
+            let stamp = Stamp { sequence: self.end.sent[stream], due: due.at };
+            write_message(&mut message, due.stream, stamp, due.size as usize);
+            let key = due.stream.to_key();
+            let plan = self.streams[stream];
+            let record = Record::new(&message).key(&key).partition(PartitionIndex(plan.partition));
+            match self.send(plan.topic, record, runtime) {
+                Ok(ticket) => {
+                    self.end.sent[stream] += 1;
+                    self.counts.sent.fetch_add(1, Ordering::Relaxed);
+                    // The collector listens until the last sender is gone.
+                    let _always_heard = self.tickets.send((due.at, ticket));
+                }
+                Err(refusal) => {
+                    self.end.refused += 1;
+                    self.end.first_refusal.get_or_insert(refusal);
+                }
+            }
+        }
+        self.end.lateness = self.pacer.lateness().clone();
+        self.end.late = self.pacer.late();
+        self.end
+    }
+
+    /// Sends at once; waits for room when the buffer is full, which is the broker's lateness and not the generator's.
+    fn send(&mut self, topic: usize, record: Record<'_>, runtime: &Handle) -> Result<Ticket, String> {
+        let producer = &self.producers[topic];
+        match producer.send(record) {
+            Ok(ticket) => Ok(ticket),
+            Err(SendError::Full(record)) => {
+                let permit = runtime.block_on(producer.reserve(&record));
+                self.pacer.excuse();
+                permit.send(record).map_err(|error| error.to_string())
+            }
+            Err(error @ SendError::Refused(_)) => Err(error.to_string()),
+        }
+    }
+}
