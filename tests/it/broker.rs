@@ -116,7 +116,8 @@ impl Process {
     }
 
     fn signal(self, signal: Signal) {
-        drop(kill_process(self.0, signal));
+        // A process that is gone already needs no signal.
+        let _gone = kill_process(self.0, signal);
     }
 }
 

@@ -6,9 +6,10 @@
 //! end:    no new work → everything durable → marked clean → fingerprint and lock given back
 //! ```
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use corelane_model::Incarnation;
 use corelane_reactor::{Handle, ShardFailure};
@@ -23,6 +24,11 @@ use crate::doctor::{self, Verdict};
 use crate::layout::{Layout, settle_layout};
 use crate::moving::MovingError;
 use crate::shards::Launch;
+
+/// How long a start waits for a port that a broker before it may still hold.
+const PORT_WAIT: Duration = Duration::from_secs(3);
+/// How often it looks.
+const PORT_LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -272,11 +278,22 @@ fn listen_error(
 
 /// The shards' sockets share their port, which would let two brokers share it too: so somebody who asks for it alone must
 /// get it first.
+///
+/// A broker that was killed a moment ago may still hold it: the kernel takes its rings apart after the process is gone, and
+/// with them go the last references to its sockets (measured: some tens of milliseconds).
 fn probe_udp(address: SocketAddr) -> Result<(), StartError> {
     if address.port() == 0 {
         return Ok(());
     }
-    UdpSocket::bind(address).map(drop).map_err(listen_error("UDP", address, "--listen"))
+    let begin = Instant::now();
+    loop {
+        match UdpSocket::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && begin.elapsed() < PORT_WAIT => {
+                std::thread::sleep(PORT_LOOK_EVERY);
+            }
+            outcome => return outcome.map(drop).map_err(listen_error("UDP", address, "--listen")),
+        }
+    }
 }
 
 /// Tells clients of this user on this machine the fingerprint; without it they need `?pin=`.

@@ -43,7 +43,7 @@ pub enum MovingError {
 ///
 /// # Errors
 /// The operating system refuses; an older file is still there.
-pub fn write(data: &Path, exports: &[ShardExport]) -> Result<(), DataError> {
+pub(crate) fn write(data: &Path, exports: &[ShardExport]) -> Result<(), DataError> {
     write_durably(&data.join(FILE), &encode(exports))
 }
 
@@ -51,7 +51,7 @@ pub fn write(data: &Path, exports: &[ShardExport]) -> Result<(), DataError> {
 ///
 /// # Errors
 /// The operating system refuses, or the bytes are not what was written.
-pub fn read(data: &Path) -> Result<Vec<ShardExport>, MovingError> {
+pub(crate) fn read(data: &Path) -> Result<Vec<ShardExport>, MovingError> {
     let path = data.join(FILE);
     let bytes = std::fs::read(&path).map_err(|error| DataError::Io { action: "read", path: path.clone(), error })?;
     decode(Bytes::from(bytes)).map_err(|what| MovingError::Damaged { path, what })
@@ -61,7 +61,7 @@ pub fn read(data: &Path) -> Result<Vec<ShardExport>, MovingError> {
 ///
 /// # Errors
 /// The operating system refuses.
-pub fn remove(data: &Path) -> Result<(), DataError> {
+pub(crate) fn remove(data: &Path) -> Result<(), DataError> {
     let path = data.join(FILE);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -1,8 +1,11 @@
 //! What can be asked for on the command line.
 
 pub(crate) mod completions;
+pub(crate) mod consume;
 pub(crate) mod doctor;
+pub(crate) mod produce;
 pub(crate) mod serve;
+pub(crate) mod status;
 pub(crate) mod topic;
 
 use clap::{Parser, Subcommand};
@@ -31,9 +34,9 @@ Exit codes:
     name = "corelane",
     version,
     before_help = examples!(
-        "corelane serve                                      start a broker on every core",
-        "echo hello | corelane produce chat                  write a record",
-        "corelane consume chat --from earliest --until end   read what is there",
+        "corelane serve                          start a broker on every core",
+        "echo hello | corelane produce chat      write a record",
+        "corelane consume chat --until end       read what is there",
     ),
     after_help = EXIT_CODES,
     max_term_width = 120,
@@ -47,6 +50,10 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Topic(topic::Topic),
+    Produce(produce::Produce),
+    Consume(consume::Consume),
+    Status(status::Status),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
 }
@@ -56,6 +63,10 @@ impl Cli {
     pub(crate) fn run(self) -> Outcome {
         match self.command {
             Command::Serve(serve) => serve.run(),
+            Command::Topic(topic) => topic.run(),
+            Command::Produce(produce) => produce.run(),
+            Command::Consume(consume) => consume.run(),
+            Command::Status(status) => status.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Completions(completions) => completions.run(),
         }
@@ -74,7 +85,10 @@ mod tests {
         let examples: Vec<&str> = help.lines().skip(1).take_while(|line| line.starts_with("  ")).collect();
         assert!(3 <= examples.len(), "{path}: {examples:?}");
         for line in examples {
-            assert!(line.contains("corelane ") && line.len() <= 80, "{path}: {line:?} is no example of one line");
+            assert!(
+                line.contains("corelane ") && line.chars().count() <= 80,
+                "{path}: {line:?} is no example of one line"
+            );
         }
         for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
             let path = format!("{path} {}", sub.get_name());

@@ -74,3 +74,12 @@ impl From<std::io::Error> for Failure {
 pub(crate) fn is_closed_pipe(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::BrokenPipe
 }
+
+/// A request that the broker did not carry out.
+pub(crate) fn refused(error: corelane::Error) -> Failure {
+    match &error {
+        corelane::Error::Name(_) => Failure::usage(error),
+        corelane::Error::Request(corelane::RequestError::TimedOut { was_sent: false }) => Failure::unreachable(error),
+        corelane::Error::Request(_) => Failure::failed(error),
+    }
+}

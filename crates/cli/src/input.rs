@@ -109,7 +109,10 @@ pub(crate) fn header(text: &str) -> Result<(String, Option<Vec<u8>>), String> {
 mod tests {
     use super::*;
 
-    fn lines(text: &str, shape: Shape) -> Result<Vec<(Option<String>, Option<String>)>, InputError> {
+    /// Key and value.
+    type Pair = (Option<String>, Option<String>);
+
+    fn lines(text: &str, shape: Shape) -> Result<Vec<Pair>, InputError> {
         let mut lines = Lines::new(text.as_bytes(), shape);
         let mut found = Vec::new();
         let text = |bytes: Option<Vec<u8>>| bytes.map(|bytes| String::from_utf8(bytes).unwrap());

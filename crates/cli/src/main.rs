@@ -7,6 +7,7 @@ mod format;
 mod input;
 mod start;
 mod table;
+mod target;
 
 use std::io::Write;
 use std::process::ExitCode;

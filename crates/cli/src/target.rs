@@ -17,7 +17,8 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    fn address(&self) -> String {
+    /// The address with everything that was said about it.
+    pub(crate) fn address(&self) -> String {
         match &self.token_file {
             None => self.broker.clone(),
             Some(file) => {
@@ -37,7 +38,7 @@ impl Target {
 }
 
 /// Runs a client command to its end, on this thread alone.
-pub(crate) fn run(command: impl Future<Output = Outcome>) -> Outcome {
+pub(crate) fn run<T>(command: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
     runtime.block_on(command)
 }

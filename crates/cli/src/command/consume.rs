@@ -1,0 +1,179 @@
+//! `corelane consume`.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Args, ValueEnum};
+use corelane::{Batch, Client, ConsumeError, Consumer};
+use corelane_model::{Offset, PartitionIndex, WallMillis};
+
+use super::examples;
+use crate::failure::{Failure, Outcome, is_closed_pipe, refused};
+use crate::format::{Format, Line, print_json};
+use crate::start::From;
+use crate::target::{Target, run};
+
+/// Read records of a topic and print them to standard output.
+#[derive(Debug, Args)]
+#[command(
+    before_help = examples!(
+        "corelane consume chat                           from the first on, for ever",
+        "corelane consume chat --from -5m --until end    the last five minutes",
+        "corelane consume inputs -p 3 -n 10 -f '%o %k=%s\\n'  ten records of partition 3",
+    ),
+    after_help = "Format letters: %t topic, %p partition, %o offset, %k key, %K its length, %s value, %S its length, %R its \
+                  length as four bytes, %T append timestamp in milliseconds, %h headers, %% a percent sign; and \\n \\r \\t \
+                  \\0 \\\\ \\xHH."
+)]
+pub(crate) struct Consume {
+    #[command(flatten)]
+    target: Target,
+    /// The topic.
+    topic: String,
+    /// Only this partition; may be given several times. All when it is left out.
+    #[arg(short, long = "partition", value_name = "PARTITION")]
+    partitions: Vec<u32>,
+    /// Where to start: earliest, latest, an offset, a time ago such as -5m, or @ and milliseconds since 1970.
+    #[arg(long, value_name = "START", default_value = "earliest", allow_hyphen_values = true)]
+    from: From,
+    /// Stop after this many records.
+    #[arg(short = 'n', long, value_name = "N")]
+    count: Option<u64>,
+    /// Stop at what was the end when reading began.
+    #[arg(long, value_enum)]
+    until: Option<Until>,
+    /// How to print a record.
+    #[arg(short, long, value_name = "FORMAT", default_value = "%s\\n", conflicts_with = "json")]
+    format: Format,
+    /// Print a JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where reading stops.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Until {
+    /// What was the end when reading began.
+    End,
+}
+
+impl Consume {
+    pub(crate) fn run(self) -> Outcome {
+        run(async {
+            let client = self.target.connect().await?;
+            let mut reading = self.open(&client).await?;
+            let mut out = BufWriter::new(io::stdout().lock());
+            let read = self.read(&mut reading, &mut out).await;
+            drop(reading);
+            client.close().await;
+            match read {
+                Err(Stop::Output(error)) if is_closed_pipe(&error) => Ok(()),
+                Err(Stop::Output(error)) => Err(Failure::failed(format!("cannot write to standard output: {error}"))),
+                Err(Stop::Failure(failure)) => Err(failure),
+                Ok(()) => Ok(()),
+            }
+        })
+    }
+
+    async fn open(&self, client: &Client) -> Outcome<Reading> {
+        let mut builder = client.consumer(&self.topic).from(self.from.to_model(wall_clock()));
+        for &partition in &self.partitions {
+            builder = builder.partition(PartitionIndex(partition));
+        }
+        let consumer = builder.open().await.map_err(failed)?;
+        let positions = consumer.positions();
+        let ends = positions.iter().filter(|position| position.next < position.high_watermark);
+        let ends =
+            self.until.map(|Until::End| ends.map(|position| (position.partition, position.high_watermark)).collect());
+        Ok(Reading { consumer, ends, left: self.count.unwrap_or(u64::MAX) })
+    }
+
+    async fn read(&self, reading: &mut Reading, out: &mut impl Write) -> Result<(), Stop> {
+        while !reading.is_done() {
+            let next = match reading.consumer.try_next() {
+                Some(next) => Some(next),
+                None => {
+                    // Whoever reads our output sees what there is before we wait for more.
+                    out.flush()?;
+                    reading.consumer.next().await
+                }
+            };
+            let Some(batch) = next else { break };
+            let batch = batch.map_err(|error| Stop::Failure(failed(error)))?;
+            self.print(reading, &batch, out)?;
+        }
+        Ok(out.flush()?)
+    }
+
+    fn print(&self, reading: &mut Reading, batch: &Batch, out: &mut impl Write) -> Result<(), Stop> {
+        let partition = batch.partition();
+        let end = reading.ends.as_ref().map(|ends| ends.get(&partition).copied().unwrap_or_default());
+        for record in batch {
+            if reading.left == 0 || end.is_some_and(|end| end <= record.offset) {
+                break;
+            }
+            reading.left -= 1;
+            let line = Line {
+                topic: &self.topic,
+                partition: partition.0,
+                offset: record.offset.0,
+                timestamp: batch.append_timestamp().0,
+                key: record.key,
+                value: record.value,
+                headers: record.headers().collect(),
+            };
+            if self.json {
+                print_json(out, &line)?;
+            } else {
+                self.format.print(out, &line)?;
+            }
+        }
+        if let Some(ends) = &mut reading.ends
+            && ends.get(&partition).is_some_and(|&end| end <= batch.end_offset())
+        {
+            ends.remove(&partition);
+        }
+        Ok(())
+    }
+}
+
+/// A consumer and when it is through.
+struct Reading {
+    consumer: Consumer,
+    /// Ends of the partitions that are not read up to them yet, if there is to be an end.
+    ends: Option<BTreeMap<PartitionIndex, Offset>>,
+    /// Records that may still be printed.
+    left: u64,
+}
+
+impl Reading {
+    fn is_done(&self) -> bool {
+        self.left == 0 || self.ends.as_ref().is_some_and(BTreeMap::is_empty)
+    }
+}
+
+/// Why printing stopped.
+enum Stop {
+    Output(io::Error),
+    Failure(Failure),
+}
+
+impl std::convert::From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+fn failed(error: ConsumeError) -> Failure {
+    match error {
+        ConsumeError::Name(error) => refused(error.into()),
+        ConsumeError::Request(error) => refused(error.into()),
+        error @ ConsumeError::Subscription { .. } => Failure::failed(error),
+    }
+}
+
+fn wall_clock() -> WallMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

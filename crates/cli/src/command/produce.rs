@@ -1,0 +1,203 @@
+//! `corelane produce`.
+
+use std::collections::VecDeque;
+use std::io::Write;
+
+use clap::{Args, ValueEnum};
+use corelane::{Producer, Record, SendError, Ticket};
+use corelane_model::{Acks, PartitionIndex};
+use tokio::sync::mpsc::{Receiver, channel};
+
+use super::examples;
+use crate::failure::{Failure, Outcome, refused};
+use crate::input::{InputError, Lines, Parts, Shape, header};
+use crate::target::{Target, run};
+
+/// Lines that wait to be sent.
+const LINES_MAX: usize = 1024;
+/// Records whose outcome is not known yet, beyond which reading waits.
+const TICKETS_MAX: usize = 64 * 1024;
+
+/// Write records to a topic, one a line from standard input.
+///
+/// Ends with 0 when every record was acknowledged. After a failure it says which line failed first; lines before it were
+/// acknowledged, lines after it may or may not be there.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "echo hello | corelane produce chat",
+    "corelane produce inputs -K : < lines.txt       key:value lines",
+    "corelane produce states -k ada -H match=7 --acks received",
+))]
+pub(crate) struct Produce {
+    #[command(flatten)]
+    target: Target,
+    /// The topic.
+    topic: String,
+    /// The key of every record.
+    #[arg(short, long, conflicts_with = "key_separator")]
+    key: Option<String>,
+    /// Split each line at the first SEP into key and value.
+    #[arg(short = 'K', long, value_name = "SEP", value_parser = separator)]
+    key_separator: Option<String>,
+    /// A header of every record; may be given several times. Without `=` its value is null.
+    #[arg(short = 'H', long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    headers: Vec<(String, Option<Vec<u8>>)>,
+    /// The partition of every record; without it the key decides, or chance.
+    #[arg(short, long, value_name = "PARTITION")]
+    partition: Option<u32>,
+    /// What to wait for.
+    #[arg(long, value_enum, default_value_t = AcksArg::Stored)]
+    acks: AcksArg,
+    /// Send an empty value as null.
+    #[arg(short = 'Z', long)]
+    null: bool,
+}
+
+/// When a record counts as written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum AcksArg {
+    /// On disk: it survives a crash.
+    Stored,
+    /// In the broker's memory.
+    Received,
+}
+
+fn separator(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err("a separator has at least one character, such as -K :".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// What the reading thread found.
+type Line = Result<(u64, Parts), InputError>;
+
+impl Produce {
+    pub(crate) fn run(self) -> Outcome {
+        run(async {
+            let acks = match self.acks {
+                AcksArg::Stored => Acks::Stored,
+                AcksArg::Received => Acks::Received,
+            };
+            let client = self.target.connect().await?;
+            let producer = client.producer(&self.topic).acks(acks).open().await.map_err(refused)?;
+            let shape = Shape {
+                key: self.key.map(String::into_bytes),
+                separator: self.key_separator.map(String::into_bytes),
+                is_empty_null: self.null,
+            };
+            let mut sending = Sending {
+                producer,
+                acks,
+                partition: self.partition.map(PartitionIndex),
+                headers: self.headers,
+                tickets: VecDeque::new(),
+                done: 0,
+            };
+            let outcome = sending.send_all(read_lines(shape)).await;
+            let done = sending.done;
+            let word = match acks {
+                Acks::Stored => "stored",
+                Acks::Received => "received",
+            };
+            let _untold = writeln!(std::io::stderr(), "{done} records {word}");
+            client.close().await;
+            outcome
+        })
+    }
+}
+
+/// Reads on a thread of its own: standard input may block for ever, the connection must not.
+fn read_lines(shape: Shape) -> Receiver<Line> {
+    let (sender, receiver) = channel(LINES_MAX);
+    std::thread::spawn(move || {
+        let mut lines = Lines::new(std::io::stdin().lock(), shape);
+        loop {
+            let line = match lines.read() {
+                Ok(Some(parts)) => Ok((lines.number(), parts)),
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            let is_last = line.is_err();
+            if sender.blocking_send(line).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+struct Sending {
+    producer: Producer,
+    acks: Acks,
+    partition: Option<PartitionIndex>,
+    headers: Vec<(String, Option<Vec<u8>>)>,
+    /// Lines whose outcome is not known yet, in order.
+    tickets: VecDeque<(u64, Ticket)>,
+    done: u64,
+}
+
+impl Sending {
+    /// Sends every line and waits for its outcome. What was sent before a bad line is waited for too.
+    async fn send_all(&mut self, mut lines: Receiver<Line>) -> Outcome {
+        let mut outcome = Ok(());
+        while let Some(line) = lines.recv().await {
+            let sent = match line {
+                Ok((number, parts)) => self.send(number, &parts).await,
+                Err(error) => Err(Failure::failed(error)),
+            };
+            if sent.is_err() {
+                outcome = sent;
+                break;
+            }
+        }
+        self.settle(0).await?;
+        outcome
+    }
+
+    async fn send(&mut self, number: u64, parts: &Parts) -> Outcome {
+        self.settle(TICKETS_MAX).await?;
+        let headers: Vec<_> = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+        let mut record = parts.value.as_ref().map_or_else(Record::without_value, Record::new).header(&headers);
+        if let Some(key) = &parts.key {
+            record = record.key(key);
+        }
+        if let Some(partition) = self.partition {
+            record = record.partition(partition);
+        }
+        let sent = match self.producer.send(record) {
+            Err(SendError::Full(record)) => self.producer.reserve(&record).await.send(record),
+            sent => sent,
+        };
+        match sent {
+            Ok(ticket) => {
+                self.tickets.push_back((number, ticket));
+                Ok(())
+            }
+            Err(error) => Err(Failure::failed(format!("line {number}: {error}"))),
+        }
+    }
+
+    /// Waits until at most `most` outcomes are open, and takes those that are known anyway.
+    async fn settle(&mut self, most: usize) -> Outcome {
+        while let Some((number, ticket)) = self.tickets.front() {
+            let known = match self.acks {
+                Acks::Stored => ticket.try_stored(),
+                Acks::Received => ticket.try_received(),
+            };
+            let outcome = match known {
+                Some(outcome) => outcome,
+                None if self.tickets.len() <= most => return Ok(()),
+                None => match self.acks {
+                    Acks::Stored => ticket.stored().await,
+                    Acks::Received => ticket.received().await,
+                },
+            };
+            outcome.map_err(|error| Failure::failed(format!("line {number}: {error}")))?;
+            self.tickets.pop_front();
+            self.done += 1;
+        }
+        Ok(())
+    }
+}

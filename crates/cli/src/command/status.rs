@@ -1,0 +1,164 @@
+//! `corelane status`.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use corelane::Address;
+use corelane_broker::config::ADMIN_PORT_DEFAULT;
+use corelane_broker::quantity::ByteSize;
+use serde_json::{Value, json};
+
+use super::examples;
+use crate::failure::{Failure, Outcome, refused};
+use crate::table;
+use crate::target::{Target, run};
+
+/// How long the admin listener may take.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a status at most.
+const STATUS_BYTES_MAX: u64 = 16 << 20;
+
+/// Show how a broker is: over QUIC as a client sees it, and shard by shard if its admin listener can be reached.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane status",
+    "corelane status --json",
+    "corelane status --broker 127.0.0.1:9000 --admin 127.0.0.1:9001",
+))]
+pub(crate) struct Status {
+    #[command(flatten)]
+    target: Target,
+    /// The admin listener [default: port 7421 of the broker's host].
+    #[arg(long, value_name = "HOST:PORT", env = "CORELANE_ADMIN")]
+    admin: Option<String>,
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(crate) fn run(self) -> Outcome {
+        let broker = run(self.ask_broker())?;
+        let status = self.ask_admin()?;
+        let mut whole = match status {
+            Value::Object(object) => object,
+            _ => serde_json::Map::from_iter([("ready".to_owned(), true.into())]),
+        };
+        whole.insert("broker".to_owned(), broker);
+        let whole = Value::Object(whole);
+        let mut out = std::io::stdout().lock();
+        if self.json { Ok(writeln!(out, "{whole:#}")?) } else { print(&mut out, &whole) }
+    }
+
+    /// What a client sees.
+    async fn ask_broker(&self) -> Outcome<Value> {
+        let client = self.target.connect().await?;
+        // The first request makes connections and looks names up; the second is the round trip.
+        client.admin().list_topics().await.map_err(refused)?;
+        let begin = Instant::now();
+        let list = client.admin().list_topics().await.map_err(refused)?;
+        let round_trip = begin.elapsed();
+        client.close().await;
+        Ok(json!({
+            "address": self.target.address(),
+            "shards": list.shards,
+            "catalog_version": list.catalog_version.0,
+            "topics": list.topics.len(),
+            "topics_cut": list.is_cut,
+            "partitions": list.topics.iter().map(|topic| u64::from(topic.partitions())).sum::<u64>(),
+            "round_trip_us": u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX),
+        }))
+    }
+
+    /// What the admin listener says; null when none was named and there is none at the usual place.
+    fn ask_admin(&self) -> Outcome<Value> {
+        let place = match &self.admin {
+            Some(admin) => admin.clone(),
+            None => match Address::parse(&self.target.address()) {
+                Ok(address) => Address { port: ADMIN_PORT_DEFAULT, ..address }.to_string(),
+                Err(error) => return Err(Failure::usage(error)),
+            },
+        };
+        match get(&place, "/status") {
+            Ok(text) => serde_json::from_str(&text)
+                .map_err(|error| Failure::failed(format!("what {place} answers is no status: {error}"))),
+            Err(_) if self.admin.is_none() => Ok(Value::Null),
+            Err(error) => Err(Failure::unreachable(format!("no admin listener at {place}: {error}"))),
+        }
+    }
+}
+
+/// The body of an HTTP answer with code 200.
+fn get(place: &str, path: &str) -> std::io::Result<String> {
+    let address: SocketAddr =
+        place.to_socket_addrs()?.next().ok_or_else(|| std::io::Error::other("the host has no address"))?;
+    let mut stream = TcpStream::connect_timeout(&address, ADMIN_TIMEOUT)?;
+    stream.set_read_timeout(Some(ADMIN_TIMEOUT))?;
+    // Version 1.0 has neither chunks nor connections that stay.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {place}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(STATUS_BYTES_MAX).read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other("it does not speak HTTP"))?;
+    match head.split(' ').nth(1) {
+        Some("200") => Ok(body.to_owned()),
+        code => Err(std::io::Error::other(format!("it answers {}", code.unwrap_or("nothing")))),
+    }
+}
+
+fn print(out: &mut impl Write, status: &Value) -> Outcome {
+    let broker = &status["broker"];
+    let is_ready = if status["ready"] == true { "ready" } else { "not ready" };
+    let address = broker["address"].as_str().unwrap_or_default();
+    writeln!(
+        out,
+        "{address} is {is_ready}: {} shards, {} topics, {} partitions; a request takes {} µs",
+        broker["shards"], broker["topics"], broker["partitions"], broker["round_trip_us"]
+    )?;
+    let Some(shards) = status["shards"].as_array() else {
+        writeln!(out, "for more, name the admin listener: --admin HOST:PORT")?;
+        return Ok(());
+    };
+    writeln!(out, "start {} of {}", status["incarnation"], status["data"].as_str().unwrap_or_default())?;
+    let bytes = |value: &Value| ByteSize(value.as_u64().unwrap_or(0)).to_string();
+    let rows: Vec<Vec<String>> = shards
+        .iter()
+        .map(|shard| {
+            vec![
+                shard["shard"].to_string(),
+                shard["phase"].as_str().unwrap_or_default().to_owned(),
+                shard["partitions"].to_string(),
+                shard["connections"].to_string(),
+                shard["produced"]["records"].to_string(),
+                shard["consumed"]["records"].to_string(),
+                format!("{}%", shard["journal"]["fill_per_mille"].as_u64().unwrap_or(0) / 10),
+                shard["journal"]["syncs"].to_string(),
+                bytes(&shard["unsettled_bytes"]),
+                shard["stored_us"]["p99"].as_u64().map_or_else(|| "-".to_owned(), |p99| format!("{p99} µs")),
+            ]
+        })
+        .collect();
+    let head = [
+        "SHARD",
+        "PHASE",
+        "PARTITIONS",
+        "CONNECTIONS",
+        "PRODUCED",
+        "CONSUMED",
+        "JOURNAL",
+        "SYNCS",
+        "UNSETTLED",
+        "STORED P99",
+    ];
+    table::print(out, &head, &rows)?;
+    for shard in shards {
+        if let Some(failure) = shard["storage_failure"].as_str() {
+            writeln!(out, "shard {} takes no writes: {failure}", shard["shard"])?;
+        }
+        if shard["space_low"] == true {
+            writeln!(out, "shard {} refuses writes: the disk is full", shard["shard"])?;
+        }
+    }
+    Ok(())
+}
