@@ -359,17 +359,12 @@ impl Client {
     }
 
     /// The broker took a subscription.
-    pub(crate) fn on_subscribed(
-        &mut self,
-        oracle: &mut Oracle,
-        subscription: SubscriptionKey,
-        high_watermark: Offset,
-    ) -> Result<(), Violation> {
-        let Some(&partition) = self.subscriptions.get(&subscription) else { return Ok(()) };
-        let reading = self.readings.get_mut(&partition).expect("it is read");
-        reading.is_subscribed = true;
-        reading.target = reading.target.max(high_watermark);
-        oracle.on_end_found(partition, high_watermark)
+    pub(crate) fn on_subscribed(&mut self, subscription: SubscriptionKey, high_watermark: Offset) {
+        if let Some(partition) = self.subscriptions.get(&subscription) {
+            let reading = self.readings.get_mut(partition).expect("it is read");
+            reading.is_subscribed = true;
+            reading.target = reading.target.max(high_watermark);
+        }
     }
 
     /// A subscription ended by itself.

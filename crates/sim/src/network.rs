@@ -44,6 +44,8 @@ pub(crate) struct Link {
     latest: BTreeMap<Lane, MonotonicNanos>,
     /// Requests of the client that are not answered.
     open: BTreeSet<u64>,
+    /// Subscriptions that are not answered: the partition, and the durable end that was told when the request left.
+    subscribing: BTreeMap<u64, (PartitionId, Offset)>,
     /// Durable ends that were told on it.
     ends: BTreeMap<PartitionId, Offset>,
 }
@@ -86,6 +88,7 @@ impl Network {
             is_cut: false,
             latest: BTreeMap::new(),
             open: BTreeSet::new(),
+            subscribing: BTreeMap::new(),
             ends: BTreeMap::new(),
         };
         self.links.insert(link, state);
@@ -186,8 +189,13 @@ impl Network {
     }
 
     /// A request enters a connection.
-    pub(crate) fn check_request(&mut self, link: LinkId, frame: &Frame) {
+    pub(crate) fn check_request(&mut self, oracle: &Oracle, link: LinkId, frame: &Frame) {
         let Some(state) = self.links.get_mut(&link) else { return };
+        if frame.head.kind == FrameKind::Subscribe {
+            let body = wire::decode::<wire::Subscribe>(frame).expect("the client's frames are well formed");
+            let partition = PartitionId::new(TopicId(body.topic), PartitionIndex(body.partition));
+            state.subscribing.insert(frame.head.correlation.0, (partition, oracle.durable_end(partition)));
+        }
         if is_request(frame.head.kind) {
             let is_new = state.open.insert(frame.head.correlation.0);
             assert!(is_new, "the client uses correlation {} twice on one connection", frame.head.correlation.0);
@@ -221,6 +229,13 @@ impl Network {
                 let correlation = frame.head.correlation.0;
                 if !state.open.remove(&correlation) {
                     return Err(Violation::AnsweredTwice { connection, correlation });
+                }
+                if let Some((partition, told)) = state.subscribing.remove(&correlation)
+                    && kind == FrameKind::SubscribeAnswer
+                {
+                    let body =
+                        wire::decode::<wire::SubscribeAnswer>(frame).expect("the broker's frames are well formed");
+                    oracle.on_end_found(partition, told, Offset(body.high_watermark))?;
                 }
             }
             _ => {}

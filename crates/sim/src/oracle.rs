@@ -268,15 +268,14 @@ impl Oracle {
         if end < before { Err(Violation::EndMovedBack { partition, before, now: end }) } else { Ok(()) }
     }
 
-    /// A partition was found at this end after a recovery, or by a late reader.
+    /// A reader was told where a partition ends, after an end at `told` was told as durable.
     ///
     /// # Errors
-    /// A further end was told as durable before.
-    pub fn on_end_found(&mut self, partition: PartitionId, end: Offset) -> Result<(), Violation> {
-        let ledger = self.ledger(partition);
-        let before = ledger.durable_end;
-        if ledger.class == TopicClass::Durable && end < before {
-            return Err(Violation::EndMovedBack { partition, before, now: end });
+    /// The partition ends before that.
+    pub fn on_end_found(&self, partition: PartitionId, told: Offset, end: Offset) -> Result<(), Violation> {
+        let is_durable = self.ledgers[&partition].class == TopicClass::Durable;
+        if is_durable && end < told {
+            return Err(Violation::EndMovedBack { partition, before: told, now: end });
         }
         Ok(())
     }
@@ -464,6 +463,7 @@ mod tests {
         let mut oracle = oracle();
         oracle.on_durable_end(P, Offset(0), Offset(5)).unwrap();
         assert!(oracle.on_durable_end(P, Offset(5), Offset(4)).is_err());
-        assert!(oracle.on_end_found(P, Offset(4)).is_err());
+        assert_eq!(oracle.durable_end(P), Offset(5));
+        assert!(oracle.on_end_found(P, Offset(5), Offset(4)).is_err());
     }
 }

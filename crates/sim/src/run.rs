@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::world::World;
 use crate::{Detail, Violation};
 
+/// Failures of many seeds that are named one by one.
+const FAILURES_SHOWN: usize = 20;
+
 /// Seeds of one run, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seeds {
@@ -64,17 +67,15 @@ impl Report {
 pub struct Summary {
     /// How many were run.
     pub seeds: u64,
-    /// Those that failed, smallest first.
-    pub failed: Vec<u64>,
+    /// Those that failed, smallest first, with what was broken.
+    pub failed: Vec<(u64, String)>,
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} seeds, {} failed", self.seeds, self.failed.len())?;
-        if !self.failed.is_empty() {
-            write!(f, ": {:?}", self.failed.iter().take(20).collect::<Vec<_>>())?;
-        }
-        Ok(())
+        let mut shown = self.failed.iter().take(FAILURES_SHOWN);
+        shown.try_for_each(|(seed, what)| write!(f, "\n  seed {seed}: {what}"))
     }
 }
 
@@ -124,8 +125,8 @@ pub fn run_all(seeds: Seeds, jobs: usize) -> Summary {
                     if end <= seed {
                         return failed;
                     }
-                    if run(seed, Detail::Silent).failure.is_some() {
-                        failed.push(seed);
+                    if let Some(violation) = run(seed, Detail::Silent).failure {
+                        failed.push((seed, violation.to_string()));
                     }
                 }
             })

@@ -125,8 +125,8 @@ fn one(seed: u64, detail: Detail) -> anyhow::Result<()> {
 fn many(seeds: Seeds) -> anyhow::Result<()> {
     let from = Instant::now();
     let summary = corelane_sim::run_all(seeds, jobs());
-    println!("sim: commit {}, {summary}, {:.1} s", commit(), from.elapsed().as_secs_f64());
-    let Some(seed) = summary.failed.first() else { return Ok(()) };
+    println!("sim: commit {}, {:.1} s, {summary}", commit(), from.elapsed().as_secs_f64());
+    let Some((seed, _)) = summary.failed.first() else { return Ok(()) };
     one(*seed, Detail::Tail)
 }
 

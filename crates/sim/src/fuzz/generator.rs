@@ -50,7 +50,7 @@ impl Generator {
             _ if self.seeds.is_empty() => self.noise(),
             _ => self.random.pick(&self.seeds).clone(),
         };
-        for _ in 0..self.random.skewed(0..16) {
+        for _ in 0..self.random.skewed(1..17) {
             self.mutate(&mut input);
         }
         input.truncate(INPUT_BYTES_MAX);

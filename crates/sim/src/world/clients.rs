@@ -141,7 +141,7 @@ impl World {
                 self.log(format_args!("c{client} batch {} failed: {error}", batch.0));
             }
             Effect::Subscribed { subscription, next, log_start, high_watermark } => {
-                result = state.on_subscribed(&mut self.oracle, subscription, high_watermark);
+                state.on_subscribed(subscription, high_watermark);
                 let key = subscription.0;
                 self.log(format_args!("c{client} subscription {key} at {next} in [{log_start}, {high_watermark})"));
             }
@@ -183,7 +183,7 @@ impl World {
     fn send_to_shard(&mut self, link: LinkId, lane: Lane, frame: Frame) {
         let now = self.now().monotonic;
         let Some(arrival) = self.network.enter(now, link, lane) else { return };
-        self.network.check_request(link, &frame);
+        self.network.check_request(&self.oracle, link, &frame);
         let (kind, correlation) = (frame.head.kind, frame.head.correlation);
         let crc = crc32c::crc32c_append(crc32c::crc32c(&frame.body), &frame.attachment);
         self.log(format_args!("link {} {lane:?} {kind:?} {correlation} {crc:08x}", link.0));
