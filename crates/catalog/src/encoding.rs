@@ -41,7 +41,6 @@ struct TopicBytes {
 struct SnapshotBytes {
     version: u64,
     next_topic: u64,
-    shards: u16,
     topics: Vec<TopicBytes>,
 }
 
@@ -94,15 +93,24 @@ fn name_of(name: &str) -> Result<TopicName, DecodeError> {
     TopicName::parse(name).map_err(|error| ApplyError::Rule(CatalogError::Name(error)).into())
 }
 
-fn begin(kind: u16) -> Vec<u8> {
+fn begin(kind: u16, shards: u16) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
-    bytes.extend_from_slice(&CATALOG_FORMAT.to_le_bytes());
-    bytes.extend_from_slice(&kind.to_le_bytes());
-    bytes.extend_from_slice(&[0; 4]);
+    for number in [CATALOG_FORMAT, kind, shards, 0] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
     bytes
 }
 
-fn body(bytes: &[u8], expected: u16) -> Result<&[u8], DecodeError> {
+/// How many shards the catalog is spread over that a change or a snapshot belongs to.
+///
+/// # Errors
+/// The bytes are of another format or too short, or name an impossible number.
+pub fn shards_of(bytes: &[u8]) -> Result<u16, DecodeError> {
+    split(bytes).map(|(_, shards, _)| shards)
+}
+
+/// Kind, shards and archive.
+fn split(bytes: &[u8]) -> Result<(u16, u16, &[u8]), DecodeError> {
     let Some((head, body)) = bytes.split_first_chunk::<HEAD_BYTES>() else {
         return Err(DecodeError::Short { length: bytes.len() });
     };
@@ -110,19 +118,25 @@ fn body(bytes: &[u8], expected: u16) -> Result<&[u8], DecodeError> {
     if format != CATALOG_FORMAT {
         return Err(DecodeError::Format { found: format, known: CATALOG_FORMAT });
     }
-    let kind = u16::from_le_bytes([head[2], head[3]]);
-    if kind != expected {
-        return Err(DecodeError::Kind { found: kind, expected });
+    let number = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+    let (kind, shards, reserved) = (number(2), number(4), number(6));
+    if shards == 0 || SHARDS_MAX < usize::from(shards) {
+        return Err(DecodeError::Shards { shards, max: u16::try_from(SHARDS_MAX).expect("256 fits") });
     }
-    if head[4..] != [0; 4] {
+    if reserved != 0 {
         return Err(DecodeError::Malformed);
     }
-    Ok(body)
+    Ok((kind, shards, body))
 }
 
-/// A change as bytes.
+fn body(bytes: &[u8], expected: u16) -> Result<(u16, &[u8]), DecodeError> {
+    let (found, shards, body) = split(bytes)?;
+    if found == expected { Ok((shards, body)) } else { Err(DecodeError::Kind { found, expected }) }
+}
+
+/// A change as bytes, of a catalog that is spread over so many shards.
 #[must_use]
-pub fn encode_change(change: &CatalogChange) -> Vec<u8> {
+pub fn encode_change(change: &CatalogChange, shards: u16) -> Vec<u8> {
     let archive = match change {
         CatalogChange::Created { version, topic, name, settings, shards } => ChangeBytes::Created {
             version: version.0,
@@ -141,7 +155,7 @@ pub fn encode_change(change: &CatalogChange) -> Vec<u8> {
         },
         CatalogChange::Deleted { version, topic } => ChangeBytes::Deleted { version: version.0, topic: topic.0 },
     };
-    rkyv::api::high::to_bytes_in::<_, Error>(&archive, begin(KIND_CHANGE)).expect("it serialises to memory")
+    rkyv::api::high::to_bytes_in::<_, Error>(&archive, begin(KIND_CHANGE, shards)).expect("it serialises to memory")
 }
 
 /// A change from bytes.
@@ -149,7 +163,7 @@ pub fn encode_change(change: &CatalogChange) -> Vec<u8> {
 /// # Errors
 /// The bytes are of another format, do not hold together, or name what cannot be.
 pub fn decode_change(bytes: &[u8]) -> Result<CatalogChange, DecodeError> {
-    let body = body(bytes, KIND_CHANGE)?;
+    let (_, body) = body(bytes, KIND_CHANGE)?;
     let archive = rkyv::from_bytes::<ChangeBytes, Error>(body).map_err(|_| DecodeError::Malformed)?;
     Ok(match archive {
         ChangeBytes::Created { version, topic } => CatalogChange::Created {
@@ -177,7 +191,6 @@ pub fn encode_snapshot(catalog: &Catalog) -> Vec<u8> {
     let archive = SnapshotBytes {
         version: catalog.version().0,
         next_topic: catalog.next_topic().0,
-        shards: catalog.shards(),
         topics: catalog
             .topics()
             .map(|topic| TopicBytes {
@@ -188,7 +201,8 @@ pub fn encode_snapshot(catalog: &Catalog) -> Vec<u8> {
             })
             .collect(),
     };
-    rkyv::api::high::to_bytes_in::<_, Error>(&archive, begin(KIND_SNAPSHOT)).expect("it serialises to memory")
+    rkyv::api::high::to_bytes_in::<_, Error>(&archive, begin(KIND_SNAPSHOT, catalog.shards()))
+        .expect("it serialises to memory")
 }
 
 /// A whole catalog from bytes.
@@ -196,19 +210,15 @@ pub fn encode_snapshot(catalog: &Catalog) -> Vec<u8> {
 /// # Errors
 /// The bytes are of another format, do not hold together, or what they say breaks a rule of the catalog.
 pub fn decode_snapshot(bytes: &[u8]) -> Result<Catalog, DecodeError> {
-    let body = body(bytes, KIND_SNAPSHOT)?;
+    let (shards, body) = body(bytes, KIND_SNAPSHOT)?;
     let archive = rkyv::from_bytes::<SnapshotBytes, Error>(body).map_err(|_| DecodeError::Malformed)?;
-    if archive.shards == 0 || SHARDS_MAX < usize::from(archive.shards) {
-        let max = u16::try_from(SHARDS_MAX).expect("256 fits");
-        return Err(DecodeError::Shards { shards: archive.shards, max });
-    }
     for (what, value) in [("catalog version", archive.version), ("next topic id", archive.next_topic)] {
         if COUNTERS_END <= value {
             return Err(DecodeError::Counter { what, value });
         }
     }
     let next_topic = TopicId(archive.next_topic);
-    let mut catalog = Catalog::begin(archive.shards, CatalogVersion(archive.version), next_topic);
+    let mut catalog = Catalog::begin(shards, CatalogVersion(archive.version), next_topic);
     for topic in archive.topics {
         let id = TopicId(topic.topic);
         if next_topic <= id {

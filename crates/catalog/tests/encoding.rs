@@ -2,6 +2,7 @@
 
 use corelane_catalog::{
     ApplyError, Catalog, CatalogChange, DecodeError, decode_change, decode_snapshot, encode_change, encode_snapshot,
+    shards_of,
 };
 use corelane_model::{CatalogVersion, ShardId, TopicClass, TopicId, TopicName, TopicSettings};
 use proptest::prelude::*;
@@ -33,11 +34,12 @@ fn changes() -> [CatalogChange; 4] {
     ]
 }
 
+const SHARDS: u16 = 2;
 const NAMES: [&str; 4] = ["catalog-created", "catalog-created-durable", "catalog-altered", "catalog-deleted"];
 
 /// The catalog after the first three changes, so that a snapshot has something in it.
 fn catalog() -> Catalog {
-    let mut catalog = Catalog::new(2);
+    let mut catalog = Catalog::new(SHARDS);
     changes()[..3].iter().for_each(|change| catalog.apply(change).expect("they follow"));
     catalog
 }
@@ -53,7 +55,7 @@ fn fixture(name: &str) -> Vec<u8> {
 #[test]
 fn bytes_are_those_of_the_fixtures() {
     for (name, change) in NAMES.into_iter().zip(changes()) {
-        assert_eq!(encode_change(&change), fixture(name), "{name}");
+        assert_eq!(encode_change(&change, SHARDS), fixture(name), "{name}");
     }
     assert_eq!(encode_snapshot(&catalog()), fixture("catalog-snapshot"));
 }
@@ -70,7 +72,7 @@ fn the_fixtures_open() {
 #[ignore = "writes the fixtures of a new format version"]
 fn write_fixtures() {
     for (name, change) in NAMES.into_iter().zip(changes()) {
-        std::fs::write(path(name), encode_change(&change)).unwrap();
+        std::fs::write(path(name), encode_change(&change, SHARDS)).unwrap();
     }
     std::fs::write(path("catalog-snapshot"), encode_snapshot(&catalog())).unwrap();
 }
@@ -79,6 +81,7 @@ fn write_fixtures() {
 fn a_newer_format_and_a_wrong_kind_are_named() {
     let mut bytes = encode_snapshot(&catalog());
     assert_eq!(decode_change(&bytes), Err(DecodeError::Kind { found: 2, expected: 1 }));
+    assert_eq!(shards_of(&bytes), Ok(SHARDS));
     bytes[0] = 9;
     assert_eq!(decode_snapshot(&bytes), Err(DecodeError::Format { found: 9, known: 1 }));
     assert_eq!(decode_snapshot(&bytes[..7]), Err(DecodeError::Short { length: 7 }));
@@ -109,7 +112,7 @@ proptest! {
     #[test]
     fn any_bytes_decode_without_a_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 1_u8..3) {
         if 8 <= bytes.len() {
-            bytes[..8].copy_from_slice(&[1, 0, kind, 0, 0, 0, 0, 0]);
+            bytes[..8].copy_from_slice(&[1, 0, kind, 0, 2, 0, 0, 0]);
         }
         drop(decode_change(&bytes));
         drop(decode_snapshot(&bytes));
@@ -118,13 +121,13 @@ proptest! {
     /// Damaged encodings either are refused or say something that a catalog can be; then they encode again.
     #[test]
     fn damaged_bytes_decode_without_a_panic(at in any::<prop::sample::Index>(), byte: u8, which in 0_usize..5) {
-        let mut bytes = if which == 4 { encode_snapshot(&catalog()) } else { encode_change(&changes()[which]) };
+        let mut bytes = if which == 4 { encode_snapshot(&catalog()) } else { encode_change(&changes()[which], SHARDS) };
         let at = at.index(bytes.len());
         bytes[at] = byte;
         if let Ok(change) = decode_change(&bytes) {
-            prop_assert_eq!(decode_change(&encode_change(&change)).unwrap(), change.clone());
+            prop_assert_eq!(decode_change(&encode_change(&change, SHARDS)).unwrap(), change.clone());
             drop(catalog().apply(&change));
-            drop(Catalog::new(2).apply(&change));
+            drop(Catalog::new(SHARDS).apply(&change));
         }
         if let Ok(mut read) = decode_snapshot(&bytes) {
             prop_assert_eq!(&decode_snapshot(&encode_snapshot(&read)).unwrap(), &read);

@@ -195,7 +195,7 @@ proptest! {
             };
             prop_assert_eq!(planned.is_ok(), expected.is_some(), "{:?} of {:?}: {:?}", wish, today, planned);
             let Ok(change) = planned else { continue };
-            let heard = decode_change(&encode_change(&change)).unwrap();
+            let heard = decode_change(&encode_change(&change, shards)).unwrap();
             prop_assert_eq!(&heard, &change);
             first.apply(&change).unwrap();
             second.apply(&heard).unwrap();

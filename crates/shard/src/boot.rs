@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use corelane_catalog::{ApplyError, Catalog, DecodeError, decode_change, decode_snapshot, encode_snapshot};
+use corelane_catalog::{ApplyError, Catalog, DecodeError, decode_change, decode_snapshot, encode_snapshot, shards_of};
 use corelane_model::limits::SHARDS_MAX;
 use corelane_model::{ErrorCode, MonotonicNanos, ShardId};
 use corelane_session::Refused;
@@ -110,15 +110,20 @@ pub(crate) fn import(storage: &mut Storage, config: &ShardConfig) -> Result<(), 
 }
 
 fn recover_catalog(recovered: &CatalogRecovery, shards: u16) -> Result<Catalog, CatalogFault> {
+    // The oldest piece tells the layout, so that another one is recognised before its changes are read with this one.
+    let found = match recovered.snapshot.iter().chain(&recovered.changes).next() {
+        Some(oldest) => shards_of(oldest)?,
+        None => shards,
+    };
+    if found != shards {
+        return Err(CatalogFault::Shards { found, wanted: shards });
+    }
     let mut catalog = match &recovered.snapshot {
         Some(snapshot) => decode_snapshot(snapshot)?,
         None => Catalog::new(shards),
     };
     for change in &recovered.changes {
         catalog.apply(&decode_change(change)?)?;
-    }
-    if catalog.shards() != shards {
-        return Err(CatalogFault::Shards { found: catalog.shards(), wanted: shards });
     }
     Ok(catalog)
 }

@@ -112,7 +112,7 @@ impl Shard {
                     continue;
                 }
             };
-            let encoded = Bytes::from(encode_change(&change));
+            let encoded = Bytes::from(encode_change(&change, self.config.shards));
             match self.storage.write_catalog(encoded.clone()) {
                 Ok(ticket) => self.changes.writing = Some(Writing { ticket, asker, change, encoded }),
                 Err(error) => self.refuse(asker, None, Refused::new(error.code(), error.to_string())),
