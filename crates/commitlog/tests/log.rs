@@ -513,6 +513,55 @@ fn a_lost_batch_is_reported_and_never_served() {
 }
 
 #[test]
+fn what_comes_before_the_first_checkpoint_is_no_loss() {
+    let mut rig = Rig::durable();
+    rig.append(1);
+    rig.append(1);
+    rig.sync();
+    rig.settle();
+    rig.append(1);
+    rig.append(1);
+    rig.sync();
+    let Fetch::Batches { batches, .. } = rig.log.fetch(Offset(2), u32::MAX) else { panic!("in memory") };
+    let plan = rig.log.settle_plan(1).expect("durable");
+    let note = plan.settled(3 * 216);
+    rig.log.note_settled(&note);
+    rig.log.on_settled();
+    let expected = rig.log.clone();
+
+    // The oldest file that is needed begins after the first two were settled, with the note of the third and the fourth.
+    let mut rig = Rig::durable();
+    rig.log.replay_settled(&note).expect("fits");
+    let head = BatchHead::parse(&batches[1]).expect("sound");
+    rig.log.replay(&head, batches[1].clone(), 4).expect("fits");
+    rig.log.restore(expected.state().clone());
+    assert_eq!(rig.log.finish_recovery(rig.now, Shutdown::Clean).0, []);
+    assert_eq!((rig.log.state(), rig.ends()), (expected.state(), [0, 3, 4, 4]));
+}
+
+#[test]
+fn a_checkpoint_that_is_behind_the_notes_keeps_them() {
+    let mut rig = Rig::durable();
+    rig.append(1);
+    rig.append(1);
+    rig.append(1);
+    rig.sync();
+    let first = rig.log.settle_plan(1).expect("durable");
+    rig.log.note_settled(&first.settled(216));
+    rig.log.on_settled();
+    let behind = rig.log.state().clone();
+    let second = rig.log.settle_plan(1).expect("durable");
+    rig.log.note_settled(&second.settled(432));
+    rig.log.on_settled();
+    for (note, segments) in [(second.settled(432), vec![(0, 2, false)]), (first.settled(216), vec![(0, 1, false)])] {
+        let mut again = Rig::durable();
+        again.log.replay_settled(&note).expect("fits");
+        again.log.restore(behind.clone());
+        assert_eq!((again.ends()[1], again.segments()), (note.end.0, segments));
+    }
+}
+
+#[test]
 fn damage_at_the_end_keeps_its_offsets() {
     let (state, batches) = journal();
     let mut rig = Rig::durable();

@@ -43,8 +43,10 @@ pub(crate) enum Op {
     WriteNote,
     FailSettle,
     Checkpoint,
-    /// The journal gives up what is before the newest checkpoint, as far as it may.
-    Recycle,
+    /// The journal gives up what is before the newest checkpoint, as far as it may; some items before it stay.
+    Recycle {
+        before: usize,
+    },
     Truncate {
         percent: u64,
     },
@@ -96,6 +98,7 @@ pub(crate) struct Rig {
     epochs_after_damage: BTreeMap<u64, u16>,
     durable: u64,
     lost: Vec<(u64, u64)>,
+    is_damaged: bool,
 }
 
 const PARTITION: PartitionId = PartitionId::new(TopicId(7), PartitionIndex(3));
@@ -122,6 +125,7 @@ impl Rig {
             epochs_after_damage: BTreeMap::new(),
             durable: 0,
             lost: Vec::new(),
+            is_damaged: false,
         }
     }
 
@@ -164,7 +168,7 @@ impl Rig {
                 assert_eq!(LogState::decode(&bytes).as_ref(), Ok(self.log.state()));
                 self.journal.push(Item::Checkpoint(bytes));
             }
-            Op::Recycle => self.recycle(),
+            Op::Recycle { before } => self.recycle(before),
             Op::Truncate { percent } => self.truncate(percent),
             Op::Wait { millis } => self.wait(millis),
             Op::Crash { survive, damage } => self.crash(survive, damage),
@@ -299,7 +303,7 @@ impl Rig {
         }
     }
 
-    fn recycle(&mut self) {
+    fn recycle(&mut self, before: usize) {
         let oldest =
             self.log.oldest_unsettled().map_or(usize::MAX, |position| usize::try_from(position).expect("small"));
         // What was given up is needed until the journal says durably that it was.
@@ -310,6 +314,7 @@ impl Rig {
         let is_base = |at: &usize| matches!(self.journal[at - self.journal_start], Item::Checkpoint(_));
         let mut checkpoints = (self.journal_start..self.synced).filter(is_base);
         let Some(keep) = checkpoints.rfind(|&at| at <= oldest) else { return };
+        let keep = keep.saturating_sub(before).max(self.journal_start);
         self.journal.drain(..keep - self.journal_start);
         self.journal_start = keep;
     }
@@ -363,6 +368,8 @@ impl Rig {
         }
         self.appended.retain(|batch| batch.end <= end);
         self.lost = corrupt.iter().map(|range| (range.first.0, range.end.0)).collect();
+        self.is_damaged |= damaged.is_some();
+        assert!(self.is_damaged || self.lost.is_empty(), "reports losses that never were: {:?}", self.lost);
         let lost = self.lost.clone();
         self.appended.retain(|batch| !lost.iter().any(|&(first, end)| first < batch.end && batch.base < end));
         if damaged.is_none() {
