@@ -166,9 +166,14 @@ impl Session {
         self.answers.poll_frame()
     }
 
-    /// Takes a subscription's id and a push stream for it.
-    pub fn open_subscription(&mut self, subscription: SubscriptionId, partition: PartitionId, owner: ShardId) {
-        self.subscriptions.insert(subscription, partition, owner);
+    /// Takes a subscription's id and a push stream for it; its serial.
+    pub fn open_subscription(&mut self, subscription: SubscriptionId, partition: PartitionId, owner: ShardId) -> u64 {
+        self.subscriptions.insert(subscription, partition, owner)
+    }
+
+    /// The owner of a subscription's partition became known.
+    pub fn move_subscription(&mut self, subscription: SubscriptionId, owner: ShardId) {
+        self.subscriptions.move_to(subscription, owner);
     }
 
     /// Gives up a subscription's id, because the client or the broker ended it.

@@ -14,6 +14,8 @@ pub struct Route {
     pub owner: ShardId,
     /// The push stream that its batches take, `0..SESSION_DATA_STREAMS_MAX`.
     pub slot: u8,
+    /// Counts the subscriptions of the connection: tells two apart that have one id, one after the other.
+    pub serial: u64,
     is_slot_own: bool,
 }
 
@@ -25,6 +27,7 @@ pub struct Route {
 pub(crate) struct Subscriptions {
     routes: BTreeMap<SubscriptionId, Route>,
     own_slots: u64,
+    last_serial: u64,
 }
 
 const _: () = assert!(SESSION_DATA_STREAMS_MAX == u64::BITS, "own_slots is a word of bits");
@@ -42,7 +45,7 @@ impl Subscriptions {
         self.routes.iter().map(|(&subscription, route)| (subscription, route))
     }
 
-    pub(crate) fn insert(&mut self, subscription: SubscriptionId, partition: PartitionId, owner: ShardId) {
+    pub(crate) fn insert(&mut self, subscription: SubscriptionId, partition: PartitionId, owner: ShardId) -> u64 {
         let free = self.own_slots.trailing_ones();
         let is_slot_own = free < SESSION_DATA_STREAMS_MAX;
         let slot = if is_slot_own { free } else { hash_slot(partition) };
@@ -50,8 +53,17 @@ impl Subscriptions {
             self.own_slots |= 1 << slot;
         }
         let slot = u8::try_from(slot).expect("below 64");
-        let before = self.routes.insert(subscription, Route { partition, owner, slot, is_slot_own });
+        self.last_serial += 1;
+        let serial = self.last_serial;
+        let before = self.routes.insert(subscription, Route { partition, owner, slot, serial, is_slot_own });
         assert!(before.is_none(), "subscription {subscription} was there already");
+        serial
+    }
+
+    pub(crate) fn move_to(&mut self, subscription: SubscriptionId, owner: ShardId) {
+        if let Some(route) = self.routes.get_mut(&subscription) {
+            route.owner = owner;
+        }
     }
 
     pub(crate) fn remove(&mut self, subscription: SubscriptionId) -> Option<Route> {

@@ -51,7 +51,8 @@ pub struct ShardStatus {
     pub incarnation: Incarnation,
     /// Where it is in its life.
     pub phase: ShardPhase,
-    /// What happened to the journal, if it failed: the shard then takes no writes until the broker restarts.
+    /// What happened to the journal, if it failed: the shard then takes no writes until the broker restarts. Of a shard
+    /// that could not start, why.
     pub storage_failure: Option<String>,
     /// Whether writes are refused because the disk is full.
     pub is_space_low: bool,
@@ -100,6 +101,16 @@ pub struct StorageStatus {
     pub settled_bytes: u64,
     /// Reads of segments.
     pub cold_reads: u64,
+    /// Appends that were refused because a budget was used up.
+    pub refused_busy: u64,
+    /// Appends that were refused because the disk is full.
+    pub refused_full: u64,
+    /// Writes or syncs of segments that failed.
+    pub settle_failures: u64,
+    /// Reads of segments that failed or found damage.
+    pub read_failures: u64,
+    /// Segment files that were dropped.
+    pub segments_deleted: u64,
 }
 
 /// One topic's traffic on one shard.

@@ -38,7 +38,7 @@ pub(crate) enum Ask {
     Append { acks: Acks, batch: SealedBatch },
     Find { start: StartAt },
     Truncate { before: Option<Offset> },
-    Subscribe { subscription: SubscriptionId, start: StartAt, credit: u64 },
+    Subscribe { subscription: SubscriptionId, serial: u64, start: StartAt, credit: u64 },
 }
 
 /// A request that shard 0 fulfils, because it owns the catalog.
@@ -75,6 +75,8 @@ pub(crate) type Outcome = Result<(Offset, WallMillis), Box<Refused>>;
 pub(crate) struct PushBatches {
     pub(crate) connection: ConnectionKey,
     pub(crate) subscription: SubscriptionId,
+    /// Which use of the id by the client it is.
+    pub(crate) serial: u64,
     pub(crate) high_watermark: Offset,
     pub(crate) batches: Vec<Bytes>,
 }

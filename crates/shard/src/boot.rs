@@ -137,9 +137,8 @@ impl Shard {
     }
 
     pub(crate) fn on_recovered(&mut self, recovered: &CatalogRecovery, found: RecoveryReport) {
-        let Phase::Recovering { report, .. } = &mut self.phase else {
-            panic!("storage recovers once, the shard is {:?}", self.phase);
-        };
+        // A drain may have come before.
+        let Phase::Recovering { report, .. } = &mut self.phase else { return };
         *report = Some(found);
         if self.me() == ShardId(0) {
             match recover_catalog(recovered, self.config.shards) {
@@ -205,10 +204,10 @@ impl Shard {
                 self.refuse_waiting();
                 self.storage.drain();
             }
-            // Nothing was acknowledged since the start, and the journal stays as it is for the next one.
+            // Nothing was acknowledged since the start; the journal stays as it is for the next one.
             Phase::Recovering { .. } => {
-                self.phase = Phase::Drained { recovery: RecoveryStatus::default() };
-                self.effects.push_back(Effect::Drained);
+                self.phase = Phase::Draining { recovery: RecoveryStatus::default() };
+                self.storage.drain();
             }
             Phase::Draining { .. } | Phase::Drained { .. } | Phase::Failed => {}
         }
@@ -261,6 +260,7 @@ impl Shard {
         for asker in std::mem::take(&mut self.producer_askers) {
             self.refuse(asker, None, refused.clone());
         }
+        self.is_storage_touched = true;
     }
 }
 

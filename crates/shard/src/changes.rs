@@ -113,6 +113,7 @@ impl Shard {
                 }
             };
             let encoded = Bytes::from(encode_change(&change, self.config.shards));
+            self.is_storage_touched = true;
             match self.storage.write_catalog(encoded.clone()) {
                 Ok(ticket) => self.changes.writing = Some(Writing { ticket, asker, change, encoded }),
                 Err(error) => self.refuse(asker, None, Refused::new(error.code(), error.to_string())),
@@ -176,6 +177,7 @@ impl Shard {
         catalog.apply(change).expect("shard 0 planned it on the same catalog");
         // Before, recovery will open what the catalog then holds; afterwards the next start will.
         if matches!(self.phase, Phase::Serving { .. } | Phase::Draining { .. }) {
+            self.is_storage_touched = true;
             match change {
                 CatalogChange::Created { topic, .. } => self.open_partitions(*topic),
                 CatalogChange::Altered { topic, settings, .. } => {

@@ -26,13 +26,16 @@ pub(crate) struct Connection {
     /// It is in [`Shard::gathering`].
     is_gathering: bool,
     /// Too much waits to be sent on it.
-    is_congested: bool,
+    pub(crate) is_congested: bool,
     /// Shards that hold a subscription of it.
     pub(crate) known_to: ShardSet,
 }
 
 impl Shard {
     pub(crate) fn handle_connected(&mut self, connection: ConnectionKey) {
+        if let Some(refused) = self.refuse_phase().filter(|refused| refused.code == ErrorCode::ShuttingDown) {
+            return self.close(connection, refused);
+        }
         if SHARD_CONNECTIONS_MAX <= self.connections.len() {
             let text = format!("this shard has {SHARD_CONNECTIONS_MAX} connections already");
             self.close(connection, Refused::new(ErrorCode::LimitReached, text));
@@ -147,16 +150,10 @@ impl Shard {
                 self.route(PartitionRequest { asker: asker(correlation), partition, ask: Ask::Find { start } });
             }
             Request::Subscribe { correlation, subscription, partition, start, credit } => {
-                // The owner is named when the request is routed; until then the id is taken.
                 let state = self.connections.get_mut(&connection).expect("its request was just handled");
-                let owner = self
-                    .catalog
-                    .as_ref()
-                    .and_then(|catalog| catalog.topic(partition.topic))
-                    .and_then(|topic| topic.shards.get(partition.index.0 as usize).copied())
-                    .unwrap_or(peer.shard);
-                state.session.open_subscription(subscription, partition, owner);
-                let ask = Ask::Subscribe { subscription, start, credit };
+                // The id is taken; the owner becomes known when the request is routed.
+                let serial = state.session.open_subscription(subscription, partition, peer.shard);
+                let ask = Ask::Subscribe { subscription, serial, start, credit };
                 self.route(PartitionRequest { asker: asker(correlation), partition, ask });
             }
             Request::Credit { subscription, bytes } => self.handle_credit(peer, subscription, bytes),
@@ -221,19 +218,19 @@ impl Shard {
     }
 
     /// Answers a request, here or through the shard that the asker is on.
-    pub(crate) fn answer(&mut self, asker: Asker, subscription: Option<SubscriptionId>, answer: Answer) {
+    pub(crate) fn answer(&mut self, asker: Asker, subscription: Option<(SubscriptionId, u64)>, answer: Answer) {
         self.answer_or_refuse(asker, subscription, Ok(answer));
     }
 
     /// Refuses a request, here or through the shard that the asker is on.
-    pub(crate) fn refuse(&mut self, asker: Asker, subscription: Option<SubscriptionId>, refused: Refused) {
+    pub(crate) fn refuse(&mut self, asker: Asker, subscription: Option<(SubscriptionId, u64)>, refused: Refused) {
         self.answer_or_refuse(asker, subscription, Err(refused));
     }
 
     fn answer_or_refuse(
         &mut self,
         asker: Asker,
-        subscription: Option<SubscriptionId>,
+        subscription: Option<(SubscriptionId, u64)>,
         answer: Result<Answer, Refused>,
     ) {
         let Asker { peer: Peer { shard, connection }, correlation } = asker;
@@ -250,7 +247,7 @@ impl Shard {
         &mut self,
         connection: ConnectionKey,
         correlation: CorrelationId,
-        subscription: Option<SubscriptionId>,
+        subscription: Option<(SubscriptionId, u64)>,
         answer: Result<Answer, Refused>,
     ) {
         let Some(state) = self.connections.get_mut(&connection) else { return };
@@ -258,7 +255,9 @@ impl Shard {
         let frame = match answer {
             Ok(answer) => encode_answer(session, correlation, &answer),
             Err(refused) => {
-                if let Some(subscription) = subscription {
+                if let Some((subscription, serial)) = subscription
+                    && session.subscription(subscription).is_some_and(|route| route.serial == serial)
+                {
                     session.close_subscription(subscription);
                 }
                 session.refuse(correlation, &refused)
@@ -289,9 +288,11 @@ impl Shard {
 
     /// Batches for a subscription of a connection here; those for one that has ended are dropped.
     pub(crate) fn tell_push(&mut self, push: PushBatches) {
-        let PushBatches { connection, subscription, high_watermark, batches } = push;
+        let PushBatches { connection, subscription, serial, high_watermark, batches } = push;
         let Some(state) = self.connections.get(&connection) else { return };
-        let Some(route) = state.session.subscription(subscription) else { return };
+        let Some(route) = state.session.subscription(subscription).filter(|route| route.serial == serial) else {
+            return;
+        };
         let stream = OutStream::Push(route.slot);
         let body = Push { subscription: subscription.0, high_watermark: high_watermark.0 };
         let frame = encode_with(CorrelationId(0), &body, batches);
@@ -299,11 +300,18 @@ impl Shard {
     }
 
     /// A subscription of a connection here ended by itself.
-    pub(crate) fn tell_ended(&mut self, connection: ConnectionKey, subscription: SubscriptionId, refused: &Refused) {
+    pub(crate) fn tell_ended(
+        &mut self,
+        connection: ConnectionKey,
+        subscription: SubscriptionId,
+        serial: u64,
+        refused: &Refused,
+    ) {
         let Some(state) = self.connections.get_mut(&connection) else { return };
-        if state.session.close_subscription(subscription).is_none() {
+        if state.session.subscription(subscription).is_none_or(|route| route.serial != serial) {
             return;
         }
+        state.session.close_subscription(subscription);
         let body = SubscriptionEnded {
             subscription: subscription.0,
             code: refused.code.to_wire(),

@@ -35,17 +35,17 @@ pub(crate) enum Message {
     Outcome { connection: ConnectionKey, correlation: CorrelationId, batch_bytes: u64, outcome: Outcome },
     /// A durable end that a connection waits for.
     Durable { connection: ConnectionKey, partition: PartitionId, end: Offset },
-    /// The answer to a forwarded request; for a subscribe with the subscription.
+    /// The answer to a forwarded request; for a subscribe with the subscription and its serial.
     Answer {
         connection: ConnectionKey,
         correlation: CorrelationId,
-        subscription: Option<SubscriptionId>,
+        subscription: Option<(SubscriptionId, u64)>,
         answer: Box<Result<Answer, Refused>>,
     },
     /// Batches for a subscription.
     Push(PushBatches),
     /// A subscription ended by itself.
-    Ended { connection: ConnectionKey, subscription: SubscriptionId, refused: Box<Refused> },
+    Ended { connection: ConnectionKey, subscription: SubscriptionId, serial: u64, refused: Box<Refused> },
     /// To an owner: more bytes may be pushed.
     Credit { connection: ConnectionKey, subscription: SubscriptionId, bytes: u64 },
     /// To an owner: push no more.

@@ -94,6 +94,7 @@ impl Shard {
         };
         let (asker, partition, acks) = (*asker, *partition, *acks);
         let batch_bytes = batch.bytes().len() as u64;
+        self.is_storage_touched = true;
         let appended = match self.storage.append(self.now, partition, batch) {
             Ok(appended) => appended,
             Err(AppendError::RoundFull { .. }) => return Some(request),

@@ -34,7 +34,7 @@ impl Shard {
         &mut self,
         asker: Asker,
         partition: PartitionId,
-        id: SubscriptionId,
+        (id, serial): (SubscriptionId, u64),
         start: StartAt,
         credit: u64,
     ) {
@@ -44,11 +44,12 @@ impl Shard {
         }
         let found = match self.look_up(partition, start) {
             Ok(found) => found,
-            Err(refused) => return self.refuse(asker, Some(id), refused),
+            Err(refused) => return self.refuse(asker, Some((id, serial)), refused),
         };
         let key = self.subscriptions.insert(Subscription {
             peer: asker.peer,
             id,
+            serial,
             partition,
             next: Offset::ZERO,
             credit: credit.min(SUBSCRIPTION_CREDIT_BYTES_MAX).cast_signed(),
@@ -107,15 +108,15 @@ impl Shard {
         };
         subscription.state = State::Idle;
         subscription.next = offset;
-        let (partition, id) = (subscription.partition, subscription.id);
+        let (partition, name) = (subscription.partition, (subscription.id, subscription.serial));
         let Some(status) = self.storage.describe(partition) else {
             self.drop_subscription(key);
-            return self.refuse(asker, Some(id), unknown(partition));
+            return self.refuse(asker, Some(name), unknown(partition));
         };
         let (log_start, high_watermark) = (status.log_start, status.high_watermark);
         let active = self.active.get_mut(&partition).expect("it has a subscriber");
         active.high_watermark = active.high_watermark.max(high_watermark);
-        self.answer(asker, Some(id), Answer::Subscribed { offset, log_start, high_watermark });
+        self.answer(asker, Some(name), Answer::Subscribed { offset, log_start, high_watermark });
         self.subscriptions.wake(key);
     }
 
@@ -151,15 +152,15 @@ impl Shard {
 
     /// The broker ends a subscription and says why.
     pub(crate) fn abort_subscription(&mut self, key: SubscriptionKey, refused: Refused) {
-        let Some(Subscription { peer, id, state, .. }) = self.drop_subscription(key) else { return };
+        let Some(Subscription { peer, id, serial, state, .. }) = self.drop_subscription(key) else { return };
         if let State::Starting { asker } = state {
-            return self.refuse(asker, Some(id), refused);
+            return self.refuse(asker, Some((id, serial)), refused);
         }
         let Peer { shard, connection } = peer;
         if shard == self.me() {
-            self.tell_ended(connection, id, &refused);
+            self.tell_ended(connection, id, serial, &refused);
         } else {
-            self.send_mesh(shard, Message::Ended { connection, subscription: id, refused: Box::new(refused) });
+            self.send_mesh(shard, Message::Ended { connection, subscription: id, serial, refused: Box::new(refused) });
         }
     }
 
@@ -231,12 +232,12 @@ impl Shard {
         let count = batches.len() as u64;
         subscription.credit -= bytes.cast_signed();
         subscription.next = next;
-        let (Peer { shard, connection }, id, partition) = (subscription.peer, subscription.id, subscription.partition);
+        let Subscription { peer: Peer { shard, connection }, id, serial, partition, .. } = *subscription;
         let moved = crate::Traffic { batches: count, records, bytes };
         self.stats.consumed.merge(moved);
         self.traffic.entry(partition.topic).or_default().consumed.merge(moved);
         let high_watermark = self.active.get(&partition).map_or(next, |active| active.high_watermark.max(next));
-        let push = PushBatches { connection, subscription: id, high_watermark, batches };
+        let push = PushBatches { connection, subscription: id, serial, high_watermark, batches };
         if shard == self.me() {
             self.tell_push(push);
         } else {

@@ -106,7 +106,9 @@ impl Shard {
             Ask::Append { batch, .. } => {
                 self.send_outcome(asker, batch.bytes().len() as u64, Err(Box::new(refused)));
             }
-            Ask::Subscribe { subscription, .. } => self.refuse(asker, Some(subscription), refused),
+            Ask::Subscribe { subscription, serial, .. } => {
+                self.refuse(asker, Some((subscription, serial)), refused);
+            }
             Ask::Find { .. } | Ask::Truncate { .. } => self.refuse(asker, None, refused),
         }
     }
@@ -153,10 +155,12 @@ impl Shard {
         if let Ask::Subscribe { subscription, .. } = request.ask
             && let Some(state) = self.connections.get_mut(&connection)
         {
-            // The owner keeps something for the connection and must hear when it goes.
+            // The owner keeps something for the connection and must hear when it goes, or takes nothing more.
             state.known_to.insert(owner);
-            state.session.close_subscription(subscription);
-            state.session.open_subscription(subscription, request.partition, owner);
+            state.session.move_subscription(subscription, owner);
+            if state.is_congested {
+                self.send_mesh(owner, Message::Congested { connection });
+            }
         }
         self.send_mesh(owner, Message::Request(Box::new(request)));
     }
@@ -167,8 +171,8 @@ impl Shard {
             Ask::Append { acks, batch } => self.append(asker, partition, acks, batch),
             Ask::Find { start } => self.find_offset(asker, partition, start),
             Ask::Truncate { before } => self.truncate(asker, partition, before),
-            Ask::Subscribe { subscription, start, credit } => {
-                self.subscribe(asker, partition, subscription, start, credit);
+            Ask::Subscribe { subscription, serial, start, credit } => {
+                self.subscribe(asker, partition, (subscription, serial), start, credit);
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::mesh::Message;
 use crate::produce::Backlog;
 use crate::router::Parked;
 use crate::subscriptions::Subscriptions;
-use crate::{AdminQuery, Effect, Event, MeshMessage, ShardConfig, ShardStats, Traffic};
+use crate::{AdminId, AdminQuery, Effect, Event, MeshMessage, ShardConfig, ShardStats, Traffic};
 
 /// Everything that one core owns.
 ///
@@ -52,6 +52,8 @@ pub struct Shard {
     pub(crate) stats: ShardStats,
     /// Kept for its memory: those who are told of one durable end.
     pub(crate) told: Vec<Peer>,
+    /// Storage was given something that its next round takes up.
+    pub(crate) is_storage_touched: bool,
     /// Something is left to do although nothing need happen before.
     wants_round: bool,
 }
@@ -92,6 +94,7 @@ impl Shard {
             effects: VecDeque::new(),
             stats: ShardStats::default(),
             told: Vec::new(),
+            is_storage_touched: false,
             wants_round: true,
             config,
         };
@@ -104,8 +107,10 @@ impl Shard {
     /// Takes in something that happened.
     pub fn handle(&mut self, now: Now, event: Event) {
         self.now = now;
-        if matches!(self.phase, Phase::Failed) {
-            return;
+        match event {
+            Event::Admin { id, query } => return self.answer_admin(id, query),
+            _ if matches!(self.phase, Phase::Failed) => return,
+            _ => {}
         }
         match event {
             Event::Connected { connection } => self.handle_connected(connection),
@@ -116,15 +121,8 @@ impl Shard {
             Event::Disconnected { connection } => self.forget_connection(connection),
             Event::File(done) => self.storage.handle(now, done),
             Event::Mesh { from, message } => self.handle_mesh(from, message.0),
-            Event::Admin { id, query } => {
-                let answer = match query {
-                    AdminQuery::Status => self.status(),
-                    AdminQuery::Export => self.export(),
-                };
-                self.effects.push_back(Effect::Admin { id, answer });
-            }
-            // Everything that has a deadline is looked at in each round anyway.
-            Event::Deadline => {}
+            // Admin questions were answered above; everything that has a deadline is looked at in each round.
+            Event::Admin { .. } | Event::Deadline => {}
             Event::Drain => self.begin_drain(),
         }
     }
@@ -145,9 +143,12 @@ impl Shard {
         self.expire();
         self.drain_backlog();
         self.storage.finish_round(now);
-        // What was done so far is in the round; what these outputs lead to may need another one.
-        self.wants_round = self.handle_outputs();
-        self.wants_round |= self.push_round();
+        self.is_storage_touched = false;
+        let was_any = self.handle_outputs();
+        // What was done before is in the round; what these outputs led to needs another one. On the way in and out
+        // storage takes its own steps from round to round.
+        let is_on_its_way = was_any && !matches!(self.phase, Phase::Serving { .. });
+        self.wants_round = self.push_round() | self.is_storage_touched | is_on_its_way;
         self.flush_gathered();
     }
 
@@ -216,7 +217,9 @@ impl Shard {
                 self.tell_answer(connection, correlation, subscription, *answer);
             }
             Message::Push(push) => self.tell_push(push),
-            Message::Ended { connection, subscription, refused } => self.tell_ended(connection, subscription, &refused),
+            Message::Ended { connection, subscription, serial, refused } => {
+                self.tell_ended(connection, subscription, serial, &refused);
+            }
             Message::Credit { connection, subscription, bytes } => {
                 self.add_credit(Peer { shard: from, connection }, subscription, bytes);
             }
@@ -275,9 +278,18 @@ impl Shard {
         self.expire_describes();
     }
 
+    fn answer_admin(&mut self, id: AdminId, query: AdminQuery) {
+        let answer = match query {
+            AdminQuery::Status => self.status(),
+            AdminQuery::Export => self.export(),
+        };
+        self.effects.push_back(Effect::Admin { id, answer });
+    }
+
     /// The shard cannot go on; nothing was acknowledged since its start.
     pub(crate) fn fail(&mut self, text: String) {
         self.phase = Phase::Failed;
+        self.storage_failure = Some(text.clone());
         self.effects.push_back(Effect::Failed { text });
     }
 

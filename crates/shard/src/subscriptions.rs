@@ -37,6 +37,8 @@ pub(crate) enum State {
 pub(crate) struct Subscription {
     pub(crate) peer: Peer,
     pub(crate) id: SubscriptionId,
+    /// Which use of the id by its client it is.
+    pub(crate) serial: u64,
     pub(crate) partition: PartitionId,
     /// The next offset to push.
     pub(crate) next: Offset,

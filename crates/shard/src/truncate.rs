@@ -18,6 +18,7 @@ impl Shard {
             let text = format!("partition {partition} is not open on its shard");
             return self.refuse(asker, None, Refused::new(ErrorCode::UnknownPartition, text));
         };
+        self.is_storage_touched = true;
         match self.storage.truncate(self.now, partition, before.unwrap_or(status.durable_end)) {
             Ok(ticket) => {
                 self.truncations.insert(ticket, (asker, partition));
@@ -55,6 +56,7 @@ impl Shard {
     /// Gives those who wait an id each, as far as the lease goes.
     pub(crate) fn hand_out_producer_ids(&mut self) {
         while !self.producer_askers.is_empty() {
+            self.is_storage_touched = true;
             let Some(producer) = self.storage.next_producer_id(self.now) else { return };
             let asker = self.producer_askers.pop_front().expect("it is not empty");
             self.tell_producer_id(asker, producer, ProducerEpoch(0));

@@ -67,6 +67,11 @@ metrics! {
     STORAGE_SETTLED_BYTES Counter "corelane_storage_settled_bytes_total" "Bytes written to segments.";
     STORAGE_CACHE_BYTES Gauge "corelane_storage_cache_bytes" "Bytes of record batches held in memory for readers.";
     STORAGE_COLD_READS Counter "corelane_storage_cold_reads_total" "Reads of segments on behalf of subscriptions.";
+    STORAGE_REFUSED_BUSY Counter "corelane_storage_refused_busy_total" "Appends that were refused because settling or memory is behind.";
+    STORAGE_REFUSED_FULL Counter "corelane_storage_refused_full_total" "Appends that were refused because the disk is full.";
+    STORAGE_SETTLE_FAILURES Counter "corelane_storage_settle_failures_total" "Writes or syncs of segments that failed.";
+    STORAGE_READ_FAILURES Counter "corelane_storage_read_failures_total" "Reads of segments that failed or found damage.";
+    STORAGE_SEGMENTS_DELETED Counter "corelane_storage_segments_deleted_total" "Segment files that were dropped.";
     STORAGE_FAILED Gauge "corelane_storage_failed" "1 when the journal failed and the shard takes no writes until a restart.";
     STORAGE_SPACE_LOW Gauge "corelane_storage_space_low" "1 while writes are refused because the disk is full.";
     CATALOG_VERSION Gauge "corelane_catalog_version" "Version of the catalog that the shard knows.";

@@ -1,11 +1,11 @@
 //! Start, restart, drain, failure, another number of shards; and peers that misbehave.
 
 use bytes::Bytes;
-use corelane_model::{CorrelationId, ErrorCode, Incarnation, StartAt};
+use corelane_model::{CorrelationId, ErrorCode, Incarnation, StartAt, TopicSettings};
 use corelane_shard::{AdminAnswer, AdminQuery, Boot, Event, ShardConfig, ShardExport, ShardPhase, reshard};
 use corelane_wire::{
-    Frame, FrameError, FrameHead, FrameKind, Goaway, Metadata, MetadataAnswer, Ping, ProducerIdAnswer,
-    RequestProducerId, encode,
+    CreateTopic, CreateTopicAnswer, Frame, FrameError, FrameHead, FrameKind, Goaway, Metadata, MetadataAnswer, Ping,
+    ProducerIdAnswer, RequestProducerId, StorageStopped, encode,
 };
 use proptest::prelude::*;
 
@@ -117,6 +117,57 @@ fn requests_during_recovery_are_told_so() {
     world.run();
     assert_eq!(world.ready.len(), 2);
     assert!(world.ask::<_, MetadataAnswer>(client, &Metadata { names: Vec::new() }).is_ok());
+}
+
+#[test]
+fn a_drain_during_recovery_ends_at_once_and_harms_nothing() {
+    let mut world = World::new(2);
+    fill(&mut world, 1, 2);
+    let configs = (0..2).map(|shard| ShardConfig { was_clean: false, ..config(shard, 2) }).collect();
+    let mut world = World::start(configs, world.into_disks());
+    world.are_files_held = true;
+    world.run();
+    for shard in 0..2 {
+        world.event(shard, Event::Drain);
+    }
+    world.run();
+    world.let_files_go();
+    world.run();
+    assert_eq!((world.drained.len(), world.ready.len()), (2, 0));
+    let mut world = restart(world, 2, true);
+    check_filled(&mut world, 1, 2);
+}
+
+#[test]
+fn a_failed_journal_stops_writes_and_serves_what_is_stored() {
+    let mut world = World::new(2);
+    fill(&mut world, 1, 2);
+    let client = world.connect(0);
+    let other = world.connect(1);
+    world.are_syncs_failing = true;
+    world.produce(client, 1, 0, 1, batch(&["lost?"]));
+    world.run();
+    assert_eq!(world.outcomes(client), [(1, Ok(3))]);
+    assert_eq!(world.ends(client), []);
+    for peer in [client, other] {
+        let notices = world.take::<StorageStopped>(peer);
+        assert_eq!(notices.iter().map(|notice| notice.shard).collect::<Vec<_>>(), [0]);
+    }
+    world.are_syncs_failing = false;
+    world.produce(client, 1, 0, 2, batch(&["no"]));
+    world.produce(client, 1, 1, 3, batch(&["yes"]));
+    world.run();
+    assert_eq!(world.outcomes(client), [(2, Err(ErrorCode::StorageFailed)), (3, Ok(3))]);
+    assert!(world.status(0).storage_failure.is_some());
+    let create = CreateTopic { name: "more".to_owned(), partitions: 1, settings: TopicSettings::default().into() };
+    assert_eq!(world.ask::<_, CreateTopicAnswer>(client, &create).unwrap_err().0, ErrorCode::StorageFailed);
+    world.subscribe(client, 1, 1, 0, StartAt::Earliest, 1 << 20).unwrap();
+    assert_eq!(world.pushed(client, 1).len(), 3);
+    for shard in 0..2 {
+        world.event(shard, Event::Drain);
+    }
+    world.run();
+    assert_eq!(world.drained.len(), 2);
 }
 
 #[test]

@@ -93,6 +93,8 @@ pub(crate) struct World {
     pub(crate) inboxes: BTreeMap<Client, Inbox>,
     /// Nothing comes back from files.
     pub(crate) are_files_held: bool,
+    /// Syncs fail.
+    pub(crate) are_syncs_failing: bool,
     /// Syncs wait until they are let go.
     pub(crate) are_syncs_held: bool,
     /// Messages to these shards wait until they are let go.
@@ -137,6 +139,7 @@ impl World {
             failed: BTreeMap::new(),
             inboxes: BTreeMap::new(),
             are_files_held: false,
+            are_syncs_failing: false,
             are_syncs_held: false,
             cut_off: BTreeSet::new(),
             mesh_messages: 0,
@@ -223,6 +226,10 @@ impl World {
             Effect::Close { connection, code, reason } => {
                 let inbox = self.inboxes.get_mut(&Client { shard, key: connection }).expect("it was connected");
                 inbox.closed = Some((code, reason));
+            }
+            Effect::File(effect) if self.are_syncs_failing && effect.op == FileOp::Sync => {
+                let done = FileDone { id: effect.id, result: Err(FileError::Os { errno: 5 }) };
+                self.events[shard].push_back(Event::File(done));
             }
             Effect::File(effect) if self.are_files_held || (self.are_syncs_held && effect.op == FileOp::Sync) => {
                 self.held.push((shard, effect));
