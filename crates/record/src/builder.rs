@@ -9,6 +9,7 @@ use rkyv::ser::allocator::SubAllocator;
 use rkyv::ser::sharing::Unshare;
 
 use crate::columns::{Columns, InFront, NULL, ROOT_BYTES};
+use crate::compression::Compressor;
 use crate::{BATCH_HEAD_BYTES, BATCH_VERSION, BatchFlags, BatchHead, CODEC_COLUMNS, Compression, PushError, header};
 
 /// Who produced a batch, as it goes into the head.
@@ -35,8 +36,7 @@ pub struct BatchBuilder {
     header_ends: Vec<u32>,
     timestamps: Vec<i64>,
     columns: Columns,
-    /// The values before compression.
-    scratch: Vec<u8>,
+    compressor: Compressor,
     /// The columns that the records so far call for.
     flags: BatchFlags,
     timestamp_min: i64,
@@ -57,7 +57,7 @@ impl BatchBuilder {
             header_ends: Vec::new(),
             timestamps: Vec::new(),
             columns: Columns { values: InFront { len: 0 }, numbers: Vec::new(), keys: Vec::new(), headers: Vec::new() },
-            scratch: Vec::new(),
+            compressor: Compressor::new(),
             flags: BatchFlags(0),
             timestamp_min: i64::MAX,
             timestamp_max: i64::MIN,
@@ -210,11 +210,11 @@ impl BatchBuilder {
 
     /// Replaces the values by compressed ones if they are to be and that makes them smaller.
     fn compress_values(&mut self) -> Compression {
-        if !self.compression.compress(&self.front[BATCH_HEAD_BYTES..], &mut self.scratch) {
+        let Some(compressed) = self.compressor.compress(self.compression, &self.front[BATCH_HEAD_BYTES..]) else {
             return Compression::None;
-        }
+        };
         self.front.truncate(BATCH_HEAD_BYTES);
-        self.front.extend_from_slice(&self.scratch);
+        self.front.extend_from_slice(compressed);
         self.compression
     }
 

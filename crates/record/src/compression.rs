@@ -1,5 +1,7 @@
 //! Compression of the values of a batch. Keys, headers and numbers stay readable for the broker.
 
+use std::fmt;
+
 use crate::BatchError;
 
 /// How the values of a batch are compressed.
@@ -35,27 +37,6 @@ impl Compression {
         }
     }
 
-    /// Puts the compressed `values` into `out`, replacing what was there. False when that made them no smaller.
-    pub(crate) fn compress(self, values: &[u8], out: &mut Vec<u8>) -> bool {
-        out.clear();
-        let room = match self {
-            Self::None => return false,
-            Self::Lz4 => lz4_flex::block::get_maximum_output_size(values.len()),
-            Self::Zstd => zstd::zstd_safe::compress_bound(values.len()),
-        };
-        out.resize(room, 0);
-        let written = match self {
-            Self::None => None,
-            Self::Lz4 => lz4_flex::block::compress_into(values, out).ok(),
-            Self::Zstd => zstd::bulk::compress_to_buffer(values, out.as_mut_slice(), ZSTD_LEVEL).ok(),
-        };
-        let Some(written) = written.filter(|&written| written < values.len()) else {
-            return false;
-        };
-        out.truncate(written);
-        true
-    }
-
     /// The values, exactly `len` bytes, which the caller has checked against its limit.
     pub(crate) fn decompress(self, compressed: &[u8], len: usize) -> Result<Vec<u8>, BatchError> {
         let mut out = vec![0; len];
@@ -65,5 +46,46 @@ impl Compression {
             Self::Zstd => zstd::bulk::decompress_to_buffer(compressed, out.as_mut_slice()).ok(),
         };
         if written == Some(len) { Ok(out) } else { Err(BatchError::Decompress { compression: self, len }) }
+    }
+}
+
+/// Compresses the values of one batch after another with the same memory.
+#[derive(Default)]
+pub(crate) struct Compressor {
+    /// Made with the first batch that needs it: it takes some hundred KiB.
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    out: Vec<u8>,
+}
+
+impl fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compressor").field("has_zstd", &self.zstd.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Compressor {
+    pub(crate) const fn new() -> Self {
+        Self { zstd: None, out: Vec::new() }
+    }
+
+    /// The compressed values; `None` when that made them no smaller.
+    pub(crate) fn compress(&mut self, compression: Compression, values: &[u8]) -> Option<&[u8]> {
+        let written = match compression {
+            Compression::None => None,
+            Compression::Lz4 => {
+                self.out.resize(lz4_flex::block::get_maximum_output_size(values.len()), 0);
+                lz4_flex::block::compress_into(values, &mut self.out).ok()
+            }
+            Compression::Zstd => {
+                self.out.resize(zstd::zstd_safe::compress_bound(values.len()), 0);
+                if self.zstd.is_none() {
+                    self.zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).ok();
+                }
+                let zstd = self.zstd.as_mut()?;
+                zstd.compress_to_buffer(values, self.out.as_mut_slice()).ok()
+            }
+        };
+        let written = written.filter(|&written| written < values.len())?;
+        Some(&self.out[..written])
     }
 }
