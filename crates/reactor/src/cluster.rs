@@ -18,6 +18,7 @@ use crate::bell::LocalBell;
 use crate::board::{Board, ShardFailure};
 use crate::clock::Clock;
 use crate::files::Files;
+use crate::heartbeat;
 use crate::machine::Machine;
 use crate::mesh::{Inbound, Inbox, Outboxes, Postbox, inbox};
 use crate::park::Parking;
@@ -30,8 +31,8 @@ use crate::udp::Port;
 
 /// Bytes of each executor's memory for direct I/O that the kernel knows beforehand; what does not fit comes from the heap.
 const IO_MEMORY_BYTES: usize = 16 << 20;
-/// glommio looks at its rings at least so often while a shard goes round without parking.
-const PREEMPT_EVERY: Duration = Duration::from_millis(1);
+/// glommio's preemption timer never fires: see [`crate::heartbeat`]. The shard's loop gives way by itself.
+const PREEMPT_NEVER: Duration = Duration::from_secs(24 * 3600);
 /// Shares of the shard's loop against those of the background.
 const SHARES_LOOP: usize = 1000;
 const SHARES_BACKGROUND: usize = 200;
@@ -143,7 +144,7 @@ pub(crate) fn start_machines<M: Machine>(
         let thread = LocalExecutorBuilder::new(placement)
             .name("shard")
             .io_memory(IO_MEMORY_BYTES)
-            .preempt_timer(PREEMPT_EVERY)
+            .preempt_timer(PREEMPT_NEVER)
             .spawn(move || run_shard(parts));
         match thread {
             Ok(thread) => handle.threads.push((shard, thread)),
@@ -193,7 +194,7 @@ async fn run_shard<M: Machine, F: FnOnce() -> M + Send + 'static>(parts: Parts<F
     let (shard, board) = (parts.socket.shard, Arc::clone(&parts.board));
     let farewell = Farewell { shard, board: Arc::clone(&board) };
     let executor = glommio::executor();
-    let own = executor.create_task_queue(Shares::Static(SHARES_LOOP), Latency::Matters(PREEMPT_EVERY), "shard");
+    let own = executor.create_task_queue(Shares::Static(SHARES_LOOP), Latency::Matters(PREEMPT_NEVER), "shard");
     let background = executor.create_task_queue(Shares::Static(SHARES_BACKGROUND), Latency::NotImportant, "background");
     let body = async move {
         match assemble(parts, background).await {
@@ -204,6 +205,7 @@ async fn run_shard<M: Machine, F: FnOnce() -> M + Send + 'static>(parts: Parts<F
             Err(error) => Err(error.to_string()),
         }
     };
+    heartbeat::start();
     let task = glommio::spawn_local_into(body, own).expect("the queue was made above");
     if let Err(text) = task.await {
         tracing::error!(%shard, %text, "a shard failed");

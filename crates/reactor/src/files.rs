@@ -52,6 +52,7 @@ struct Inner {
     room: Semaphore,
     zeros: RefCell<Option<Rc<DmaBuffer>>>,
     under_way: Cell<usize>,
+    under_way_now: Cell<usize>,
     /// Whether something was handed to glommio that it has not given to the kernel yet.
     is_unsubmitted: Cell<bool>,
     completed: Cell<u64>,
@@ -79,6 +80,7 @@ impl Files {
             room: Semaphore::new(BACKGROUND_MAX),
             zeros: RefCell::new(None),
             under_way: Cell::new(0),
+            under_way_now: Cell::new(0),
             is_unsubmitted: Cell::new(false),
             completed: Cell::new(0),
         };
@@ -91,7 +93,10 @@ impl Files {
         inner.under_way.set(inner.under_way.get() + 1);
         inner.is_unsubmitted.set(true);
         match effect.urgency {
-            Urgency::Now => glommio::spawn_local(perform(inner, effect)).detach(),
+            Urgency::Now => {
+                inner.under_way_now.set(inner.under_way_now.get() + 1);
+                glommio::spawn_local(perform(inner, effect)).detach()
+            }
             Urgency::Background => {
                 let queue = inner.background;
                 let task = async move {
@@ -117,6 +122,11 @@ impl Files {
         self.inner.under_way.get()
     }
 
+    /// Those of them that someone waits for.
+    pub(crate) fn under_way_now(&self) -> usize {
+        self.inner.under_way_now.get()
+    }
+
     pub(crate) fn completed(&self) -> u64 {
         self.inner.completed.get()
     }
@@ -133,10 +143,11 @@ impl Files {
 
 /// Lets glommio find out on a file that holds something whether the device can be polled: on an empty file it comes to the
 /// wrong answer, for all files of this thread, and an append then takes 4 ms instead of 0.25 ms (measured, glommio 0.9.0).
+/// Shards start together, so that the file comes to its name whole: nobody finds it while another is at its beginning.
 async fn probe(root: &Path) -> io::Result<()> {
     let path = root.join(".probe");
-    let written = path.clone();
-    blocking(move || std::fs::write(written, vec![1_u8; PROBE_BYTES])).await?;
+    let (new, old) = (root.join(format!(".probe.{}", glommio::executor().id())), path.clone());
+    blocking(move || std::fs::write(&new, vec![1_u8; PROBE_BYTES]).and_then(|()| std::fs::rename(new, old))).await?;
     let file = DmaFile::open(&path).await.map_err(io::Error::from)?;
     file.close().await.map_err(io::Error::from)
 }
@@ -155,6 +166,9 @@ async fn perform(inner: Rc<Inner>, effect: FileEffect) {
         FileOp::Length => inner.length(file).await.map(FileOutcome::Length),
     };
     inner.under_way.set(inner.under_way.get() - 1);
+    if urgency == Urgency::Now {
+        inner.under_way_now.set(inner.under_way_now.get() - 1);
+    }
     inner.completed.set(inner.completed.get() + 1);
     inner.done.borrow_mut().push_back(FileDone { id, result });
     inner.bell.ring();

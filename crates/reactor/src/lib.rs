@@ -14,6 +14,7 @@ mod clock;
 mod cluster;
 mod files;
 pub mod floor;
+mod heartbeat;
 mod machine;
 mod mesh;
 mod park;

@@ -88,8 +88,7 @@ impl<M: Machine> Round<M> {
             }
             self.spinner.check(after);
             let limit = self.next_wake().map(|at| at.since(after));
-            let window = self.spinner.window(0 < self.quic.loopback_connections());
-            if after.since(last_busy) < window || limit.is_some_and(|limit| limit < NEAR) {
+            if after.since(last_busy) < self.window() || limit.is_some_and(|limit| limit < NEAR) {
                 self.stats.idle_looks_total += 1;
                 glommio::executor().yield_task_queue_now().await;
                 continue;
@@ -218,6 +217,15 @@ impl<M: Machine> Round<M> {
         (self.is_ready && self.quic.has_work() && !self.port.is_blocked()) || self.files.has_done()
     }
 
+    /// How long to look for more before parking. While someone waits for a file there is no window: completions of files
+    /// are found by parking only, and the kernel's worker that syncs the file needs this core.
+    fn window(&self) -> Duration {
+        if 0 < self.files.under_way_now() {
+            return Duration::ZERO;
+        }
+        self.spinner.window(0 < self.quic.loopback_connections())
+    }
+
     fn next_wake(&self) -> Option<MonotonicNanos> {
         let quic = if self.is_ready { self.quic.next_timeout() } else { None };
         let retry = (self.port.is_blocked() || self.outboxes.is_stuck()).then(|| self.clock.monotonic().after(RETRY));
@@ -239,8 +247,7 @@ impl<M: Machine> Round<M> {
             file_effects_total: self.files.completed(),
             file_effects: self.files.under_way() as u64,
             files_open: self.files.open_files() as u64,
-            spin_window_us: u64::try_from(self.spinner.window(0 < self.quic.loopback_connections()).as_micros())
-                .unwrap_or(u64::MAX),
+            spin_window_us: u64::try_from(self.window().as_micros()).unwrap_or(u64::MAX),
             quic: *self.quic.stats(),
             ..self.stats
         }
