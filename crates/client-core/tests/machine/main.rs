@@ -1,0 +1,7 @@
+//! The machine against a model of a broker: frames in and out, lost connections, restarts.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod broker;
+mod chaos;
+mod world;
