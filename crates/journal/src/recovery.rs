@@ -1,8 +1,8 @@
 //! Recovery: which files there are, what they hold, where the journal really ends.
 //!
 //! 1. *Probe*: length and first block of every slot say which file lies there.
-//! 2. *Survey*: the newest file, and every file whose first block says nothing, are scanned for heads. The largest
-//!    claims among them say where recovery begins and up to where the journal is known to have been durable.
+//! 2. *Survey*: the newest file, the one to be overwritten next, and every file whose first block says nothing, are
+//!    scanned for heads. The largest claims among them say where recovery begins and up to where the journal is known to have been durable.
 //! 3. *Replay*: from the oldest file needed, entry by entry, each one bound to the one before by its CRC. At the first
 //!    place that holds no good entry one of three things is true. A later file names the last good entry as the one
 //!    before it: the journal went on there. Or the place lies before the known durable position: damage, which is
@@ -175,7 +175,11 @@ impl Recovery {
             for (position, block) in (start..).step_by(usize::try_from(BLOCK_BYTES).expect("small")).zip(blocks) {
                 let Ok(head) = EntryHead::parse(block) else { continue };
                 if head.journal == self.config.id && u64::from(head.position.byte()) == position {
-                    found.sequence = found.sequence.max(Some(head.position.sequence()));
+                    if found.sequence < Some(head.position.sequence()) {
+                        // The first block is lost, or still another file's.
+                        found.sequence = Some(head.position.sequence());
+                        found.previous_crc = (position == 0).then_some(head.previous_crc);
+                    }
                     self.claims.on_head(&head);
                 }
             }
@@ -183,13 +187,23 @@ impl Recovery {
         if !reader.is_empty() {
             return reader.issue(effects);
         }
-        let newest = (0..self.files.len()).max_by_key(|index| self.files[*index].sequence);
-        match newest {
-            Some(index) if self.files[index].sequence.is_some() && !self.surveyed.contains(&index) => {
-                self.survey_files(vec![index], effects);
-            }
-            Some(_) | None => self.begin_replay(effects),
+        match self.next_to_survey() {
+            Some(index) => self.survey_files(vec![index], effects),
+            None => self.begin_replay(effects),
         }
+    }
+
+    /// The newest file; after it the file that was to be overwritten next, because a file may have been begun there whose
+    /// first block never reached the disk. Its sequence must not be used again, what follows it must not be believed.
+    fn next_to_survey(&self) -> Option<usize> {
+        let known = |index: &usize| self.files[*index].sequence.is_some();
+        let newest = (0..self.files.len()).filter(known).max_by_key(|index| self.files[*index].sequence);
+        let stale = |index: &usize| {
+            let file = &self.files[*index];
+            file.sequence < Some(self.claims.oldest) && file.length == Some(self.config.file_bytes)
+        };
+        let next = (0..self.files.len()).filter(known).filter(stale).min_by_key(|index| self.files[*index].sequence);
+        [newest, next].into_iter().flatten().find(|index| !self.surveyed.contains(index))
     }
 
     fn begin_replay(&mut self, effects: &mut Effects) {
@@ -238,7 +252,7 @@ impl Recovery {
             let is_right_length = file.length == Some(self.config.file_bytes);
             match plan.iter().find(|planned| planned.slot.0 as usize == index) {
                 Some(planned) => FoundSlot::Live { sequence: planned.sequence, is_right_length },
-                None if is_right_length => FoundSlot::Ready,
+                None if is_right_length => FoundSlot::Ready { last: file.sequence },
                 None => FoundSlot::Missing,
             }
         });

@@ -25,8 +25,8 @@ enum SlotState {
     Creating(JournalIoId),
     /// It could not be created.
     Failed { retry_at: MonotonicNanos },
-    /// A file of the right length that holds nothing needed.
-    Ready,
+    /// A file of the right length that holds nothing needed; `last` is the file that lay there before.
+    Ready { last: Option<FileSequence> },
     /// It holds this file.
     Live { sequence: FileSequence, is_right_length: bool },
     /// Beyond the configured ring: never used again.
@@ -38,8 +38,8 @@ enum SlotState {
 pub(crate) enum FoundSlot {
     /// No file, or one of another length that holds nothing needed.
     Missing,
-    /// Right length, nothing needed.
-    Ready,
+    /// Right length, nothing needed; `last` is the file that lay there before.
+    Ready { last: Option<FileSequence> },
     /// Holds a file that is needed until it is released.
     Live { sequence: FileSequence, is_right_length: bool },
 }
@@ -85,11 +85,13 @@ impl Ring {
                     SlotState::Live { sequence: *sequence, is_right_length: *is_right_length }
                 }
                 _ if files <= index => SlotState::Retired,
-                Some(FoundSlot::Ready) => SlotState::Ready,
+                Some(FoundSlot::Ready { last }) => SlotState::Ready { last: *last },
                 Some(FoundSlot::Missing) | None => SlotState::Missing,
             })
             .collect();
-        while slots.iter().filter(|state| matches!(state, SlotState::Ready | SlotState::Missing)).count() < FREE_MIN {
+        while slots.iter().filter(|state| matches!(state, SlotState::Ready { .. } | SlotState::Missing)).count()
+            < FREE_MIN
+        {
             match slots.iter_mut().find(|state| **state == SlotState::Retired) {
                 Some(retired) => *retired = SlotState::Missing,
                 None => slots.push(SlotState::Missing),
@@ -108,7 +110,7 @@ impl Ring {
     pub(crate) fn place(&mut self, bytes: u64) -> Option<Place> {
         assert!(bytes.is_multiple_of(BLOCK_BYTES) && bytes <= self.file_bytes, "entry of {bytes} bytes");
         if self.current.is_none_or(|current| self.file_bytes < current.at + bytes) {
-            let index = self.slots.iter().position(|state| *state == SlotState::Ready)?;
+            let index = self.next_ready()?;
             let sequence = self.next;
             self.next = sequence.next();
             self.slots[index] = SlotState::Live { sequence, is_right_length: true };
@@ -122,6 +124,16 @@ impl Ring {
         Some(Place { slot: current.slot, position, is_first: byte == 0 })
     }
 
+    /// The slot that is written next: one never used, else the one whose file is the oldest. Recovery counts on this
+    /// order: if the first block of a file that was begun never reached the disk, it knows where to look for the rest.
+    fn next_ready(&self) -> Option<usize> {
+        let ready = self.slots.iter().enumerate().filter_map(|(index, state)| match state {
+            SlotState::Ready { last } => Some((*last, index)),
+            _ => None,
+        });
+        ready.min().map(|(_, index)| index)
+    }
+
     /// Keeps one file ready: creates the next when there is none, tries again what failed long enough ago.
     pub(crate) fn prepare(&mut self, now: MonotonicNanos, effects: &mut Effects) {
         for state in &mut self.slots {
@@ -129,7 +141,7 @@ impl Ring {
                 *state = SlotState::Missing;
             }
         }
-        let is_ahead = self.slots.iter().any(|state| matches!(state, SlotState::Ready | SlotState::Creating(_)));
+        let is_ahead = self.slots.iter().any(|state| matches!(state, SlotState::Ready { .. } | SlotState::Creating(_)));
         let missing = self.slots.iter().position(|state| *state == SlotState::Missing);
         if let (false, Some(index)) = (is_ahead, missing) {
             let slot = RingSlot(u32::try_from(index).expect("a ring has few slots"));
@@ -150,7 +162,7 @@ impl Ring {
     pub(crate) fn on_created(&mut self, now: MonotonicNanos, id: JournalIoId, is_ok: bool) -> bool {
         let Some(state) = self.slots.iter_mut().find(|state| **state == SlotState::Creating(id)) else { return false };
         let failed = SlotState::Failed { retry_at: now.after(JOURNAL_CREATE_RETRY) };
-        *state = if is_ok { SlotState::Ready } else { failed };
+        *state = if is_ok { SlotState::Ready { last: None } } else { failed };
         // Where one file finds no space the others do not either: none of them counts as room until one succeeds.
         for state in &mut self.slots {
             match state {
@@ -173,7 +185,7 @@ impl Ring {
                 *state = match (index < self.files, is_right_length) {
                     (false, _) => SlotState::Retired,
                     (true, false) => SlotState::Missing,
-                    (true, true) => SlotState::Ready,
+                    (true, true) => SlotState::Ready { last: Some(sequence) },
                 };
             }
         }
@@ -189,7 +201,7 @@ impl Ring {
     /// Bytes that can still be written before something must be recycled.
     pub(crate) fn left_bytes(&self) -> u64 {
         let is_free =
-            |state: &&SlotState| matches!(state, SlotState::Missing | SlotState::Creating(_) | SlotState::Ready);
+            |state: &&SlotState| matches!(state, SlotState::Missing | SlotState::Creating(_) | SlotState::Ready { .. });
         let free = self.file_bytes * self.slots.iter().filter(is_free).count() as u64;
         free + self.rest_bytes()
     }

@@ -10,6 +10,7 @@ use corelane_record::BatchHead;
 use proptest::prelude::*;
 
 use crate::disk::Chance;
+use crate::histories::{play, steps};
 use crate::owner::{Entry, FILE_BYTES, Owner, config, partition};
 
 /// A history of so many entries with values and a batch each, over several files, ended by the mark of an idle journal.
@@ -210,6 +211,21 @@ proptest! {
         let mut history = owner.history.iter();
         for entry in found {
             let written = history.find(|written| written.position == entry.position).expect("never written");
+            prop_assert_eq!((&entry.values, &entry.batches), (&written.values, &written.batches));
+        }
+    }
+
+    #[test]
+    fn a_flip_after_crashes_brings_back_nothing_that_was_cut(
+        seed in any::<u64>(), steps in steps(), slot in any::<u32>(), byte in any::<usize>(),
+    ) {
+        let mut owner = play(5, 9, seed, &steps).map_err(TestCaseError::fail)?;
+        let files = u32::try_from(owner.disk.images().len()).unwrap();
+        owner.disk.flip(slot % files, byte % usize::try_from(FILE_BYTES).unwrap());
+        let (found, _) = recover(&owner);
+        let mut history = owner.history.iter();
+        for entry in found {
+            let written = history.find(|written| written.position == entry.position).expect("never written, or cut");
             prop_assert_eq!((&entry.values, &entry.batches), (&written.values, &written.batches));
         }
     }

@@ -8,7 +8,7 @@ use crate::owner::Owner;
 
 /// One step of a history.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+pub(crate) enum Step {
     Round { values: u8, batches: u8, bytes: u16 },
     Complete(u16),
     CompleteAll,
@@ -21,7 +21,7 @@ enum Step {
     Crash { is_machine: bool, seed: u64 },
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         30 => (0..6u8, 0..4u8, 0..6000u16).prop_map(|(values, batches, bytes)| Step::Round { values, batches, bytes }),
         40 => any::<u16>().prop_map(Step::Complete),
@@ -37,8 +37,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..300)
 }
 
-/// Runs a history and a last crash after it.
-fn run(files: u32, partitions: u32, seed: u64, steps: &[Step]) -> Result<(), String> {
+/// Runs a history, a last crash after it, and some quiet rounds.
+pub(crate) fn play(files: u32, partitions: u32, seed: u64, steps: &[Step]) -> Result<Owner, String> {
     let mut chance = Chance(seed);
     let mut owner = Owner::new(files, partitions);
     for step in steps {
@@ -59,7 +59,11 @@ fn run(files: u32, partitions: u32, seed: u64, steps: &[Step]) -> Result<(), Str
         owner.run_dry();
     }
     assert!(owner.journal.is_room(8000), "the ring is still {} per mille full", owner.journal.pressure());
-    owner.crash(Crash::Machine, &mut chance)
+    Ok(owner)
+}
+
+fn run(files: u32, partitions: u32, seed: u64, steps: &[Step]) -> Result<(), String> {
+    play(files, partitions, seed, steps)?.crash(Crash::Machine, &mut Chance(seed))
 }
 
 fn take(owner: &mut Owner, step: Step, chance: &mut Chance) -> Result<(), String> {
