@@ -33,6 +33,8 @@ pub(crate) struct Broker {
     /// Counts starts and ends of the process: what belongs to an earlier one is not delivered.
     pub(crate) generation: u64,
     pub(crate) is_draining: bool,
+    /// A file effect of this process failed.
+    pub(crate) has_failed_io: bool,
     incarnation: Incarnation,
     was_clean: bool,
     data_id: u128,
@@ -49,6 +51,7 @@ impl Broker {
             disks,
             generation: 0,
             is_draining: false,
+            has_failed_io: false,
             incarnation: Incarnation(0),
             was_clean: true,
             data_id,
@@ -74,6 +77,7 @@ impl Broker {
         self.generation += 1;
         self.incarnation = Incarnation(self.incarnation.0 + 1);
         self.is_draining = false;
+        self.has_failed_io = false;
         for shard in (0..SHARDS).map(ShardId) {
             let config = ShardConfig {
                 incarnation: self.incarnation,

@@ -107,6 +107,10 @@ impl Client {
         }
     }
 
+    pub(crate) const fn number(&self) -> u32 {
+        self.number
+    }
+
     pub(crate) const fn has_sent_all(&self) -> bool {
         self.left == 0
     }

@@ -9,6 +9,7 @@
 
 mod broker;
 mod client;
+mod describe;
 mod disk;
 pub mod fuzz;
 mod network;

@@ -142,6 +142,14 @@ pub enum Violation {
         /// What it says.
         what: String,
     },
+    /// A reader is told that what is there cannot be read.
+    #[error("a reader of client {client} hears: {what}")]
+    Unreadable {
+        /// The client.
+        client: u32,
+        /// What it is told.
+        what: String,
+    },
     /// A record was refused for good and is in the log all the same.
     #[error("{partition} offset {offset}: record {record} was reported as not in the log")]
     Revenant {

@@ -71,6 +71,8 @@ pub struct Scenario {
     pub crashes_max: u64,
     /// After how much time, on average, the broker is drained and started again; zero for never.
     pub restart_every: Duration,
+    /// Time between two faults that are no crashes, at most.
+    pub fault_every_max: Duration,
     /// Whether a disk is full for a while now and then.
     pub is_filling: bool,
     /// Whether a disk is slow for a while now and then.
@@ -103,7 +105,7 @@ impl Scenario {
         });
         let topics = topics.collect();
         let clients = (0..random.within(1..4)).map(|number| ClientPlan {
-            records: random.within(20..150),
+            records: random.skewed(20..1_500),
             pause: Duration::from_micros(random.skewed(200..40_000)),
             acks: if random.is_one_in(4) { Acks::Received } else { Acks::Stored },
             is_consumer: number == 0 || random.is_one_in(2),
@@ -124,12 +126,13 @@ impl Scenario {
             },
             network: NetworkFaults { cut_rarity: rarity(random, 2, 30..600), refuse_rarity: rarity(random, 3, 3..20) },
             crash_every: if random.is_one_in(5) { 0 } else { random.skewed(20..3_000) },
-            crashes_max: random.within(1..6),
+            crashes_max: random.within(1..10),
             restart_every: if random.is_one_in(3) {
                 Duration::from_millis(random.within(200..3_000))
             } else {
                 Duration::ZERO
             },
+            fault_every_max: Duration::from_micros(random.skewed(20_000..4_000_000)),
             is_filling: random.is_one_in(4),
             is_slowing: random.is_one_in(3),
             is_jumping: random.is_one_in(3),

@@ -68,7 +68,8 @@ impl File {
             let [from, until] = [at.max(position), (at + BLOCK_BYTES).min(end)];
             let piece = &bytes[size(from - position)..size(until - position)];
             block[size(from - at)..size(until - at)].copy_from_slice(piece);
-            self.dirty.entry(number).or_insert(Unsafe { durable: before, is_doomed: false });
+            // Writing again makes a block whose sync failed dirty again: the next sync saves it.
+            self.dirty.entry(number).or_insert(Unsafe { durable: before, is_doomed: false }).is_doomed = false;
             self.blocks.insert(number, block);
         }
         self.length = self.length.max(end);
@@ -185,6 +186,17 @@ mod tests {
         assert_eq!(file.read(0, 4096), block_of(7));
         file.crash(&mut Random::new(1), LOSING);
         assert_eq!(file.read(0, 4096), block_of(0));
+    }
+
+    #[test]
+    fn what_is_written_again_after_a_failed_sync_is_saved_by_the_next() {
+        let mut file = File::zeroed(BLOCK_BYTES);
+        file.write(0, &block_of(7));
+        file.doom(&file.cover());
+        file.write(0, &block_of(8));
+        file.save(file.cover());
+        file.crash(&mut Random::new(1), LOSING);
+        assert_eq!(file.read(0, 4096), block_of(8));
     }
 
     #[test]

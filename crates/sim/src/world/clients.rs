@@ -1,11 +1,13 @@
 //! The clients' side: what their machines want done and what their applications learn.
 
-use corelane_client_core::{ConnectFailure, Effect, Event, OutStream};
+use corelane_client_core::{ConnectFailure, Effect, Event, OutStream, SubscriptionError};
 use corelane_model::{ErrorCode, MonotonicNanos};
 use corelane_wire::Frame;
 
 use super::{Happening, World};
+use crate::Violation;
 use crate::client::{Todo, Wish};
+use crate::describe::describe;
 use crate::network::{Lane, LinkId, carry};
 
 impl World {
@@ -158,6 +160,13 @@ impl World {
                 self.log(format_args!("c{client} subscription {key} gets {length} bytes from {from}"));
             }
             Effect::Ended { subscription, error } => {
+                let is_damage = matches!(
+                    error,
+                    SubscriptionError::Refused { code: ErrorCode::CorruptLog | ErrorCode::OffsetOutOfRange, .. }
+                );
+                if is_damage || matches!(error, SubscriptionError::WentBack { .. } | SubscriptionError::Batch(_)) {
+                    result = Err(Violation::Unreadable { client: state.number(), what: error.to_string() });
+                }
                 wishes = state.on_ended(subscription);
                 self.log(format_args!("c{client} subscription {} ended: {error}", subscription.0));
             }
@@ -184,9 +193,7 @@ impl World {
         let now = self.now().monotonic;
         let Some(arrival) = self.network.enter(now, link, lane) else { return };
         self.network.check_request(&self.oracle, link, &frame);
-        let (kind, correlation) = (frame.head.kind, frame.head.correlation);
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&frame.body), &frame.attachment);
-        self.log(format_args!("link {} {lane:?} {kind:?} {correlation} {crc:08x}", link.0));
+        self.log(format_args!("link {} {lane:?} {}", link.0, describe(&frame)));
         self.queue.at(arrival, Happening::ToShard { link, frame });
     }
 }

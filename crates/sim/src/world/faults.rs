@@ -13,11 +13,12 @@ impl World {
     pub(super) fn schedule_faults(&mut self) {
         let mut random = self.random.fork();
         let span = |random: &mut crate::Random, range| Duration::from_micros(random.skewed(range));
+        let every = u64::try_from(self.scenario.fault_every_max.as_micros()).expect("seconds");
         let mut at = Duration::ZERO;
         while at < LOAD_MAX {
-            at += span(&mut random, 2_000..4_000_000);
+            at += span(&mut random, 2_000..every);
             let shard = ShardId(u8::try_from(random.within(0..u64::from(SHARDS))).expect("few shards"));
-            let lasts = span(&mut random, 1_000..3_000_000);
+            let lasts = span(&mut random, 1_000..every * 2);
             let [begin, end] = match random.within(0..5) {
                 0 if self.scenario.is_filling => {
                     [Fault::Full { shard, is_full: true }, Fault::Full { shard, is_full: false }]

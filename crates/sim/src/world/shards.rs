@@ -10,6 +10,7 @@ use corelane_wire::Frame;
 use super::{Happening, World};
 use crate::Violation;
 use crate::broker::Health;
+use crate::describe::{describe, digest, file_name};
 use crate::network::{Lane, LinkId, carry};
 
 /// A shard gathers events for at most this long before a round.
@@ -147,8 +148,12 @@ impl World {
             }
             Effect::Drained => self.drained(shard),
             Effect::Failed { text } => {
-                let what = format!("it cannot start: {text}");
-                self.check(Err(Violation::Damage { shard, what }));
+                if self.broker.has_failed_io {
+                    self.storage_failed(shard);
+                } else {
+                    let what = format!("it cannot start: {text}");
+                    self.check(Err(Violation::Damage { shard, what }));
+                }
             }
         }
     }
@@ -169,23 +174,21 @@ impl World {
         self.check(result);
         let now = self.now().monotonic;
         let arrival = self.network.enter(now, link, lane);
-        let (kind, correlation) = (frame.head.kind, frame.head.correlation);
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&frame.body), &frame.attachment);
-        self.log(format_args!("link {} {lane:?} {kind:?} {correlation} {crc:08x}", link.0));
+        self.log(format_args!("link {} {lane:?} {}", link.0, describe(&frame)));
         if let Some(arrival) = arrival {
             self.queue.at(arrival, Happening::ToClient { link, frame });
         }
     }
 
     fn file(&mut self, shard: ShardId, effect: FileEffect) {
-        let (id, name) = (effect.id, effect.file);
+        let (id, name) = (effect.id, file_name(effect.file));
         match &effect.op {
             FileOp::Write { position, pieces } => {
-                let crc = pieces.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece));
+                let digest = digest(pieces.iter().map(|piece| &piece[..]));
                 let length = pieces.iter().map(bytes::Bytes::len).sum::<usize>();
-                self.log(format_args!("s{shard} io {} write {name:?} at {position} {length} bytes {crc:08x}", id.0));
+                self.log(format_args!("s{shard} io {} write {name} at {position} {length} bytes {digest:08x}", id.0));
             }
-            op => self.log(format_args!("s{shard} io {} {op:?} {name:?}", id.0)),
+            op => self.log(format_args!("s{shard} io {} {op:?} {name}", id.0)),
         }
         let generation = self.broker.generation;
         let (io, delay) = self.broker.disks[usize::from(shard.0)].issue(effect);
@@ -198,6 +201,7 @@ impl World {
         }
         let now = self.now().monotonic;
         let Some((done, fault)) = self.broker.disks[usize::from(shard.0)].complete(now, io) else { return };
+        self.broker.has_failed_io |= done.result.is_err();
         match (fault, &done.result) {
             (Some(fault), result) => self.log(format_args!("s{shard} io {} done, FAULT {fault:?}: {result:?}", io.0)),
             (None, Ok(_)) => self.log(format_args!("s{shard} io {} done", io.0)),

@@ -1,0 +1,81 @@
+//! Frames in a few words, for the trace.
+
+use std::fmt::Write as _;
+
+use corelane_record::BatchHead;
+use corelane_storage::FileName;
+use corelane_wire as wire;
+use corelane_wire::{Frame, FrameKind};
+
+/// What of a frame helps whoever reads a trace; the checksum stands for the rest.
+pub(crate) fn describe(frame: &Frame) -> String {
+    let digest = digest([&frame.body[..], &frame.attachment[..]]);
+    let mut text = format!("{:?} {} {digest:08x}", frame.head.kind, frame.head.correlation);
+    // Writing into a string cannot fail, and what cannot be decoded stays with its checksum.
+    let _ = match frame.head.kind {
+        FrameKind::Produce => produce(&mut text, frame),
+        FrameKind::ProduceAnswers => answers(&mut text, frame),
+        FrameKind::DurableEnds => ends(&mut text, frame),
+        FrameKind::Push => push(&mut text, frame),
+        FrameKind::Refusal => refusal(&mut text, frame),
+        _ => Ok(()),
+    };
+    text
+}
+
+/// A digest for the trace. Not CRC-32C: what ends with its own CRC-32C has the same one whatever it is.
+pub(crate) fn digest<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> u32 {
+    let mut mixed = 0x9e37_79b9_7f4a_7c15_u64;
+    for piece in pieces {
+        for chunk in piece.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            mixed = (mixed ^ u64::from_le_bytes(word)).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29);
+        }
+        mixed ^= piece.len() as u64;
+    }
+    let [a, b, c, d, ..] = (mixed ^ (mixed >> 32)).to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+/// A file as its path would be.
+pub(crate) fn file_name(file: FileName) -> String {
+    match file {
+        FileName::Journal { slot, .. } => format!("journal/{slot}"),
+        FileName::Segment { partition, base } => format!("{partition}/{base}.segment"),
+    }
+}
+
+fn produce(text: &mut String, frame: &Frame) -> std::fmt::Result {
+    let Ok(body) = wire::decode::<wire::Produce>(frame) else { return Ok(()) };
+    let Ok(head) = BatchHead::parse(&frame.attachment) else { return Ok(()) };
+    let (topic, partition) = (body.topic, body.partition);
+    let (producer, epoch, sequence) = (head.producer_id, head.producer_epoch, head.base_sequence);
+    write!(text, " {topic}/{partition} producer {producer}.{epoch} from {sequence}, {} records", head.record_count)
+}
+
+fn answers(text: &mut String, frame: &Frame) -> std::fmt::Result {
+    let Ok(body) = wire::decode::<wire::ProduceAnswers>(frame) else { return Ok(()) };
+    for answer in &body.answers {
+        let code = if answer.code == 0 { "at" } else { "refused" };
+        let number = if answer.code == 0 { answer.base_offset } else { u64::from(answer.code) };
+        write!(text, " [{} {code} {number}]", answer.correlation)?;
+    }
+    body.texts.iter().try_for_each(|(_, why)| write!(text, " ({why})"))
+}
+
+fn ends(text: &mut String, frame: &Frame) -> std::fmt::Result {
+    let Ok(body) = wire::decode::<wire::DurableEnds>(frame) else { return Ok(()) };
+    body.ends.iter().try_for_each(|end| write!(text, " {}/{} to {}", end.topic, end.partition, end.end))
+}
+
+fn push(text: &mut String, frame: &Frame) -> std::fmt::Result {
+    let Ok(body) = wire::decode::<wire::Push>(frame) else { return Ok(()) };
+    let Ok(head) = BatchHead::parse(&frame.attachment) else { return Ok(()) };
+    write!(text, " subscription {} from {}, {} bytes", body.subscription, head.base_offset, frame.attachment.len())
+}
+
+fn refusal(text: &mut String, frame: &Frame) -> std::fmt::Result {
+    let Ok(body) = wire::decode::<wire::Refusal>(frame) else { return Ok(()) };
+    write!(text, " {}: {}", body.code, body.text)
+}
