@@ -5,6 +5,7 @@
 //! consumed is verified: every message once, in order per key, unchanged.
 
 pub mod disk;
+pub mod figure;
 pub mod measure;
 pub mod pacer;
 pub mod plan;

@@ -40,8 +40,10 @@ pub type Floors = std::collections::BTreeMap<String, f64>;
 pub struct Report {
     /// Which workload.
     pub scenario: String,
-    /// Set when the figures must not be believed: why.
-    pub void: Option<String>,
+    /// Whether the figures must not be believed, because the generator itself was late.
+    pub void: bool,
+    /// Why.
+    pub void_reason: Option<String>,
     /// Messages in the plan.
     pub planned: u64,
     /// Messages handed to the producer.
@@ -136,7 +138,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}  ({} topics)", self.scenario, self.class)?;
-        if let Some(why) = &self.void {
+        if let Some(why) = &self.void_reason {
             writeln!(f, "  VOID        {why}")?;
         }
         writeln!(

@@ -170,14 +170,15 @@ fn judge(
         consumed: consumed.percentiles(),
     };
     let late_us = (plan.tick / LATE_SHARE).as_micros();
-    let void = (0 < sent.late).then(|| {
+    let void_reason = (0 < sent.late).then(|| {
         format!("the generator handed out {} messages more than {late_us} µs late (5 % of a tick)", sent.late)
     });
     let micros = |budget: Duration| budget.as_secs_f64() * 1e6;
     let mut report = Report {
         scenario: plan.scenario.clone(),
         class: class_name(plan.topics.first().map_or(TopicClass::Durable, |topic| topic.class)).to_owned(),
-        void,
+        void: void_reason.is_some(),
+        void_reason,
         planned: plan.planned,
         sent: sent.total(),
         stored: tickets.stored_count,

@@ -1,7 +1,7 @@
 //! A broker of our own, as a child process, for figures that need a fresh one, a pinned one, or one that dies.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -120,6 +120,20 @@ impl Server {
         bail!("the broker had not ended {DEADLINE:?} after SIGTERM")
     }
 
+    /// A metric of the broker, added up over its labels.
+    ///
+    /// # Errors
+    /// The admin listener does not answer.
+    pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let mut stream = TcpStream::connect(self.admin)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        anyhow::ensure!(text.starts_with("HTTP/1") && text.contains(" 200 "), "the admin listener answered {text:.80}");
+        Ok(sum_metric(&text, name))
+    }
+
     /// Resident bytes of the broker's process.
     ///
     /// # Errors
@@ -177,6 +191,15 @@ pub fn disk_bytes(directory: &Path) -> std::io::Result<u64> {
     Ok(sum)
 }
 
+/// Adds up the samples of one metric in Prometheus text.
+fn sum_metric(text: &str, name: &str) -> f64 {
+    text.lines()
+        .filter_map(|line| line.strip_prefix(name))
+        .filter(|rest| rest.starts_with(['{', ' ']))
+        .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
 fn unset() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 0))
 }
@@ -198,6 +221,12 @@ mod tests {
         assert_eq!(address(line, "quic=").unwrap().port(), 7420);
         assert_eq!(address(line, "admin=").unwrap().port(), 7421);
         assert!(address("ready", "quic=").is_err());
+    }
+
+    #[test]
+    fn a_metric_is_added_up_over_its_labels() {
+        let text = "# HELP a_total x\na_total{shard=\"0\"} 3\na_total{shard=\"1\"} 4\na_total_more 9\nb 1\n";
+        assert!((sum_metric(text, "a_total") - 7.0).abs() < 1e-9);
     }
 
     #[test]

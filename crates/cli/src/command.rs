@@ -1,5 +1,6 @@
 //! What can be asked for on the command line.
 
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod consume;
 pub(crate) mod doctor;
@@ -54,6 +55,7 @@ enum Command {
     Produce(produce::Produce),
     Consume(consume::Consume),
     Status(status::Status),
+    Bench(Box<bench::Bench>),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
 }
@@ -67,6 +69,7 @@ impl Cli {
             Command::Produce(produce) => produce.run(),
             Command::Consume(consume) => consume.run(),
             Command::Status(status) => status.run(),
+            Command::Bench(bench) => bench.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Completions(completions) => completions.run(),
         }

@@ -1,0 +1,273 @@
+//! `corelane bench`: load with measured latency, and what the machine could do.
+
+mod figures;
+mod floor;
+mod lab;
+mod ratios;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use corelane::{Acks, TopicClass};
+use corelane_broker::quantity::Span;
+use corelane_loadgen::plan::Plan;
+use corelane_loadgen::report::Report;
+use corelane_loadgen::run::{RunOptions, run as carry_out};
+use corelane_loadgen::scenario::{Duel, Edge, NxM, Replay};
+use corelane_loadgen::trace::Trace;
+use serde::Serialize;
+
+use super::examples;
+use crate::failure::{Failure, Outcome};
+use crate::target::{Target, run};
+
+/// Put load on a broker and measure latency from the moment at which each message was due.
+///
+/// The load is open: a message is sent when it is due, whatever became of those before, and what is consumed is verified.
+/// The report's JSON is described in docs/report.md.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    before_help = examples!(
+        "corelane bench duel-60 --matches 20 --duration 30s     matches of two players at 60 ticks a second",
+        "corelane bench nxm --members 4 --rate 20000            4 members, each taking 20,000 messages a second",
+        "corelane bench --trace match.csv.gz --copies 50 --speed 4   a recorded match, 50 times at once, 4 times as fast",
+        "corelane bench ratios                                  our figures beside what this machine can do",
+    )
+)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
+    #[command(flatten)]
+    load: Load,
+}
+
+/// Benches that start what they need themselves.
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    Floor(floor::Floor),
+    Ratios(ratios::Ratios),
+    Crash(figures::Crash),
+    Start(figures::Start),
+    Idle(figures::Idle),
+}
+
+/// Workloads that need no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// Matches of two players: inputs to the simulation, its states to both players.
+    #[value(name = "duel-60")]
+    Duel60,
+    /// N members with partitions of their own, each limited to M messages a second.
+    Nxm,
+    /// Many partitions that each get one record on the same edge of a tick.
+    Edge,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClassArgument {
+    Durable,
+    Memory,
+}
+
+impl ClassArgument {
+    pub(crate) const fn to_model(self) -> TopicClass {
+        match self {
+            Self::Durable => TopicClass::Durable,
+            Self::Memory => TopicClass::Memory,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AcksArgument {
+    Stored,
+    Received,
+}
+
+#[derive(Debug, Args)]
+struct Load {
+    #[command(flatten)]
+    target: Target,
+    /// The workload; duel-60 when neither it nor --trace is given.
+    #[arg(value_enum, conflicts_with = "trace")]
+    scenario: Option<Scenario>,
+    /// Replay a recorded match: CSV, plain or gzipped, with the columns t_us,key,kind,size.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Replay so many times as fast as it was played.
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = parse_speed, requires = "trace")]
+    speed: f64,
+    /// Replay so many matches side by side.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), requires = "trace")]
+    copies: u32,
+    /// duel-60: matches.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    matches: u32,
+    /// nxm: N, members.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
+    members: u32,
+    /// nxm: M, messages a second of each member.
+    #[arg(long, value_name = "M", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rate: u32,
+    /// nxm: bytes of a message.
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(16..=524_288))]
+    size: u32,
+    /// Partitions: of each topic (duel-60 and --trace: 8, edge: 1000) or of each member (nxm: 2).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    partitions: Option<u32>,
+    /// How long, such as 30s; a trace plays to its end when it is left out.
+    #[arg(long, value_name = "TIME")]
+    duration: Option<Span>,
+    /// The class of the topics.
+    #[arg(long, value_enum, default_value = "durable")]
+    class: ClassArgument,
+    /// What the producer waits for.
+    #[arg(long, value_enum, default_value = "stored")]
+    acks: AcksArgument,
+    /// The broker's data directory, when it is on this machine: its disk is named in the report.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Leave the topics of the run on the broker.
+    #[arg(long)]
+    keep: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Where a report goes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Output {
+    /// Write the report as JSON to this file, or to standard output if it is -.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// No progress on the terminal.
+    #[arg(long)]
+    quiet: bool,
+}
+
+const DURATION: Duration = Duration::from_secs(10);
+const PARTITIONS: u32 = 8;
+
+impl Bench {
+    pub(crate) fn run(self) -> Outcome {
+        match self.command {
+            Some(BenchCommand::Floor(floor)) => floor.run(),
+            Some(BenchCommand::Ratios(ratios)) => ratios.run(),
+            Some(BenchCommand::Crash(crash)) => crash.run(),
+            Some(BenchCommand::Start(start)) => start.run(),
+            Some(BenchCommand::Idle(idle)) => idle.run(),
+            None => self.load.run(),
+        }
+    }
+}
+
+impl Load {
+    fn run(self) -> Outcome {
+        let plan = self.plan()?;
+        let options = RunOptions {
+            broker: self.target.address(),
+            token: None,
+            acks: match self.acks {
+                AcksArgument::Stored => Acks::Stored,
+                AcksArgument::Received => Acks::Received,
+            },
+            is_quiet: self.output.quiet,
+            keep_topics: self.keep,
+            data: self.data.clone(),
+        };
+        let report = run(async { carry_out(plan, &options).await.map_err(failure) })?;
+        self.output.write(&report, &report.to_string())?;
+        judge(&report)
+    }
+
+    fn plan(&self) -> Outcome<Plan> {
+        let class = self.class.to_model();
+        let given = self.duration.map(|span| span.0);
+        let duration = given.unwrap_or(DURATION);
+        if duration.is_zero() {
+            return Err(Failure::usage("a run of no duration measures nothing; try --duration 10s"));
+        }
+        let partitions = self.partitions;
+        if let Some(path) = &self.trace {
+            let trace = Arc::new(Trace::open(path).map_err(Failure::usage)?);
+            let (copies, speed) = (self.copies, self.speed);
+            let partitions = partitions.unwrap_or(PARTITIONS);
+            return Ok(Replay { trace, copies, speed, class, partitions, duration: given }.plan());
+        }
+        Ok(match self.scenario.unwrap_or(Scenario::Duel60) {
+            Scenario::Duel60 => {
+                Duel { matches: self.matches, duration, class, partitions: partitions.unwrap_or(PARTITIONS) }.plan()
+            }
+            Scenario::Nxm => NxM {
+                members: self.members,
+                rate: self.rate,
+                partitions_per_member: partitions.unwrap_or(2),
+                size: self.size,
+                duration,
+                class,
+            }
+            .plan(),
+            Scenario::Edge => {
+                let tick = Duration::from_millis(16);
+                Edge { partitions: partitions.unwrap_or(1000), tick, duration, class }.plan()
+            }
+        })
+    }
+}
+
+/// A report that is not right fails the command.
+pub(crate) fn judge(report: &Report) -> Outcome {
+    if report.is_right() {
+        return Ok(());
+    }
+    Err(Failure::failed(format!(
+        "{}: the run is not right: lost {}, duplicated {}, reordered {}, corrupt {}, failed {}",
+        report.scenario, report.lost, report.duplicated, report.reordered, report.corrupt, report.failed
+    )))
+}
+
+impl Output {
+    /// Whether progress is unwanted.
+    pub(crate) const fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Prints the text, and the JSON where it was asked for.
+    pub(crate) fn write(&self, report: &impl Serialize, text: &str) -> Outcome {
+        let stdout = |text: &str| {
+            let mut out = std::io::stdout().lock();
+            out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::failed)
+        };
+        match &self.json {
+            None => stdout(text),
+            Some(path) if path == Path::new("-") => {
+                stdout(&(serde_json::to_string_pretty(report).map_err(Failure::failed)? + "\n"))
+            }
+            Some(path) => {
+                let fail = |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", path.display()));
+                let mut file = BufWriter::new(File::create(path).map_err(fail)?);
+                serde_json::to_writer_pretty(&mut file, report).map_err(Failure::failed)?;
+                file.write_all(b"\n").and_then(|()| file.flush()).map_err(fail)?;
+                stdout(text)
+            }
+        }
+    }
+}
+
+/// What a bench that starts things itself fails with; the causes belong to the text.
+pub(crate) fn failure(error: anyhow::Error) -> Failure {
+    match error.downcast_ref::<corelane::ConnectError>() {
+        Some(_) => Failure::unreachable(format!("{error:#}")),
+        None => Failure::failed(format!("{error:#}")),
+    }
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    let speed: f64 = text.parse().map_err(|_| format!("{text:?} is no number; write 4 or 0.5"))?;
+    if (0.01..=1000.0).contains(&speed) { Ok(speed) } else { Err(format!("{speed} is not between 0.01 and 1000")) }
+}

@@ -1,0 +1,151 @@
+//! `corelane bench crash|start|idle`: figures that need brokers of their own.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use corelane_broker::quantity::ByteSize;
+use corelane_loadgen::figure::{crash, idle, start};
+use corelane_loadgen::server::ServerOptions;
+
+use super::floor::{block_on, eprintln_step};
+use super::lab::Lab;
+use super::{Output, failure};
+use crate::command::examples;
+use crate::failure::{Failure, Outcome};
+
+/// Kill a broker under load, again and again, and look for what it had acknowledged.
+#[derive(Debug, Args)]
+#[command(
+    before_help = examples!(
+        "corelane bench crash                   fifty times",
+        "corelane bench crash --rounds 5        five times",
+        "corelane bench crash --data /mnt/nvme  on another disk",
+    )
+)]
+pub(crate) struct Crash {
+    /// How often.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+    #[command(flatten)]
+    own: Own,
+}
+
+/// How long a broker takes until it is ready after it was killed with a full journal.
+#[derive(Debug, Args)]
+#[command(
+    before_help = examples!(
+        "corelane bench start                      with 1 GiB and with 10 GiB",
+        "corelane bench start --written 256MiB     with less",
+        "corelane bench start --rounds 9           more often",
+    )
+)]
+pub(crate) struct Start {
+    /// Bytes to write first; the second measurement writes ten times as much.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    written: ByteSize,
+    /// Starts after each.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rounds: u32,
+    #[command(flatten)]
+    own: Own,
+}
+
+/// What an idle partition costs in memory.
+#[derive(Debug, Args)]
+#[command(
+    before_help = examples!(
+        "corelane bench idle                       10,000 partitions",
+        "corelane bench idle --partitions 1000     fewer",
+        "corelane bench idle --json idle.json      for a program",
+    )
+)]
+pub(crate) struct Idle {
+    /// How many.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    partitions: u32,
+    #[command(flatten)]
+    own: Own,
+}
+
+/// What these benches share.
+#[derive(Debug, Args)]
+struct Own {
+    /// A directory for the broker's data; what is in it is removed. A cache directory when it is left out.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Own {
+    fn broker(&self, name: &str) -> Outcome<ServerOptions> {
+        Lab::open(self.data.clone()).and_then(|lab| lab.broker(name)).map_err(failure)
+    }
+}
+
+impl Crash {
+    pub(crate) fn run(self) -> Outcome {
+        let options = self.own.broker("crash")?;
+        let is_quiet = self.own.output.is_quiet();
+        let show = |crashes: &crash::Crashes| {
+            if !is_quiet {
+                eprintln_step(&format!("kill {} of {}", crashes.rounds, self.rounds));
+            }
+        };
+        let crashes = block_on(crash::measure(&options, self.rounds, show)).map_err(failure)?;
+        let text = format!(
+            "killed {} times: {} records acknowledged as stored, {} found, lost {}, duplicated {}, reordered {}, gaps {}, \
+             corrupt {}\n",
+            crashes.rounds,
+            crashes.stored,
+            crashes.found,
+            crashes.lost,
+            crashes.duplicated,
+            crashes.reordered,
+            crashes.gaps,
+            crashes.corrupt
+        );
+        self.own.output.write(&crashes, &text)?;
+        let faults = crashes.lost + crashes.duplicated + crashes.reordered + crashes.gaps + crashes.corrupt;
+        if faults == 0 { Ok(()) } else { Err(Failure::failed("a crash cost records")) }
+    }
+}
+
+impl Start {
+    pub(crate) fn run(self) -> Outcome {
+        let options = self.own.broker("start")?;
+        let mut starts = Vec::new();
+        let mut text = String::new();
+        for bytes in [self.written.0, self.written.0.saturating_mul(10)] {
+            if !self.own.output.is_quiet() {
+                eprintln_step(&format!("starts after {} MiB were written", bytes >> 20));
+            }
+            let start = block_on(start::measure(&options, bytes, self.rounds)).map_err(failure)?;
+            let median = corelane_loadgen::figure::median(&start.ready_s);
+            text += &format!(
+                "{:>6} MiB written, {:>6} MiB on disk: ready after {median:.3} s (median of {})\n",
+                start.written_bytes >> 20,
+                start.disk_bytes >> 20,
+                start.ready_s.len()
+            );
+            starts.push(start);
+        }
+        self.own.output.write(&starts, &text)
+    }
+}
+
+impl Idle {
+    pub(crate) fn run(self) -> Outcome {
+        let options = self.own.broker("idle")?;
+        let idle = block_on(idle::measure(&options, self.partitions)).map_err(failure)?;
+        let text = format!(
+            "{} partitions: resident {} KiB before, {} KiB after, {:.0} bytes a partition; {} KiB after a restart\n",
+            idle.partitions,
+            idle.before_bytes >> 10,
+            idle.after_bytes >> 10,
+            idle.bytes_per_partition,
+            idle.restarted_bytes >> 10
+        );
+        self.own.output.write(&idle, &text)
+    }
+}

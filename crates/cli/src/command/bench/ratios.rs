@@ -1,0 +1,353 @@
+//! `corelane bench ratios`: our figures beside what this machine can do, interleaved.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use corelane::{Acks, TopicClass, TopicSettings};
+use corelane_loadgen::disk::Disk;
+use corelane_loadgen::figure::{consume, ingest, median, round_trip};
+use corelane_loadgen::plan::Plan;
+use corelane_loadgen::report::Report;
+use corelane_loadgen::run::{RunOptions, run as carry_out};
+use corelane_loadgen::scenario::{Duel, Edge};
+use corelane_loadgen::server::Server;
+use corelane_reactor::floor::DiskPath;
+use serde::Serialize;
+
+use super::floor::{bare_egress, bare_ingest, block_on, echo, eprintln_step, percentiles, read, write_sync};
+use super::lab::{Bare, Lab, remove};
+use super::{Output, failure};
+use crate::command::examples;
+use crate::failure::{Failure, Outcome};
+
+/// Measure the broker's figures and the machine's floors in turn, round after round, and print medians and ratios.
+///
+/// The broker has one shard on the first core that this process may use; the generator has the last.
+#[derive(Debug, Args)]
+#[command(
+    before_help = examples!(
+        "corelane bench ratios                      five rounds",
+        "corelane bench ratios --rounds 9           more of them",
+        "corelane bench ratios --json ratios.json   for a program",
+    )
+)]
+pub(crate) struct Ratios {
+    /// Rounds; a median of fewer than five says little.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Seconds of each throughput measurement.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Only measurements whose name contains this text.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// A directory on the disk to use; what is in its `ratios` is removed. A cache directory when it is left out.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Which way a ratio is to lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    AtMost,
+    AtLeast,
+}
+
+/// One row of the result.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    unit: &'static str,
+    /// Median over the rounds.
+    figure: f64,
+    figure_spread: (f64, f64),
+    /// Median over the rounds.
+    floor: f64,
+    floor_spread: (f64, f64),
+    /// Median of the ratios of each round.
+    ratio: f64,
+    ratio_spread: (f64, f64),
+    target: f64,
+    ok: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Comparison {
+    rounds: u32,
+    seconds: u64,
+    disk: Disk,
+    ratios: Vec<Row>,
+}
+
+/// What is compared, in which unit, and where the ratio should be.
+const AIMS: [(&str, &str, Aim, f64); 9] = [
+    ("round trip received", "µs", Aim::AtMost, 1.3),
+    ("round trip stored", "µs", Aim::AtMost, 1.3),
+    ("ingest memory", "records/s", Aim::AtLeast, 0.7),
+    ("ingest durable", "records/s", Aim::AtLeast, 0.5),
+    ("consume cached", "bytes/s", Aim::AtLeast, 0.7),
+    ("consume cold", "bytes/s", Aim::AtLeast, 0.7),
+    ("edge 1000 against 1, stored p99", "µs", Aim::AtMost, 3.0),
+    ("edge 1000, syncs a tick", "syncs", Aim::AtMost, 2.0),
+    ("duel-60 consumed p99 of budget", "µs", Aim::AtMost, 1.0),
+];
+
+const LATENCY: Duration = Duration::from_secs(2);
+/// Below a quarter of the journal's ring nothing is settled, so that all of it comes from the cache.
+const CACHED_BYTES: u64 = 40 << 20;
+/// How often the cached data is read in a round.
+const CACHED_READS: u32 = 8;
+/// The memory of the broker that reads cold data, and how much more data there is.
+const COLD_MEMORY: &str = "64MiB";
+const COLD_BYTES: u64 = 8 * (64 << 20);
+const EDGE: Duration = Duration::from_secs(4);
+const DUEL: Duration = Duration::from_secs(6);
+
+/// Figure and floor of each round, by name.
+type Samples = BTreeMap<&'static str, Vec<(f64, f64)>>;
+
+impl Ratios {
+    pub(crate) fn run(self) -> Outcome {
+        let result = self.measure().map_err(failure)?;
+        self.output.write(&result, &text(&result).map_err(Failure::failed)?)
+    }
+
+    fn measure(&self) -> anyhow::Result<Comparison> {
+        let root = Lab::open(self.data.clone())?;
+        let lab = Lab { directory: root.directory.join("ratios"), ..root };
+        remove(&lab.directory)?;
+        std::fs::create_dir_all(&lab.directory)?;
+        let bare = lab.bare()?;
+        if self.wants("consume cold") {
+            prepare_cold(&lab)?;
+        }
+        let mut samples = Samples::new();
+        for round in 1..=self.rounds {
+            self.step(&format!("round {round} of {}", self.rounds));
+            let server = lab.start_fresh("broker")?;
+            let round = Round { lab: &lab, bare: &bare, server: &server, duration: Duration::from_secs(self.seconds) };
+            self.round_trips(&round, &mut samples)?;
+            self.streams(&round, &mut samples)?;
+            self.ticks(&round, &mut samples)?;
+            server.stop()?;
+        }
+        bare.stop()?;
+        Ok(Comparison {
+            rounds: self.rounds,
+            seconds: self.seconds,
+            disk: Disk::of(&lab.directory),
+            ratios: AIMS.iter().filter_map(|aim| row(*aim, samples.get(aim.0)?)).collect(),
+        })
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
+    }
+
+    fn step(&self, name: &str) {
+        if !self.output.is_quiet() {
+            eprintln_step(name);
+        }
+    }
+
+    fn round_trips(&self, round: &Round<'_>, samples: &mut Samples) -> anyhow::Result<()> {
+        if !self.wants("round trip") && !AIMS[..2].iter().any(|aim| self.wants(aim.0)) {
+            return Ok(());
+        }
+        let p50 = |latency: &corelane_loadgen::measure::Latency| {
+            latency.percentiles().p50.context("too few round trips for a median")
+        };
+        let address = round.address();
+        let floor = p50(&echo(round.bare, LATENCY)?)?;
+        create(&address, "received", TopicClass::Memory, None)?;
+        let received = p50(&block_on(round_trip::measure(&address, "received", Acks::Received, LATENCY))?)?;
+        push(samples, AIMS[0].0, received, floor);
+        let disk = percentiles(&write_sync(round.lab, 4096, DiskPath::Reactor)?.total);
+        create(&address, "stored", TopicClass::Durable, None)?;
+        let stored = p50(&block_on(round_trip::measure(&address, "stored", Acks::Stored, LATENCY))?)?;
+        push(samples, AIMS[1].0, stored, floor + disk.p50.context("too few writes for a median")?);
+        Ok(())
+    }
+
+    fn streams(&self, round: &Round<'_>, samples: &mut Samples) -> anyhow::Result<()> {
+        let address = round.address();
+        if self.wants(AIMS[2].0) || self.wants(AIMS[3].0) {
+            let floor = bare_ingest(round.bare, round.duration)?;
+            create(&address, "ingest-memory", TopicClass::Memory, None)?;
+            let memory = block_on(ingest::measure(&address, "ingest-memory", Acks::Received, round.duration))?;
+            push(samples, AIMS[2].0, memory, floor);
+            create(&address, "ingest-durable", TopicClass::Durable, None)?;
+            let durable = block_on(ingest::measure(&address, "ingest-durable", Acks::Stored, round.duration))?;
+            push(samples, AIMS[3].0, durable, floor);
+            delete(&address, "ingest-memory")?;
+            delete(&address, "ingest-durable")?;
+        }
+        if self.wants(AIMS[4].0) {
+            let fresh = round.lab.start_fresh("cached")?;
+            let cached = format!("corelane://{}", fresh.quic);
+            create(&cached, "cached", TopicClass::Durable, None)?;
+            let records = block_on(ingest::fill(&cached, "cached", CACHED_BYTES))?;
+            let floor = bare_egress(round.bare, round.duration)?;
+            let mut sum = consume::Consumed::default();
+            for _ in 0..CACHED_READS {
+                let read = block_on(consume::measure(&cached, "cached", records, Duration::from_secs(60)))?;
+                anyhow::ensure!(read.records == records, "{} of {records} cached records came", read.records);
+                sum.bytes += read.bytes;
+                sum.elapsed += read.elapsed;
+            }
+            fresh.stop()?;
+            push(samples, AIMS[4].0, sum.bytes_per_s(), floor);
+        }
+        if self.wants(AIMS[5].0) {
+            let floor = bare_egress(round.bare, round.duration)?.min(read(round.lab)?);
+            let server = start_cold(round.lab)?;
+            let address = format!("corelane://{}", server.quic);
+            let records = COLD_BYTES.div_ceil(ingest::RECORD_BYTES as u64);
+            let read = block_on(consume::measure(&address, "cold", records, Duration::from_secs(60)))?;
+            anyhow::ensure!(read.records == records, "{} of {records} cold records came", read.records);
+            server.stop()?;
+            push(samples, AIMS[5].0, read.bytes_per_s(), floor);
+        }
+        Ok(())
+    }
+
+    fn ticks(&self, round: &Round<'_>, samples: &mut Samples) -> anyhow::Result<()> {
+        if self.wants(AIMS[6].0) || self.wants(AIMS[7].0) {
+            let tick = Duration::from_millis(16);
+            let edge = |partitions| Edge { partitions, tick, duration: EDGE, class: TopicClass::Durable }.plan();
+            let p99 = |report: &Report| report.latency_us.stored.p99.context("too few samples for p99");
+            let one = p99(&round.carry_out(edge(1))?)?;
+            let syncs = || round.server.metric("corelane_storage_journal_syncs_total");
+            let before = syncs()?;
+            let many = round.carry_out(edge(1000))?;
+            let ticks = EDGE.as_secs_f64() / tick.as_secs_f64();
+            push(samples, AIMS[7].0, (syncs()? - before) / ticks, 1.0);
+            push(samples, AIMS[6].0, p99(&many)?, one);
+        }
+        if self.wants(AIMS[8].0) {
+            let duel = Duel { matches: 20, duration: DUEL, class: TopicClass::Durable, partitions: 8 };
+            let report = round.carry_out(duel.plan())?;
+            let budget = report.budget.context("the scenario has a budget")?;
+            push(samples, AIMS[8].0, report.latency_us.consumed.p99.context("too few samples")?, budget.p99_us);
+        }
+        Ok(())
+    }
+}
+
+/// What one round works with.
+struct Round<'a> {
+    lab: &'a Lab,
+    bare: &'a Bare,
+    server: &'a Server,
+    duration: Duration,
+}
+
+impl Round<'_> {
+    fn address(&self) -> String {
+        format!("corelane://{}", self.server.quic)
+    }
+
+    /// Runs a workload; one that is not right is no figure.
+    fn carry_out(&self, plan: Plan) -> anyhow::Result<Report> {
+        let options = RunOptions {
+            broker: self.address(),
+            token: None,
+            acks: Acks::Stored,
+            is_quiet: true,
+            keep_topics: false,
+            data: None,
+        };
+        let report = block_on(carry_out(plan, &options))?;
+        anyhow::ensure!(report.is_right(), "the run is not right:\n{report}");
+        Ok(report)
+    }
+}
+
+fn push(samples: &mut Samples, name: &'static str, figure: f64, floor: f64) {
+    samples.entry(name).or_default().push((figure, floor));
+}
+
+fn create(address: &str, topic: &str, class: TopicClass, retention_bytes: Option<u64>) -> anyhow::Result<()> {
+    block_on(async {
+        let client = corelane::connect(address).await?;
+        let settings = TopicSettings { class, retention_bytes, ..TopicSettings::default() };
+        client.admin().create_topic(topic, 1, settings).await?;
+        client.close().await;
+        Ok(())
+    })
+}
+
+fn delete(address: &str, topic: &str) -> anyhow::Result<()> {
+    block_on(async {
+        let client = corelane::connect(address).await?;
+        client.admin().delete_topic(topic).await?;
+        client.close().await;
+        Ok(())
+    })
+}
+
+/// A broker with little memory, whose data a former one wrote.
+fn start_cold(lab: &Lab) -> anyhow::Result<Server> {
+    let mut options = lab.broker("cold")?;
+    options.arguments = vec!["--memory".to_owned(), COLD_MEMORY.to_owned()];
+    Server::start(&options)
+}
+
+fn prepare_cold(lab: &Lab) -> anyhow::Result<()> {
+    let server = start_cold(lab)?;
+    let address = format!("corelane://{}", server.quic);
+    create(&address, "cold", TopicClass::Durable, None)?;
+    block_on(ingest::fill(&address, "cold", COLD_BYTES))?;
+    server.stop()
+}
+
+fn row((name, unit, aim, target): (&str, &'static str, Aim, f64), samples: &[(f64, f64)]) -> Option<Row> {
+    if samples.is_empty() {
+        return None;
+    }
+    let figures: Vec<f64> = samples.iter().map(|sample| sample.0).collect();
+    let floors: Vec<f64> = samples.iter().map(|sample| sample.1).collect();
+    let ratios: Vec<f64> = samples.iter().map(|sample| sample.0 / sample.1.max(1e-12)).collect();
+    let ratio = median(&ratios);
+    let ok = match aim {
+        Aim::AtMost => ratio <= target,
+        Aim::AtLeast => target <= ratio,
+    };
+    Some(Row {
+        name: name.to_owned(),
+        unit,
+        figure: median(&figures),
+        figure_spread: spread(&figures),
+        floor: median(&floors),
+        floor_spread: spread(&floors),
+        ratio,
+        ratio_spread: spread(&ratios),
+        target,
+        ok,
+    })
+}
+
+fn spread(figures: &[f64]) -> (f64, f64) {
+    (figures.iter().copied().fold(f64::INFINITY, f64::min), figures.iter().copied().fold(0.0, f64::max))
+}
+
+fn text(result: &Comparison) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    writeln!(out, "medians of {} rounds; in brackets the ratio's spread", result.rounds)?;
+    for row in &result.ratios {
+        let verdict = if row.ok { "ok" } else { "MISSED" };
+        writeln!(
+            out,
+            "{:<34} {:>12.1} {:<9} floor {:>12.1}  ratio {:>6.2} [{:.2} to {:.2}]  target {:.1}  {verdict}",
+            row.name, row.figure, row.unit, row.floor, row.ratio, row.ratio_spread.0, row.ratio_spread.1, row.target
+        )?;
+    }
+    writeln!(out, "disk: {}", result.disk)?;
+    Ok(out)
+}
