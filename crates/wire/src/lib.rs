@@ -6,19 +6,34 @@
 //!
 //! This crate knows no stream, no session and no topic; it does no I/O.
 
-#[expect(missing_debug_implementations, reason = "rkyv makes resolver types without Debug, and offers no way to add it")]
+#[expect(
+    missing_debug_implementations,
+    reason = "rkyv makes resolver types without Debug, and offers no way to add it"
+)]
 mod admin;
 mod body;
 mod decoder;
 mod frame;
-#[expect(missing_debug_implementations, reason = "rkyv makes resolver types without Debug, and offers no way to add it")]
+#[expect(
+    missing_debug_implementations,
+    reason = "rkyv makes resolver types without Debug, and offers no way to add it"
+)]
 mod hello;
 mod kind;
-#[expect(missing_debug_implementations, reason = "rkyv makes resolver types without Debug, and offers no way to add it")]
+#[expect(
+    missing_debug_implementations,
+    reason = "rkyv makes resolver types without Debug, and offers no way to add it"
+)]
 mod metadata;
-#[expect(missing_debug_implementations, reason = "rkyv makes resolver types without Debug, and offers no way to add it")]
+#[expect(
+    missing_debug_implementations,
+    reason = "rkyv makes resolver types without Debug, and offers no way to add it"
+)]
 mod produce;
-#[expect(missing_debug_implementations, reason = "rkyv makes resolver types without Debug, and offers no way to add it")]
+#[expect(
+    missing_debug_implementations,
+    reason = "rkyv makes resolver types without Debug, and offers no way to add it"
+)]
 mod subscribe;
 
 pub use admin::{
