@@ -1,5 +1,7 @@
 //! One client of the workload: the SDK's decisions, driven by an application that sends, reads and remembers.
 
+mod manage;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use corelane_model::{
 };
 use corelane_record::{RecordBatch, split_batch};
 
+use self::manage::Asked;
 use crate::payload;
 use crate::{ClientPlan, Oracle, Random, RecordId, Scenario, TopicPlan, Violation};
 
@@ -24,6 +27,8 @@ pub(crate) enum Todo {
     Begin,
     /// Open a producer for this topic.
     Open { topic: usize },
+    /// Do what an operator might do.
+    Manage,
     /// Send the next record.
     Send,
     /// Subscribe to this partition from where the reader is.
@@ -59,8 +64,11 @@ pub(crate) struct Client {
     value_bytes_max: u64,
     batch_bytes_max: u32,
     next_number: u32,
+    is_auditor: bool,
     left: u64,
-    operations: BTreeMap<OperationKey, Option<usize>>,
+    operations: BTreeMap<OperationKey, Asked>,
+    /// Time between two requests of an operator, about; zero for none.
+    churn: Duration,
     producers: BTreeMap<ProducerKey, (usize, bool)>,
     /// Records without a last word.
     pending: BTreeMap<BatchKey, Vec<(PartitionId, RecordId)>>,
@@ -98,8 +106,10 @@ impl Client {
             value_bytes_max: scenario.value_bytes_max,
             batch_bytes_max: scenario.batch_bytes_max,
             next_number: 0,
+            is_auditor: plan.records == 0,
             left: plan.records,
             operations: BTreeMap::new(),
+            churn: scenario.churn_every,
             producers: BTreeMap::new(),
             pending: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
@@ -164,7 +174,7 @@ impl Client {
             Todo::Begin => {
                 let request = Request::ListTopics { names: Vec::new() };
                 let operation = self.core.request(now, request);
-                self.operations.insert(operation, None);
+                self.operations.insert(operation, Asked::List);
                 Vec::new()
             }
             Todo::Open { topic } => {
@@ -178,6 +188,7 @@ impl Client {
                 self.producers.insert(producer, (topic, false));
                 Vec::new()
             }
+            Todo::Manage => self.manage(now, oracle),
             Todo::Send => self.send(now, oracle),
             Todo::Read { partition } => {
                 self.read(partition);
@@ -251,71 +262,6 @@ impl Client {
         self.subscriptions.insert(subscription, partition);
     }
 
-    /// The broker's list of topics.
-    pub(crate) fn on_topics(&mut self, oracle: &mut Oracle, found: Vec<TopicInfo>) -> Vec<Wish> {
-        let mut wishes = Vec::new();
-        for info in found {
-            let Some(topic) = self.topics.iter().position(|(name, ..)| *name == info.name) else { continue };
-            if self.topics[topic].2.is_some() {
-                continue;
-            }
-            let plan = self.topics[topic].1;
-            for index in 0..info.partitions() {
-                let partition = PartitionId::new(info.topic, PartitionIndex(index));
-                oracle.open_partition(partition, plan.class);
-                if self.plan.is_consumer {
-                    let from = (plan.class == TopicClass::Durable).then_some(Offset::ZERO);
-                    oracle.on_reader(self.number, partition, from);
-                    wishes.push((Duration::from_micros(self.random.skewed(1..50_000)), Todo::Read { partition }));
-                }
-            }
-            self.topics[topic].2 = Some(info);
-            if 0 < self.plan.records {
-                wishes.push((Duration::from_micros(self.random.skewed(1..50_000)), Todo::Open { topic }));
-            }
-        }
-        wishes
-    }
-
-    /// Creates what is missing, if that is this client's task, and looks again.
-    pub(crate) fn create_missing(&mut self, now: Now) -> Vec<Wish> {
-        let missing = self.topics.iter().enumerate().filter(|(_, (_, _, info))| info.is_none());
-        let missing = missing.map(|(topic, (name, plan, _))| (topic, name.clone(), *plan)).collect::<Vec<_>>();
-        if missing.is_empty() {
-            return if 0 < self.plan.records { vec![(Duration::ZERO, Todo::Send)] } else { Vec::new() };
-        }
-        if self.number == 0 {
-            for (topic, name, plan) in missing {
-                let settings = TopicSettings { class: plan.class, retention_ms: None, ..TopicSettings::default() };
-                let request = Request::CreateTopic { name, partitions: plan.partitions, settings };
-                let operation = self.core.request(now, request);
-                self.operations.insert(operation, Some(topic));
-            }
-        }
-        vec![(Duration::from_micros(self.random.skewed(10_000..400_000)), Todo::Begin)]
-    }
-
-    /// A request was answered.
-    pub(crate) fn on_done(
-        &mut self,
-        now: Now,
-        oracle: &mut Oracle,
-        operation: OperationKey,
-        answer: Option<Answer>,
-    ) -> Vec<Wish> {
-        let asked = self.operations.remove(&operation).expect("an operation is answered once");
-        match (asked, answer) {
-            (Some(_), _) => Vec::new(),
-            (None, Some(Answer::Topics { topics, .. })) => {
-                let mut wishes = self.on_topics(oracle, topics);
-                wishes.extend(self.create_missing(now));
-                wishes
-            }
-            (None, Some(answer)) => panic!("a list of topics was asked for, not {answer:?}"),
-            (None, None) => vec![(Duration::from_millis(50), Todo::Begin)],
-        }
-    }
-
     pub(crate) fn on_producer_opened(&mut self, producer: ProducerKey) {
         self.producers.get_mut(&producer).expect("a producer of ours").1 = true;
     }
@@ -363,12 +309,23 @@ impl Client {
     }
 
     /// The broker took a subscription.
-    pub(crate) fn on_subscribed(&mut self, subscription: SubscriptionKey, high_watermark: Offset) {
-        if let Some(partition) = self.subscriptions.get(&subscription) {
-            let reading = self.readings.get_mut(partition).expect("it is read");
-            reading.is_subscribed = true;
-            reading.target = reading.target.max(high_watermark);
-        }
+    ///
+    /// # Errors
+    /// The log begins before a log start that was reported to this client as durable.
+    pub(crate) fn on_subscribed(
+        &mut self,
+        oracle: &Oracle,
+        subscription: SubscriptionKey,
+        next: Offset,
+        [log_start, high_watermark]: [Offset; 2],
+    ) -> Result<(), Violation> {
+        let Some(&partition) = self.subscriptions.get(&subscription) else { return Ok(()) };
+        let reading = self.readings.get_mut(&partition).expect("it is read");
+        reading.is_subscribed = true;
+        reading.target = reading.target.max(high_watermark);
+        reading.next = reading.next.max(next.min(oracle.log_start(partition)));
+        // Only a reader that began after the last truncation is told of it for sure.
+        if self.is_auditor { oracle.on_start_found(partition, log_start) } else { Ok(()) }
     }
 
     /// A subscription ended by itself.

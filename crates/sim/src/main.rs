@@ -39,7 +39,9 @@ mod planted {
             }
             ["hunt", seeds] => {
                 let seeds = number(seeds)?;
-                Bug::ALL.iter().try_for_each(|bug| hunt(*bug, seeds))
+                // All of them, so that one run says which are not found.
+                let results = Bug::ALL.iter().map(|bug| hunt(*bug, seeds)).collect::<Vec<_>>();
+                results.into_iter().collect()
             }
             ["hunt", seeds, name] => hunt(parse(name)?, number(seeds)?),
             ["seed", seed] => one(number(seed)?, None),

@@ -110,6 +110,16 @@ pub enum Violation {
         /// What is told now.
         now: Offset,
     },
+    /// A partition's beginning moved back.
+    #[error("{partition}: the log start was {before} and is {now}")]
+    StartMovedBack {
+        /// Where.
+        partition: PartitionId,
+        /// What was reported as durable.
+        before: Offset,
+        /// What is told now.
+        now: Offset,
+    },
     /// An answer without a question, or a second one.
     #[error("connection {connection}: an answer to correlation {correlation}, which is not open")]
     AnsweredTwice {
@@ -200,7 +210,10 @@ struct Ledger {
     stored: BTreeMap<Offset, RecordId>,
     /// The furthest end that was told as durable.
     durable_end: Offset,
+    /// The furthest log start that was asked for.
     log_start: Offset,
+    /// The furthest log start that was reported as durable.
+    truncated: Offset,
 }
 
 /// Where a consumer is.
@@ -231,6 +244,7 @@ impl Oracle {
             stored: BTreeMap::new(),
             durable_end: Offset::ZERO,
             log_start: Offset::ZERO,
+            truncated: Offset::ZERO,
         });
     }
 
@@ -249,7 +263,9 @@ impl Oracle {
             return Ok(());
         }
         ledger.place(partition, offset, record, Source::Stored)?;
-        ledger.stored.insert(offset, record);
+        if ledger.log_start <= offset {
+            ledger.stored.insert(offset, record);
+        }
         Ok(())
     }
 
@@ -294,11 +310,39 @@ impl Oracle {
         self.ledgers[&partition].durable_end
     }
 
-    /// The workload raised a partition's log start.
+    /// The workload asks to raise a partition's log start: from now on nothing before it must be there.
+    pub fn on_truncating(&mut self, partition: PartitionId, before: Offset) {
+        let ledger = self.ledger(partition);
+        ledger.log_start = ledger.log_start.max(before);
+        ledger.stored = ledger.stored.split_off(&ledger.log_start);
+    }
+
+    /// A raised log start was reported as durable.
     pub fn on_truncated(&mut self, partition: PartitionId, log_start: Offset) {
         let ledger = self.ledger(partition);
-        ledger.log_start = ledger.log_start.max(log_start);
-        ledger.stored = ledger.stored.split_off(&ledger.log_start);
+        ledger.truncated = ledger.truncated.max(log_start);
+    }
+
+    /// A reader is told where a partition begins.
+    ///
+    /// # Errors
+    /// It begins before a log start that was reported as durable.
+    pub fn on_start_found(&self, partition: PartitionId, log_start: Offset) -> Result<(), Violation> {
+        let before = self.ledgers[&partition].truncated;
+        if log_start < before { Err(Violation::StartMovedBack { partition, before, now: log_start }) } else { Ok(()) }
+    }
+
+    /// The furthest log start that the workload asked for: a log may begin anywhere up to there.
+    #[must_use]
+    pub fn log_start(&self, partition: PartitionId) -> Offset {
+        self.ledgers[&partition].log_start
+    }
+
+    /// Every reader of the partition has been shown everything before this.
+    #[must_use]
+    pub fn slowest_reader(&self, partition: PartitionId) -> Offset {
+        let readers = self.readers.iter().filter(|((_, read), _)| *read == partition);
+        readers.filter_map(|(_, reader)| reader.expected).min().unwrap_or_default()
     }
 
     /// A client's consumer begins, or begins anew, at this offset.

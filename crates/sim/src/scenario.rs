@@ -73,6 +73,8 @@ pub struct Scenario {
     pub restart_every: Duration,
     /// Time between two faults that are no crashes, at most.
     pub fault_every_max: Duration,
+    /// Time between two requests of an operator, about; zero for none.
+    pub churn_every: Duration,
     /// Whether a disk is full for a while now and then.
     pub is_filling: bool,
     /// Whether a disk is slow for a while now and then.
@@ -133,6 +135,11 @@ impl Scenario {
                 Duration::ZERO
             },
             fault_every_max: Duration::from_micros(random.skewed(20_000..4_000_000)),
+            churn_every: if random.is_one_in(3) {
+                Duration::ZERO
+            } else {
+                Duration::from_micros(random.skewed(2_000..400_000))
+            },
             is_filling: random.is_one_in(4),
             is_slowing: random.is_one_in(3),
             is_jumping: random.is_one_in(3),

@@ -143,7 +143,7 @@ impl World {
                 self.log(format_args!("c{client} batch {} failed: {error}", batch.0));
             }
             Effect::Subscribed { subscription, next, log_start, high_watermark } => {
-                state.on_subscribed(subscription, high_watermark);
+                result = state.on_subscribed(&self.oracle, subscription, next, [log_start, high_watermark]);
                 let key = subscription.0;
                 self.log(format_args!("c{client} subscription {key} at {next} in [{log_start}, {high_watermark})"));
             }
@@ -171,13 +171,13 @@ impl World {
                 self.log(format_args!("c{client} subscription {} ended: {error}", subscription.0));
             }
             Effect::Done { operation, result: answer } => {
-                if let Err(error) = &answer {
-                    let text = error.to_string();
-                    wishes = state.on_done(now, &mut self.oracle, operation, None);
-                    self.log(format_args!("c{client} request {} failed: {text}", operation.0));
-                } else {
-                    wishes = state.on_done(now, &mut self.oracle, operation, answer.ok());
+                let text = answer.as_ref().err().map(ToString::to_string);
+                match state.on_done(now, &mut self.oracle, operation, answer.ok()) {
+                    Ok(more) => wishes = more,
+                    Err(violation) => result = Err(violation),
                 }
+                let text = text.as_deref().unwrap_or("done");
+                self.log(format_args!("c{client} request {}: {text}", operation.0));
             }
             Effect::Connect { .. }
             | Effect::Send { .. }
