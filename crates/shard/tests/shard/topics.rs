@@ -175,11 +175,18 @@ fn deleting_answers_who_waits_for_the_disk() {
 fn metadata_is_cut_to_a_frame_and_says_so() {
     let mut world = World::new(1);
     let client = world.connect(0);
-    for i in 0..150 {
-        world.create(client, &format!("topic-{i:03}"), 1000);
+    // Each row takes some 300 bytes, so that a frame does not hold them all.
+    let name = |i: u32| format!("topic-{i:05}-{}", "x".repeat(200));
+    for chunk in (0..5000).collect::<Vec<_>>().chunks(1000) {
+        for &i in chunk {
+            let settings = TopicSettings::default().into();
+            world.send(client, &CreateTopic { name: name(i), partitions: 1, settings });
+        }
+        world.run();
     }
     let all: MetadataAnswer = world.ask(client, &Metadata { names: Vec::new() }).unwrap();
-    assert!(!all.is_cut);
-    assert_eq!(all.topics.len(), 150);
-    assert_eq!(all.topics[7].name, "topic-007");
+    assert!(all.is_cut && 1000 < all.topics.len(), "{} topics", all.topics.len());
+    assert_eq!(all.topics[7].name, name(7));
+    let last: MetadataAnswer = world.ask(client, &Metadata { names: vec![name(4999)] }).unwrap();
+    assert_eq!((last.is_cut, last.topics.len()), (false, 1));
 }
