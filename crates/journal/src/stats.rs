@@ -35,4 +35,6 @@ pub struct JournalStats {
     pub used_bytes: u64,
     /// Bytes that the ring holds at most.
     pub ring_bytes: u64,
+    /// How many of these users may fill; the rest is for settling, checkpoints and other changes.
+    pub room_bytes: u64,
 }

@@ -205,6 +205,7 @@ impl Writer {
     pub(crate) fn finish_round(&mut self, now: Now, out: &mut Out<'_>) -> Option<ClosedEntry> {
         self.now = now.monotonic;
         self.ring.prepare(self.now, out.effects);
+        self.count_room(out.stats);
         if self.open.is_empty() {
             self.open.flags = self.mark().unwrap_or_default();
         }
@@ -370,7 +371,7 @@ impl Writer {
     }
 
     fn count_room(&self, stats: &mut JournalStats) {
-        stats.used_bytes = self.fill().0;
+        (stats.used_bytes, stats.room_bytes) = self.fill();
         stats.ring_bytes = self.ring.total_bytes();
     }
 }

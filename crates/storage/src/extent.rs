@@ -22,7 +22,8 @@ const _: () = {
 };
 
 /// The zeros that padding is taken from.
-static ZEROS: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
+static ZEROS: [u8; 4096] = [0; 4096];
+const _: () = assert!(ZEROS.len() as u64 == BLOCK_BYTES);
 
 /// The head of an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

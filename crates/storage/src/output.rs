@@ -95,9 +95,10 @@ pub enum StorageOutput {
         /// What failed, for people.
         text: String,
     },
-    /// Settling met a full disk. Appends go on until the journal's ring or the cache is full, then they are refused.
+    /// Settling or the journal's ring met a full disk. Appends go on until the ring or the cache is full, then they
+    /// are refused.
     SpaceLow,
-    /// Settling goes on.
+    /// There is space again.
     SpaceBack,
     /// After [`crate::Storage::settle_all`]: every record is in a segment and the journal holds no batch that is needed.
     AllSettled,

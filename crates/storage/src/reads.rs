@@ -215,34 +215,30 @@ impl Reads {
 
     /// The next read to be made, those that someone waits for first.
     pub(crate) fn poll_order(&mut self) -> Option<ReadOrder> {
-        while self.in_flight < READS_IN_FLIGHT_MAX {
-            let (key, urgency) = match (self.wanted.pop_front(), self.ahead.front()) {
-                (Some(key), _) => (key, Urgency::Now),
-                (None, Some(&key)) => {
-                    self.ahead.pop_front();
-                    (key, Urgency::Background)
-                }
-                (None, None) => return None,
-            };
-            let order = match key {
-                ReadKey::Run(partition, base) => {
-                    let run = &self.runs[&(partition, base)];
-                    let RunRead { segment, position, length, .. } = *run;
-                    ReadOrder { key, partition, segment, position, length, urgency }
-                }
-                ReadKey::Scan(partition, segment) => {
-                    let (position, length) = self.scans[&(partition, segment)].next_read();
-                    ReadOrder { key, partition, segment, position, length, urgency }
-                }
-            };
-            self.in_flight += 1;
-            self.in_flight_bytes += u64::from(order.length);
-            self.stats.reads_total += 1;
-            self.stats.bytes_total += u64::from(order.length);
-            self.make_room();
-            return Some(order);
+        if READS_IN_FLIGHT_MAX <= self.in_flight {
+            return None;
         }
-        None
+        let (key, urgency) = match self.wanted.pop_front() {
+            Some(key) => (key, Urgency::Now),
+            None => (self.ahead.pop_front()?, Urgency::Background),
+        };
+        let order = match key {
+            ReadKey::Run(partition, base) => {
+                let run = &self.runs[&(partition, base)];
+                let RunRead { segment, position, length, .. } = *run;
+                ReadOrder { key, partition, segment, position, length, urgency }
+            }
+            ReadKey::Scan(partition, segment) => {
+                let (position, length) = self.scans[&(partition, segment)].next_read();
+                ReadOrder { key, partition, segment, position, length, urgency }
+            }
+        };
+        self.in_flight += 1;
+        self.in_flight_bytes += u64::from(order.length);
+        self.stats.reads_total += 1;
+        self.stats.bytes_total += u64::from(order.length);
+        self.make_room();
+        Some(order)
     }
 
     /// The next late answer.

@@ -25,10 +25,14 @@ pub struct StorageStats {
     pub journal_syncs_total: u64,
     /// Fill of the journal's ring, in thousandths.
     pub journal_fill_permille: u64,
-    /// Bytes of the journal's ring that hold unsettled records.
+    /// Bytes of the journal's ring that are in use.
     pub unsettled_bytes: u64,
     /// Bound of `unsettled_bytes` for appends.
     pub unsettled_bytes_max: u64,
+    /// Memory of the journal entries that hold unsettled records.
+    pub cache_bytes: u64,
+    /// Bound of `cache_bytes` for appends.
+    pub cache_bytes_max: u64,
     /// Turns of settling that were made durable.
     pub settle_turns_total: u64,
     /// Extents written to segments.

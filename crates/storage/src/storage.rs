@@ -99,8 +99,10 @@ pub struct Storage {
     deletes: VecDeque<(PartitionId, Offset)>,
     deletes_in_flight: usize,
     retained: Option<BTreeSet<TopicId>>,
-    /// The journal could not make a file because the disk is full.
-    is_ring_short: bool,
+    /// The journal could not make its next file because the disk is full.
+    is_ring_starved: bool,
+    /// The shard was told that space is low.
+    is_low_said: bool,
     is_imported: bool,
     held_report: Option<RecoveryReport>,
     outputs: VecDeque<StorageOutput>,
@@ -149,7 +151,8 @@ impl Storage {
             deletes: VecDeque::new(),
             deletes_in_flight: 0,
             retained: None,
-            is_ring_short: false,
+            is_ring_starved: false,
+            is_low_said: false,
             is_imported: false,
             held_report: None,
             outputs: VecDeque::new(),
@@ -223,6 +226,7 @@ impl Storage {
         }
         self.start_deletes();
         self.say_durable();
+        self.say_space();
         self.say_settled();
         self.say_drained();
     }
@@ -283,7 +287,7 @@ impl Storage {
                 }
                 JournalOutput::Durable { end } => self.on_durable(end),
                 JournalOutput::CheckpointWanted => self.begin_checkpoint(),
-                JournalOutput::CreateFailed { fault } => self.is_ring_short |= fault == Fault::NoSpace,
+                JournalOutput::CreateFailed { fault } => self.is_ring_starved |= fault == Fault::NoSpace,
                 JournalOutput::Closed => self.phase = Phase::Draining { is_closing: true, is_closed: true },
                 JournalOutput::Failed(error) => self.on_journal_failed(error.to_string()),
             }
@@ -309,7 +313,23 @@ impl Storage {
 
     /// Whether the disk is known to be full.
     fn is_space_low(&self) -> bool {
-        matches!(self.settling.space, Space::Low { .. }) || self.is_ring_short
+        matches!(self.settling.space, Space::Low { .. }) || self.is_ring_short()
+    }
+
+    /// Whether the journal goes without files for want of space. It tries again by itself, and until then its ring is
+    /// that much smaller.
+    fn is_ring_short(&self) -> bool {
+        let whole = u64::from(self.config.journal_files) * self.config.journal_file_bytes;
+        self.is_ring_starved && self.journal.stats().ring_bytes < whole
+    }
+
+    fn say_space(&mut self) {
+        self.is_ring_starved = self.is_ring_short();
+        let is_low = self.is_space_low();
+        if is_low != self.is_low_said {
+            self.is_low_said = is_low;
+            self.outputs.push_back(if is_low { StorageOutput::SpaceLow } else { StorageOutput::SpaceBack });
+        }
     }
 }
 

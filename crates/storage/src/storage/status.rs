@@ -4,7 +4,6 @@ use corelane_model::PartitionId;
 
 use super::Storage;
 use crate::partition::SettleState;
-use crate::settle::Space;
 use crate::{PartitionStatus, ShardExport, StorageStats};
 
 impl Storage {
@@ -40,9 +39,11 @@ impl Storage {
             journal_bytes_total: journal.written_bytes_total,
             journal_syncs_total: journal.syncs_total,
             journal_fill_permille: u64::from(self.journal.pressure()),
-            unsettled_bytes: self.unsettled_bytes(),
-            unsettled_bytes_max: self.unsettled_bytes_max(),
-            is_space_low: u64::from(matches!(self.settling.space, Space::Low { .. })),
+            unsettled_bytes: journal.used_bytes,
+            unsettled_bytes_max: journal.room_bytes,
+            cache_bytes: self.slabs.bytes(),
+            cache_bytes_max: self.budget.unsettled_bytes,
+            is_space_low: u64::from(self.is_space_low()),
             is_stopped: u64::from(self.failure.is_some()),
             ring_bytes: self.table.ring_bytes(),
             fetches_cached_total: reads.cached_total,
@@ -54,15 +55,6 @@ impl Storage {
             index_entries: self.reads.index_entries() as u64,
             ..self.stats
         }
-    }
-
-    /// Bytes that wait to be settled: of the journal's ring, or of memory, whichever is nearer to its bound.
-    pub(super) fn unsettled_bytes(&self) -> u64 {
-        self.journal.stats().used_bytes.max(self.slabs.bytes())
-    }
-
-    pub(super) fn unsettled_bytes_max(&self) -> u64 {
-        self.journal.stats().ring_bytes.min(self.budget.unsettled_bytes)
     }
 
     /// Everything that the shard's journal knows, after [`crate::StorageOutput::AllSettled`].

@@ -13,8 +13,8 @@ use crate::disk::Purpose;
 use crate::pace::{pace, permille};
 use crate::partition::SettleState;
 use crate::round::{MovedStart, Note};
-use crate::settle::{Job, Space, TurnResult, is_new_segment};
-use crate::{FileName, FileOp, StorageOutput, Urgency};
+use crate::settle::{Job, TurnResult, is_new_segment};
+use crate::{FileName, FileOp, Urgency};
 
 impl Storage {
     /// Bytes a second that settling may take now; `None`: as many as it can.
@@ -42,7 +42,6 @@ impl Storage {
 
     /// When a turn's extents are on disk, notes of them go into the open entry.
     pub(super) fn note_settled(&mut self, now: Now) {
-        let was_low = matches!(self.settling.space, Space::Low { .. });
         if let Some(TurnResult { synced, no_space, failed }) = self.settling.end_turn(now) {
             for id in no_space {
                 self.stats.settle_no_space_total += 1;
@@ -52,12 +51,8 @@ impl Storage {
                 self.stats.settle_failures_total += 1;
                 self.abandon_segment(now, id, &job);
             }
+            self.stats.settle_turns_total += u64::from(!synced.is_empty());
             self.unnoted = synced;
-        }
-        match (was_low, matches!(self.settling.space, Space::Low { .. })) {
-            (false, true) => self.outputs.push_back(StorageOutput::SpaceLow),
-            (true, false) => self.outputs.push_back(StorageOutput::SpaceBack),
-            (true, true) | (false, false) => {}
         }
         if self.failure.is_none() {
             self.write_notes();

@@ -3,7 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use corelane_commitlog::{Append, CommitLog, Fetch};
 use corelane_journal::{ClosedEntry, Item, JournalPosition};
-use corelane_model::limits::{CATALOG_CHANGE_BYTES_MAX, CHANGES_WAITING_MAX, OFFSET_LEASE, PRODUCER_ID_LEASE};
+use corelane_model::limits::{
+    BLOCK_BYTES, CATALOG_CHANGE_BYTES_MAX, CHANGES_WAITING_MAX, OFFSET_LEASE, PRODUCER_ID_LEASE,
+};
 use corelane_model::{Now, Offset, PartitionId, ProducerId, TopicClass};
 use corelane_record::{BATCH_HEAD_BYTES, SealedBatch, Stamp, stamp};
 
@@ -68,22 +70,28 @@ impl Storage {
 
     /// Whether the journal and the cache can take `bytes` more.
     fn check_room(&mut self, bytes: u64) -> Result<(), AppendError> {
-        let held = self.slabs.bytes() + self.round.user_bytes;
-        let is_memory_full = self.budget.unsettled_bytes < held + bytes;
+        let cached = self.slabs.bytes() + self.round.user_bytes;
+        let is_memory_full = self.budget.unsettled_bytes < cached + bytes;
         if !is_memory_full && self.journal.is_room(bytes) {
             return Ok(());
         }
         let round_bytes = self.journal.config().entry_bytes_max() / 4 * 3;
-        let is_round_full = !is_memory_full && round_bytes < self.round.user_bytes + bytes + 4096;
-        let (unsettled_bytes, limit_bytes) = (self.unsettled_bytes(), self.unsettled_bytes_max());
-        if self.is_space_low() && (is_memory_full || !is_round_full || self.is_ring_short) {
+        let is_round_full = !is_memory_full && round_bytes < self.round.user_bytes + bytes + BLOCK_BYTES;
+        if is_round_full && !self.is_ring_short() {
+            self.stats.busy_total += 1;
+            return Err(AppendError::RoundFull { limit_bytes: round_bytes });
+        }
+        let journal = self.journal.stats();
+        let (unsettled_bytes, limit_bytes) = if is_memory_full {
+            (cached, self.budget.unsettled_bytes)
+        } else {
+            (journal.used_bytes, journal.room_bytes)
+        };
+        if self.is_space_low() {
             self.stats.full_total += 1;
             return Err(AppendError::StorageFull { unsettled_bytes, limit_bytes });
         }
         self.stats.busy_total += 1;
-        if is_round_full {
-            return Err(AppendError::RoundFull { limit_bytes: round_bytes });
-        }
         Err(AppendError::Busy { unsettled_bytes, limit_bytes })
     }
 

@@ -1,0 +1,11 @@
+//! Storage on a disk that tears, loses, fails and runs full.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod chance;
+mod disk;
+mod faults;
+mod layout;
+mod life;
+mod random;
+mod world;
