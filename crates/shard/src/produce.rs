@@ -114,7 +114,10 @@ impl Shard {
         self.send_outcome(asker, batch_bytes, Ok((appended.base_offset, appended.append_timestamp)));
         if acks == Acks::Stored {
             if appended.is_durable_already {
-                self.send_durable(asker.peer, partition, appended.end_offset);
+                // Ends are cumulative, and a further one may have been told on this connection already.
+                let durable = self.storage.describe(partition).map(|status| status.durable_end);
+                let end = durable.unwrap_or_default().max(appended.end_offset);
+                self.send_durable(asker.peer, partition, end);
             } else {
                 let active = self.active.entry(partition).or_default();
                 active.waiters.wait(asker.peer, appended.end_offset, self.now.monotonic);
