@@ -16,8 +16,7 @@
 //! 56  oldest file needed   4   recovery begins with this file; earlier ones may be overwritten
 //! 60  body bytes           4
 //! 64  previous entry       4   head CRC of the entry before, in whatever file (1 where that is 0); 0: there is none
-//! 68  body CRC-32C         4
-//! 72  zero                 4
+//! 68  body CRC-64/NVME     8
 //! 76  head CRC-32C         4   of bytes 0 to 75
 //! 80  body, then zeros up to the next block
 //! ```
@@ -99,8 +98,8 @@ pub struct EntryHead {
     pub body_bytes: u32,
     /// Head CRC of the entry before.
     pub previous_crc: u32,
-    /// CRC-32C of the body.
-    pub body_crc: u32,
+    /// [`body_crc`] of the body.
+    pub body_crc: u64,
 }
 
 impl EntryHead {
@@ -122,8 +121,7 @@ impl EntryHead {
         at.put_u32_le(self.oldest.0);
         at.put_u32_le(self.body_bytes);
         at.put_u32_le(self.previous_crc);
-        at.put_u32_le(self.body_crc);
-        at.put_u32_le(0);
+        at.put_u64_le(self.body_crc);
         let crc = crc32c::crc32c(&out[..ENTRY_HEAD_BYTES - 4]);
         out[ENTRY_HEAD_BYTES - 4..ENTRY_HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
         crc
@@ -173,7 +171,7 @@ impl EntryHead {
             oldest: FileSequence(at.get_u32_le()),
             body_bytes: at.get_u32_le(),
             previous_crc: at.get_u32_le(),
-            body_crc: at.get_u32_le(),
+            body_crc: at.get_u64_le(),
         };
         head.check()?;
         Ok(head)
@@ -206,6 +204,18 @@ impl EntryHead {
         self.position.advance(u32::try_from(self.entry_bytes()).expect("an entry is at most 4 MiB"))
     }
 }
+
+/// The checksum of a body: CRC-64/NVME.
+///
+/// Not CRC-32C: each batch's head ends with its own CRC-32C, and to a CRC of the same polynomial all stretches that end
+/// with theirs look alike. A torn write that leaves the head of an older batch in the place of a new one would pass.
+#[must_use]
+pub fn body_crc(body: &[u8]) -> u64 {
+    crc_fast::checksum(BODY_CRC, body)
+}
+
+/// The algorithm of [`body_crc`].
+pub(crate) const BODY_CRC: crc_fast::CrcAlgorithm = crc_fast::CrcAlgorithm::Crc64Nvme;
 
 /// `bytes` rounded up to whole blocks.
 pub(crate) const fn padded(bytes: u64) -> u64 {
@@ -283,7 +293,7 @@ impl EntryView {
             return Err(EntryError::Truncated { found: bytes.len() as u64, needed: end as u64 });
         }
         let body = bytes.slice(ENTRY_HEAD_BYTES..end);
-        let computed = crc32c::crc32c(&body);
+        let computed = body_crc(&body);
         if computed != head.body_crc {
             return Err(EntryError::BodyCrc { found: head.body_crc, computed });
         }

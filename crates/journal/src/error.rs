@@ -168,12 +168,12 @@ pub enum EntryError {
         flags: u16,
     },
     /// The body is damaged or torn.
-    #[error("body checksum {found:#010x} does not match {computed:#010x}")]
+    #[error("body checksum {found:#018x} does not match {computed:#018x}")]
     BodyCrc {
         /// In the head.
-        found: u32,
+        found: u64,
         /// Of the body.
-        computed: u32,
+        computed: u64,
     },
 }
 

@@ -28,6 +28,7 @@ mod writer;
 pub use effect::{JournalDone, JournalEffect, JournalIoId, JournalOp, JournalResult, RingSlot};
 pub use entry::{
     ENTRY_HEAD_BYTES, ENTRY_MAGIC, EntryContext, EntryFlags, EntryHead, EntryView, Items, JOURNAL_VERSION, JournalId,
+    body_crc,
 };
 pub use error::{EntryError, Fault, ItemError, JournalError};
 pub use image::recover_images;

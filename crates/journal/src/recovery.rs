@@ -115,11 +115,13 @@ impl Recovery {
                 probe.on_done(id, result, &mut self.claims, effects)?;
                 if probe.is_done() {
                     self.begin_survey(effects);
+                    self.check_readable()?;
                 }
             }
             Step::Surveying { reader, .. } => {
                 reader.on_done(id, result);
                 self.survey(effects);
+                self.check_readable()?;
             }
             Step::Replaying(replay) => replay.on_done(id, result),
             Step::Syncing { syncs, .. } => {
@@ -145,6 +147,17 @@ impl Recovery {
             self.begin_syncing(effects);
         }
         Ok(item)
+    }
+
+    /// A ring in which nothing was found is a new one only if it could be read: otherwise everything in it would be given up
+    /// because of a disk, or a way of reading it, that answers nothing but errors.
+    fn check_readable(&self) -> Result<(), JournalError> {
+        let is_empty = matches!(&self.step, Step::Replaying(replay) if replay.files().is_empty());
+        let unreadable = self.files.iter().zip(0_u32..).find_map(|(file, slot)| Some((RingSlot(slot), file.fault?)));
+        match unreadable {
+            Some((slot, fault)) if is_empty => Err(JournalError::Examine { slot, fault }),
+            _ => Ok(()),
+        }
     }
 
     fn begin_survey(&mut self, effects: &mut Effects) {
@@ -200,17 +213,24 @@ impl Recovery {
         let newest = (0..self.files.len()).filter(known).max_by_key(|index| self.files[*index].sequence);
         let stale = |index: &usize| {
             let file = &self.files[*index];
-            file.sequence < Some(self.claims.oldest) && file.length == Some(self.config.file_bytes)
+            file.sequence < Some(self.begin()) && file.length == Some(self.config.file_bytes)
         };
         let next = (0..self.files.len()).filter(known).filter(stale).min_by_key(|index| self.files[*index].sequence);
         [newest, next].into_iter().flatten().find(|index| !self.surveyed.contains(index))
+    }
+
+    /// The first file that is needed. One whose first entry names none before it was begun when nothing before it could
+    /// be recovered.
+    fn begin(&self) -> FileSequence {
+        let unlinked = self.files.iter().filter(|file| file.previous_crc == Some(0)).filter_map(|file| file.sequence);
+        unlinked.max().unwrap_or_default().max(self.claims.oldest)
     }
 
     fn begin_replay(&mut self, effects: &mut Effects) {
         let mut plan: Vec<PlannedFile> = Vec::new();
         for (index, file) in self.files.iter().enumerate() {
             if let (Some(sequence), Some(length)) = (file.sequence, file.length)
-                && self.claims.oldest <= sequence
+                && self.begin() <= sequence
             {
                 let slot = RingSlot(u32::try_from(index).expect("few slots"));
                 plan.push(PlannedFile { slot, length, sequence, previous_crc: file.previous_crc });
@@ -218,9 +238,6 @@ impl Recovery {
         }
         plan.sort_by_key(|file| (file.sequence, file.slot));
         plan.dedup_by_key(|file| file.sequence);
-        // A file that names no entry before it was begun when nothing before it could be recovered.
-        let begin = plan.iter().rposition(|file| file.previous_crc == Some(0)).unwrap_or_default();
-        plan.drain(..begin);
         let mut replay = Replay::new(self.config, plan, self.claims);
         replay.issue(effects);
         self.step = Step::Replaying(Box::new(replay));

@@ -5,7 +5,7 @@ use corelane_model::PartitionId;
 use corelane_model::limits::BLOCK_BYTES;
 use corelane_record::{SealedBatch, Stamp, stamp};
 
-use crate::entry::{ENTRY_HEAD_BYTES, EntryFlags, EntryHead, padded};
+use crate::entry::{BODY_CRC, ENTRY_HEAD_BYTES, EntryFlags, EntryHead, padded};
 use crate::item::{KIND_BATCH, put};
 use crate::{Item, JournalPosition};
 
@@ -163,10 +163,11 @@ impl OpenEntry {
         head.items = self.items;
         head.body_bytes = u32::try_from(self.bytes).expect("an entry is at most 4 MiB")
             - u32::try_from(ENTRY_HEAD_BYTES).expect("small");
-        head.body_crc = self.chunks.iter().enumerate().fold(0, |crc, (index, chunk)| {
-            let start = if index == 0 { ENTRY_HEAD_BYTES } else { 0 };
-            crc32c::crc32c_append(crc, &chunk[start..])
-        });
+        let mut body_crc = crc_fast::Digest::new(BODY_CRC);
+        for (index, chunk) in self.chunks.iter().enumerate() {
+            body_crc.update(&chunk[if index == 0 { ENTRY_HEAD_BYTES } else { 0 }..]);
+        }
+        head.body_crc = body_crc.finalize();
         let crc = head.encode(&mut self.chunks[0]).max(1);
         let memory_bytes = self.chunks.iter().map(|chunk| chunk.capacity() as u64).sum();
         let chunks: Vec<Bytes> = self.chunks.drain(..).map(BytesMut::freeze).collect();

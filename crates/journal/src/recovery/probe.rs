@@ -30,6 +30,8 @@ pub(super) struct FoundFile {
     pub(super) sequence: Option<FileSequence>,
     /// What its first entry names as the entry before it.
     pub(super) previous_crc: Option<u32>,
+    /// Why its first block cannot be read.
+    pub(super) fault: Option<Fault>,
     state: SlotState,
 }
 
@@ -52,7 +54,7 @@ impl Probe {
         while busy < SLOTS_AT_ONCE && self.is_next_wanted() {
             let slot = RingSlot(u32::try_from(self.files.len()).expect("few slots"));
             let state = SlotState::Length(effects.push(slot, JournalOp::Length));
-            self.files.push(FoundFile { length: None, sequence: None, previous_crc: None, state });
+            self.files.push(FoundFile { length: None, sequence: None, previous_crc: None, fault: None, state });
             busy += 1;
         }
     }
@@ -89,11 +91,7 @@ impl Probe {
         match (result, file.state) {
             (Ok(JournalDone::Length(length)), SlotState::Length(_)) => {
                 // Positions within a file are 32 bits; what lies beyond was never written by a journal.
-                file.length = length.map(|bytes| {
-                    (bytes / BLOCK_BYTES * BLOCK_BYTES)
-                        .min(1 << 32)
-                        .min(u64::from(u32::MAX) / BLOCK_BYTES * BLOCK_BYTES)
-                });
+                file.length = length.map(|bytes| bytes.min(u64::from(u32::MAX)) / BLOCK_BYTES * BLOCK_BYTES);
                 file.state = SlotState::Known;
                 if file.length.is_some_and(|bytes| BLOCK_BYTES <= bytes) {
                     let length = u32::try_from(BLOCK_BYTES).expect("a block is small");
@@ -111,7 +109,11 @@ impl Probe {
                 }
             }
             // A first block that cannot be read is found out about by reading the rest.
-            (Ok(_) | Err(_), _) => file.state = SlotState::Known,
+            (Err(fault), _) => {
+                file.state = SlotState::Known;
+                file.fault = Some(fault);
+            }
+            (Ok(_), _) => file.state = SlotState::Known,
         }
         self.issue(effects);
         Ok(())

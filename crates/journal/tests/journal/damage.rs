@@ -3,15 +3,15 @@
 use bytes::Bytes;
 use corelane_journal::{
     EntryContext, EntryHead, EntryView, Item, JournalConfig, JournalError, JournalId, JournalPosition, RecoveryReport,
-    recover_images,
+    body_crc, recover_images,
 };
 use corelane_model::{Offset, ShardId};
-use corelane_record::BatchHead;
+use corelane_record::{BatchHead, stamp};
 use proptest::prelude::*;
 
 use crate::disk::Chance;
 use crate::histories::{play, steps};
-use crate::owner::{Entry, FILE_BYTES, Owner, config, partition};
+use crate::owner::{Entry, FILE_BYTES, Owner, config, partition, stamp_at};
 
 /// A history of so many entries with values and a batch each, over several files, ended by the mark of an idle journal.
 fn history(entries: usize) -> Owner {
@@ -168,6 +168,21 @@ fn another_journal_and_a_newer_version_are_refused() {
     assert!(matches!(recover_images(config(16), &images), Err(JournalError::Version { found: 2, known: 1, .. })));
 }
 
+/// A batch's head ends with its own CRC-32C: to another CRC-32C around it any two whole heads look alike.
+#[test]
+fn an_older_batch_in_the_place_of_a_new_one_is_noticed() {
+    let mut owner = history(20);
+    let entry = owner.history.iter().find(|entry| !entry.batches.is_empty()).unwrap().clone();
+    let (slot, byte) = place(&owner, entry.position);
+    let image = owner.disk.images()[slot as usize].clone().unwrap();
+    let at = byte + image[byte..].windows(4).position(|bytes| bytes == b"CLRB").unwrap();
+    let mut older = image[at..at + 80].to_vec();
+    stamp(&mut older, stamp_at(77));
+    assert_eq!(crc32c::crc32c(&older), crc32c::crc32c(&image[at..at + 80]));
+    owner.disk.overwrite(slot, at, &older);
+    assert_eq!(check(&owner).damages, 1);
+}
+
 #[test]
 fn an_unknown_item_is_refused() {
     let owner = history(3);
@@ -177,8 +192,8 @@ fn an_unknown_item_is_refused() {
     let mut bytes = images[slot as usize].clone().unwrap().to_vec();
     let head = EntryHead::parse(&bytes[byte..]).unwrap();
     bytes[byte + 80] = 0x7f;
-    let body = crc32c::crc32c(&bytes[byte + 80..byte + 80 + head.body_bytes as usize]).to_le_bytes();
-    bytes[byte + 68..byte + 72].copy_from_slice(&body);
+    let body = body_crc(&bytes[byte + 80..byte + 80 + head.body_bytes as usize]).to_le_bytes();
+    bytes[byte + 68..byte + 76].copy_from_slice(&body);
     let crc = crc32c::crc32c(&bytes[byte..byte + 76]).to_le_bytes();
     bytes[byte + 76..byte + 80].copy_from_slice(&crc);
     images[slot as usize] = Some(Bytes::from(bytes));
@@ -237,8 +252,8 @@ proptest! {
             bytes[25] = 0;
             let body = u32::try_from(bytes.len() - 80).unwrap();
             bytes[60..64].copy_from_slice(&body.to_le_bytes());
-            let crc = crc32c::crc32c(&bytes[80..]).to_le_bytes();
-            bytes[68..72].copy_from_slice(&crc);
+            let crc = body_crc(&bytes[80..]).to_le_bytes();
+            bytes[68..76].copy_from_slice(&crc);
             let crc = crc32c::crc32c(&bytes[..76]).to_le_bytes();
             bytes[76..80].copy_from_slice(&crc);
         }

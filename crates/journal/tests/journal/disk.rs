@@ -195,4 +195,9 @@ impl Disk {
             file.durable[byte] ^= 1 << (byte % 8);
         }
     }
+
+    /// Puts these bytes over what is durable.
+    pub(crate) fn overwrite(&mut self, slot: u32, at: usize, bytes: &[u8]) {
+        self.file(slot).as_mut().unwrap().durable[at..at + bytes.len()].copy_from_slice(bytes);
+    }
 }

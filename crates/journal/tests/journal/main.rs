@@ -14,3 +14,5 @@ mod histories;
 mod owner;
 #[cfg(not(planted))]
 mod rounds;
+#[cfg(not(planted))]
+mod unreadable;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use corelane_commitlog::LogState;
 use corelane_journal::{
     ENTRY_HEAD_BYTES, ENTRY_MAGIC, Item, Journal, JournalConfig, JournalDone, JournalId, JournalOp, JournalOutput,
-    JournalResult, recover_images,
+    JournalResult, body_crc, recover_images,
 };
 use corelane_model::limits::BLOCK_BYTES;
 use corelane_model::{
@@ -83,7 +83,7 @@ fn repair(input: &mut [u8]) {
         let length = u32::from_le_bytes([entry[60], entry[61], entry[62], entry[63]]) as usize;
         let mut body = entry[ENTRY_HEAD_BYTES..].to_vec();
         body.resize(length.min(1 << 16), 0);
-        entry[68..72].copy_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+        entry[68..76].copy_from_slice(&body_crc(&body).to_le_bytes());
         let crc = crc32c::crc32c(&entry[..76]).to_le_bytes();
         entry[76..80].copy_from_slice(&crc);
         previous = Some(crc);
