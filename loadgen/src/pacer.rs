@@ -21,7 +21,8 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// A pacer whose time begins at `origin`; a message that leaves later than `late_max` after it was due voids the run.
+    /// A pacer whose time begins at `origin`; a message that leaves later than `late_max` after it was due
+    /// counts as late.
     #[must_use]
     pub fn new(origin: Instant, late_max: Duration) -> Self {
         Self { origin, lateness: Latency::default(), late_max, late: 0, is_excused: false }

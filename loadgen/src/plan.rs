@@ -67,7 +67,7 @@ pub struct Plan {
     pub schedule: Schedule,
     /// How many messages there are.
     pub planned: u64,
-    /// Length of a tick: a run whose generator was late by more than a twentieth of it is void.
+    /// Length of a tick; a message that leaves later than a twentieth of it after it was due is late.
     pub tick: Duration,
     /// How long the schedule lasts.
     pub duration: Duration,

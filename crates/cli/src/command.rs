@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod consume;
+pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod produce;
 pub(crate) mod serve;
@@ -56,6 +57,7 @@ enum Command {
     Consume(consume::Consume),
     Status(status::Status),
     Bench(Box<bench::Bench>),
+    Demo(demo::Demo),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
 }
@@ -70,6 +72,7 @@ impl Cli {
             Command::Consume(consume) => consume.run(),
             Command::Status(status) => status.run(),
             Command::Bench(bench) => bench.run(),
+            Command::Demo(demo) => demo.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Completions(completions) => completions.run(),
         }

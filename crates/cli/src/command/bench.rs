@@ -2,7 +2,7 @@
 
 mod figures;
 mod floor;
-mod lab;
+pub(crate) mod lab;
 mod ratios;
 
 use std::fs::File;

@@ -1,0 +1,135 @@
+//! `corelane demo`: a broker of its own, a match's load through it, and what came of it.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use corelane::{Acks, TopicClass};
+use corelane_broker::{Config, Machine, RawConfig, Running};
+use corelane_loadgen::disk::Disk;
+use corelane_loadgen::plan::Plan;
+use corelane_loadgen::report::Report;
+use corelane_loadgen::run::{RunOptions, run as carry_out};
+use corelane_loadgen::scenario::{Duel, NxM};
+
+use super::bench::lab::{cache_directory, cpus, remove};
+use super::bench::{Output, failure, judge};
+use super::examples;
+use crate::failure::{Failure, Outcome};
+use crate::target::run;
+
+/// Start a broker in a directory of its own, play matches through it, sweep over readers, and print what came of it.
+///
+/// Takes about half a minute. The broker listens on free ports of loopback and ends with the demo; its directory is removed
+/// at the next demo.
+#[derive(Debug, Args)]
+#[command(
+    before_help = examples!(
+        "corelane demo                     in a cache directory",
+        "corelane demo --data /mnt/nvme/d  on another disk",
+        "corelane demo --json demo.json    with the reports for a program",
+    )
+)]
+pub(crate) struct Demo {
+    /// A directory for the broker's data; what is in it is removed. A cache directory when it is left out.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+const MATCHES: u32 = 20;
+const DUEL: Duration = Duration::from_secs(10);
+const SWEEP: Duration = Duration::from_secs(4);
+const SWEEP_MEMBERS: [u32; 3] = [1, 2, 4];
+const SWEEP_RATE: u32 = 5_000;
+const PARTITIONS: u32 = 8;
+
+impl Demo {
+    pub(crate) fn run(self) -> Outcome {
+        let data = match &self.data {
+            Some(data) => data.clone(),
+            None => cache_directory().map_err(failure)?.join("demo"),
+        };
+        remove(&data).map_err(failure)?;
+        // Before any thread is made: the log's is the first.
+        corelane_broker::prepare_process();
+        let raw = RawConfig {
+            data: Some(data),
+            listen: Some(([127, 0, 0, 1], 0).into()),
+            admin: Some(([127, 0, 0, 1], 0).into()),
+            log: Some("warn".to_owned()),
+            ..RawConfig::default()
+        };
+        let config = Config::check(raw, &Machine::this()).map_err(Failure::usage)?;
+        let _log = corelane_broker::log::start(&config.log).map_err(Failure::failed)?;
+        let broker = corelane_broker::start(&config).map_err(Failure::failed)?;
+        let played = self.play(&config, &broker);
+        let stopped = broker.stop().map_err(Failure::failed);
+        let reports = played?;
+        stopped?;
+        let text = text(&config, &reports).map_err(Failure::failed)?;
+        self.output.write(&reports, &text)?;
+        reports.iter().try_for_each(judge)
+    }
+
+    fn play(&self, config: &Config, broker: &Running) -> Outcome<Vec<Report>> {
+        let options = RunOptions {
+            broker: format!("corelane://{}", broker.quic()),
+            token: None,
+            acks: Acks::Stored,
+            is_quiet: self.output.is_quiet(),
+            keep_topics: false,
+            data: Some(config.data.clone()),
+        };
+        plans().into_iter().map(|plan| run(async { carry_out(plan, &options).await.map_err(failure) })).collect()
+    }
+}
+
+fn plans() -> Vec<Plan> {
+    let class = TopicClass::Durable;
+    let mut plans = vec![Duel { matches: MATCHES, duration: DUEL, class, partitions: PARTITIONS }.plan()];
+    for members in SWEEP_MEMBERS {
+        let sweep = NxM { members, rate: SWEEP_RATE, partitions_per_member: 2, size: 100, duration: SWEEP, class };
+        plans.push(sweep.plan());
+    }
+    plans
+}
+
+fn text(config: &Config, reports: &[Report]) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    for report in reports {
+        writeln!(out, "{report}")?;
+    }
+    writeln!(out, "N x M: measured beside ideal, messages a second")?;
+    for (members, report) in SWEEP_MEMBERS.iter().zip(reports.iter().skip(1)) {
+        let share = 100.0 * report.rate_per_s / report.ideal_per_s;
+        let bar = "#".repeat(bar_length(share));
+        writeln!(
+            out,
+            "  N = {members}  {:>9.0} of {:>9.0}  {share:>5.1} %  {bar}",
+            report.rate_per_s, report.ideal_per_s
+        )?;
+    }
+    let cores = cpus().map_or_else(|_| "unknown".to_owned(), |cpus| cpus.len().to_string());
+    let build = if cfg!(debug_assertions) { "debug build: the figures mean little" } else { "release build" };
+    writeln!(
+        out,
+        "\nconditions: broker and load generator on one machine with {cores} cores, {} shards, loopback, TLS 1.3; every \
+         message acknowledged as stored on {}; {build}",
+        config.shards(),
+        Disk::of(&config.data)
+    )?;
+    writeln!(
+        out,
+        "to go on: corelane serve, corelane bench --help; what this machine can do without a broker: corelane bench floor"
+    )?;
+    Ok(out)
+}
+
+/// A mark for each three percent.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a percentage")]
+fn bar_length(share: f64) -> usize {
+    (share.clamp(0.0, 120.0) / 3.0).round() as usize
+}
