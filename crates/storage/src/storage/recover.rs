@@ -114,11 +114,7 @@ impl Storage {
         self.producer_next = self.producers.durable.max(1);
         self.tickets = self.catalog.last_number();
         self.closed_end = found.end.to_u64();
-        if self.phase == Phase::Recovering {
-            self.phase = Phase::Running;
-        } else {
-            self.phase = Phase::Draining { is_closing: false, is_closed: false };
-        }
+        self.phase = Phase::Running;
         self.release();
         self.lease_producers();
         self.held_report = Some(report);

@@ -141,3 +141,15 @@ fn a_long_life() {
     };
     live(77, all, 2500);
 }
+
+/// The lives above would notice if settling called records settled too early.
+#[cfg(planted)]
+#[test]
+#[ignore = "selects a bug for the whole process: run it alone"]
+fn a_settle_note_before_its_sync_is_found() {
+    use corelane_model::planted::{Bug, select};
+    select(Some(Bug::SettleBeforeSync));
+    let found = (0..1000).find(|&seed| std::panic::catch_unwind(|| live(seed, troubles(seed), 400)).is_err());
+    select(None);
+    assert!(found.is_some(), "a thousand lives went well");
+}
