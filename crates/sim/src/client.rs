@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corelane_client_core::{
-    Answer, BatchKey, ClientCore, ClientSettings, Delivery, NewRecord, OperationKey, Placement, ProducerKey,
-    ProducerSettings, Request, SendError, SubscribeSettings, SubscriptionKey, TopicInfo,
+    BatchKey, ClientCore, ClientSettings, Delivery, NewRecord, OperationKey, Placement, ProducerKey, ProducerSettings,
+    Request, SendError, SubscribeSettings, SubscriptionKey, TopicInfo,
 };
 use corelane_model::{
     Acks, Incarnation, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, SessionId, StartAt, TopicClass,

@@ -113,7 +113,7 @@ impl Scenario {
             is_consumer: number == 0 || random.is_one_in(2),
         });
         let clients = clients.collect();
-        let journal_file_bytes = *random.pick(&[64 << 10, 128 << 10, 256 << 10, 1 << 20]);
+        let journal_file_bytes = *random.pick(&[128 << 10, 192 << 10, 256 << 10, 1 << 20]);
         // An entry has a quarter of a file; several batches must fit into it.
         let batch_bytes_max = u32::try_from(journal_file_bytes / 16).expect("files are small");
         Self {
