@@ -198,8 +198,12 @@ impl Shard {
         match self.storage.fetch(partition, from, bytes_max) {
             Fetch::Batches { batches, next } => {
                 let bytes = self.push(key, batches, next);
-                self.set_state(key, State::Queued);
-                self.subscriptions.requeue(key);
+                // At the end it would only learn that it is there; the next durable end wakes it.
+                if self.active.get(&partition).is_some_and(|active| next < active.high_watermark) {
+                    self.subscriptions.requeue(key);
+                } else {
+                    self.set_state(key, State::Idle);
+                }
                 return bytes;
             }
             Fetch::Pending(ticket) => {

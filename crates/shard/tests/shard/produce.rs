@@ -113,7 +113,7 @@ fn a_batch_sent_again_gets_its_first_offset() {
         world.produce(client, topic, 0, 4, batch_of(&["e"], stamp(4)));
         world.run();
         assert_eq!(world.outcomes(client), [(3, Ok(0)), (4, Err(ErrorCode::OutOfSequence))]);
-        assert_eq!(world.ends(client), [(topic, 0, 2)], "a duplicate that is durable is told so");
+        assert_eq!(world.ends(client), [(topic, 0, 3)], "a duplicate that is durable is told how far all is");
     }
     let duplicates = world.status(0).counters.duplicate_batches + world.status(1).counters.duplicate_batches;
     assert_eq!(duplicates, 2);
