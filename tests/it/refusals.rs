@@ -26,6 +26,21 @@ fn a_newer_format_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_data_directory_that_lost_a_journal_is_not_started_over() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    broker.good(&["topic", "create", "chat"], b"");
+    assert_eq!(broker.stop(), Some(0));
+    let journal = place.data().join("journal/1");
+    let kept = place.path().join("kept");
+    std::fs::rename(&journal, &kept).unwrap();
+    let text = place.refused(&["--shards", "2"]).bad(1);
+    assert!(text.contains("journal/1 is missing"), "{text}");
+    std::fs::rename(&kept, &journal).unwrap();
+    Broker::start(&place, &["--shards", "2"]).good(&["topic", "describe", "chat"], b"");
+}
+
+#[test]
 fn everything_that_is_wrong_with_a_configuration_is_said_at_once() {
     let place = Place::new();
     let file = place.path().join("corelane.toml");

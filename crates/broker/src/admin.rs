@@ -7,7 +7,6 @@
 //! | `/metrics` | Prometheus' text format |
 //! | `/status` | JSON |
 
-mod metrics;
 mod status;
 
 use std::io;
@@ -16,6 +15,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use corelane_shard::{ShardPhase, ShardStatus};
+use corelane_telemetry::Exposition;
 use tiny_http::{Header, Method, Request, Response, Server};
 
 /// Threads that answer: one slow reader does not hold up the probes.
@@ -121,7 +121,7 @@ fn route(path: &str, source: &impl Source) -> Answer {
     match path {
         "/healthz" => probe(&unhealthy(source), "healthy"),
         "/readyz" => probe(&unready(source), "ready"),
-        "/metrics" => Answer(200, METRICS, metrics::exposition(&source.shards())),
+        "/metrics" => Answer(200, METRICS, metrics(&source.shards())),
         "/status" => Answer(200, JSON, status::status(source)),
         _ => Answer(404, TEXT, format!("there is no {path}; there are /healthz /readyz /metrics /status\n")),
     }
@@ -133,6 +133,12 @@ fn probe(problems: &[String], good: &str) -> Answer {
     } else {
         Answer(503, TEXT, problems.join("\n") + "\n")
     }
+}
+
+fn metrics(shards: &[ShardStatus]) -> String {
+    let mut exposition = Exposition::default();
+    corelane_shard::expose(shards, &mut exposition);
+    exposition.finish()
 }
 
 fn unhealthy(source: &impl Source) -> Vec<String> {

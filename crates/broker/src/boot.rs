@@ -21,7 +21,7 @@ use crate::certificate::{CertificateError, Identity, PublishedFingerprint, finge
 use crate::config::{Access, Config, Machine};
 use crate::data::{DataDir, DataError};
 use crate::doctor::{self, Verdict};
-use crate::layout::{Layout, settle_layout};
+use crate::layout::settle_layout;
 use crate::moving::MovingError;
 use crate::shards::Launch;
 
@@ -76,13 +76,13 @@ pub enum StartError {
 
 fn in_use(error: &std::io::Error, option: &str) -> String {
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
+        ErrorKind::AddrInUse => {
             format!(
                 " (another program has it: stop that one, or give another port with {option}; port 0 takes a free one)"
             )
         }
-        std::io::ErrorKind::AddrNotAvailable => format!(" (this machine does not have that address: see {option})"),
-        std::io::ErrorKind::PermissionDenied => format!(" (ports below 1024 need a privilege: see {option})"),
+        ErrorKind::AddrNotAvailable => format!(" (this machine does not have that address: see {option})"),
+        ErrorKind::PermissionDenied => format!(" (ports below 1024 need a privilege: see {option})"),
         _ => String::new(),
     }
 }
@@ -143,7 +143,8 @@ impl Source for Shards {
 pub fn start(config: &Config) -> Result<Running, StartError> {
     examine(config)?;
     let random = u128::from_le_bytes(random()?);
-    let mut data = DataDir::open(&config.data, config.shards(), config.journal_files, random)?;
+    let mut data = DataDir::open(&config.data, config.shards(), random)?;
+    data.check_journals()?;
     let Identity { tls, fingerprint, is_development } = identity(&config.certificate, data.path())?;
     let tokens = match &config.access {
         Access::Anybody => Vec::new(),
@@ -151,17 +152,19 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     };
     let admin = TcpListener::bind(config.admin).map_err(listen_error("TCP", config.admin, "--admin"))?;
     probe_udp(config.listen)?;
-    let layout = Layout::wanted(config, data.manifest());
-    settle_layout(config, &mut data, &tls, layout)?;
-    let boots = vec![Boot::Serve; layout.shards];
-    let launch = Launch { config, tls: &tls, layout, listen: config.listen, tokens: &tokens, boots };
+    settle_layout(config, &mut data, &tls, config.shards())?;
+    let boots = vec![Boot::Serve; config.shards()];
+    let launch = Launch { config, tls: &tls, listen: config.listen, tokens: &tokens, boots };
     let (handle, quic) = launch.run(&mut data)?;
     let about =
         About { quic, data: data.path().display().to_string(), cores: config.cores.clone(), started_ms: unix_millis() };
-    let shards = Arc::new(Shards { handle, count: layout.shards, about });
+    let shards = Arc::new(Shards { handle, count: config.shards(), about });
     // The listener answers while the shards recover, so that a probe sees the difference between slow and dead.
     let listener = Listener::start(admin, &shards).map_err(listen_error("TCP", config.admin, "--admin"))?;
     wait_ready(&shards.handle, Duration::MAX)?;
+    if !data.manifest().has_served {
+        data.update(|manifest| manifest.has_served = true)?;
+    }
     let fingerprint = if is_development { publish(quic, &fingerprint) } else { None };
     Ok(Running { fingerprint, listener, shards, data, drain: config.drain })
 }

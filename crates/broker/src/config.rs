@@ -70,8 +70,6 @@ pub struct Config {
     pub shard_memory_bytes: u64,
     /// Journal files of one shard; half of its memory holds them all.
     pub journal_files: u32,
-    /// Whether nobody asked for that number: a data directory that has another keeps it, if it fits into memory.
-    pub is_journal_default: bool,
     /// Who may connect.
     pub access: Access,
     /// Which certificate is shown.
@@ -96,7 +94,6 @@ impl Config {
         let shards = cores.len().max(1) as u64;
         let shard_memory_bytes = check_memory(raw.memory, shards, machine, &mut problems);
         let journal_files = check_journal(raw.journal_files, shard_memory_bytes, &mut problems);
-        let is_journal_default = raw.journal_files.is_none();
         let (listen, admin) = check_addresses(&raw, &mut problems);
         let access = check_access(&raw, listen, &mut problems);
         let certificate = match (raw.tls_certificate, raw.tls_key) {
@@ -129,7 +126,6 @@ impl Config {
             cores,
             shard_memory_bytes,
             journal_files,
-            is_journal_default,
             access,
             certificate,
             drain,
@@ -196,7 +192,8 @@ fn check_memory(asked: Option<ByteSize>, shards: u64, machine: &Machine, problem
 }
 
 fn check_journal(asked: Option<u32>, shard_memory_bytes: u64, problems: &mut Vec<Problem>) -> u32 {
-    let fit = journal_files_max(shard_memory_bytes);
+    let fit = shard_memory_bytes / JOURNAL_MEMORY_PART / JOURNAL_FILE_BYTES;
+    let fit = u32::try_from(fit).unwrap_or(u32::MAX).max(JOURNAL_FILES_MIN);
     let Some(files) = asked else { return JOURNAL_FILES_DEFAULT.min(fit) };
     if !(JOURNAL_FILES_MIN..=JOURNAL_FILES_MAX).contains(&files) {
         problems.push(Problem::JournalFiles { files, least: JOURNAL_FILES_MIN, most: JOURNAL_FILES_MAX });
@@ -206,12 +203,6 @@ fn check_journal(asked: Option<u32>, shard_memory_bytes: u64, problems: &mut Vec
         problems.push(Problem::JournalAndMemory { files, journal, needed, memory: ByteSize(shard_memory_bytes) });
     }
     files
-}
-
-/// Journal files whose records fit into a shard's memory.
-pub(crate) fn journal_files_max(shard_memory_bytes: u64) -> u32 {
-    let fit = shard_memory_bytes / JOURNAL_MEMORY_PART / JOURNAL_FILE_BYTES;
-    u32::try_from(fit).unwrap_or(u32::MAX).max(JOURNAL_FILES_MIN)
 }
 
 fn check_addresses(raw: &RawConfig, problems: &mut Vec<Problem>) -> (SocketAddr, SocketAddr) {

@@ -6,7 +6,7 @@
 //! journal/<shard>/  one ring of journal files for each shard
 //! topics/           segments, a directory for each partition
 //! tls/              the development certificate and its key
-//! moving            the state of all partitions, while the number of shards or of journal files changes
+//! moving            the state of all partitions, while the number of shards changes
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -15,7 +15,6 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use corelane_model::Incarnation;
-use corelane_model::limits::JOURNAL_FILES_MIN;
 
 /// The format that this build reads and writes.
 pub const FORMAT: u32 = 1;
@@ -33,14 +32,14 @@ pub struct Manifest {
     pub data_id: String,
     /// Number of shards whose journals are here.
     pub shards: usize,
-    /// Files of each journal's ring.
-    pub journal_files: u32,
+    /// Whether a start got as far as serving clients: from then on every journal holds something.
+    pub has_served: bool,
     /// Counts the starts.
     pub incarnation: u64,
     /// Whether the last stop was clean.
     pub clean: bool,
-    /// Whether `moving` holds the partitions' state and what is in the journals is void: the number of shards or of
-    /// journal files was being changed.
+    /// Whether `moving` holds the partitions' state and what is in the journals is void: the number of shards was
+    /// being changed.
     #[serde(default)]
     pub moving: bool,
 }
@@ -84,6 +83,16 @@ pub enum DataError {
         /// What is wrong.
         reason: String,
     },
+    /// A journal is gone.
+    #[error(
+        "{} is missing or empty, and with it what was not in segments yet and where the segments belong: restore it from a \
+         backup; nothing was changed",
+        path.display()
+    )]
+    NoJournal {
+        /// The journal's directory.
+        path: PathBuf,
+    },
     /// Something else lives there.
     #[error("{} holds {found:?} and no corelane.json, so it is not a data directory: give an empty one with --data", path.display())]
     Foreign {
@@ -120,12 +129,12 @@ pub struct DataDir {
 impl DataDir {
     /// Takes the directory, making it if it does not exist.
     ///
-    /// `shards` and `journal_files` are the numbers for a new directory; `random` is its data id.
+    /// `shards` is the number for a new directory; `random` is its data id.
     ///
     /// # Errors
     /// Another broker holds it, its format is newer, its manifest is damaged, something else lives there, or the
     /// operating system refuses. Nothing is changed then, except that the directory and the lock file may have been made.
-    pub fn open(path: &Path, shards: usize, journal_files: u32, random: u128) -> Result<Self, DataError> {
+    pub fn open(path: &Path, shards: usize, random: u128) -> Result<Self, DataError> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(path).map_err(failed("make the data directory", path))?;
         let path = fs::canonicalize(path).map_err(failed("find", path))?;
@@ -139,7 +148,7 @@ impl DataDir {
                     format: FORMAT,
                     data_id,
                     shards,
-                    journal_files,
+                    has_served: false,
                     incarnation: 0,
                     clean: true,
                     moving: false,
@@ -186,6 +195,26 @@ impl DataDir {
     #[must_use]
     pub const fn incarnation(&self) -> Incarnation {
         Incarnation(self.manifest.incarnation)
+    }
+
+    /// Looks whether every journal is there that must be: recovery would take a missing one for a new one, and give up the
+    /// segments that it knows of.
+    ///
+    /// # Errors
+    /// One is not.
+    pub fn check_journals(&self) -> Result<(), DataError> {
+        if !self.manifest.has_served || self.manifest.moving {
+            return Ok(());
+        }
+        for shard in 0..self.manifest.shards {
+            let path = self.path.join("journal").join(shard.to_string());
+            let has_content = |entry: fs::DirEntry| entry.metadata().is_ok_and(|file| 0 < file.len());
+            let is_there = fs::read_dir(&path).is_ok_and(|files| files.flatten().any(has_content));
+            if !is_there {
+                return Err(DataError::NoJournal { path });
+            }
+        }
+        Ok(())
     }
 
     /// Changes the manifest, durably, before it returns.
@@ -298,9 +327,6 @@ fn read_manifest(path: &Path) -> Result<Option<Manifest>, DataError> {
     if manifest.shards == 0 || corelane_model::limits::SHARDS_MAX < manifest.shards {
         return Err(damaged(format!("shards = {} is out of bounds", manifest.shards)));
     }
-    if manifest.journal_files < JOURNAL_FILES_MIN {
-        return Err(damaged(format!("journal_files = {} is out of bounds", manifest.journal_files)));
-    }
     Ok(Some(manifest))
 }
 
@@ -312,11 +338,11 @@ mod tests {
     fn a_start_is_remembered() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a/b");
-        let mut data = DataDir::open(&path, 2, 4, 7).unwrap();
+        let mut data = DataDir::open(&path, 2, 7).unwrap();
         assert!(data.is_new());
         data.update(|manifest| manifest.incarnation += 1).unwrap();
         drop(data);
-        let data = DataDir::open(&path, 5, 4, 8).unwrap();
+        let data = DataDir::open(&path, 5, 8).unwrap();
         assert!(!data.is_new());
         assert_eq!((data.manifest().shards, data.data_id().unwrap(), data.incarnation()), (2, 7, Incarnation(1)));
     }
@@ -324,18 +350,18 @@ mod tests {
     #[test]
     fn a_second_broker_is_refused_and_told_who_holds_it() {
         let root = tempfile::tempdir().unwrap();
-        let first = DataDir::open(root.path(), 1, 4, 1).unwrap();
-        let error = DataDir::open(root.path(), 1, 4, 1).unwrap_err().to_string();
+        let first = DataDir::open(root.path(), 1, 1).unwrap();
+        let error = DataDir::open(root.path(), 1, 1).unwrap_err().to_string();
         assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
         drop(first);
-        assert!(DataDir::open(root.path(), 1, 4, 1).is_ok());
+        assert!(DataDir::open(root.path(), 1, 1).is_ok());
     }
 
     #[test]
     fn a_newer_format_is_refused_even_when_it_holds_more() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join(MANIFEST), r#"{"format": 9, "what": "ever"}"#).unwrap();
-        let error = DataDir::open(root.path(), 1, 4, 1).unwrap_err();
+        let error = DataDir::open(root.path(), 1, 1).unwrap_err();
         assert!(matches!(error, DataError::NewerFormat { found: 9, known: FORMAT, .. }), "{error}");
     }
 
@@ -346,11 +372,11 @@ mod tests {
             "{",
             "{}",
             r#"{"format": 1}"#,
-            r#"{"format":1,"data_id":"x","shards":1,"journal_files":4,"incarnation":1,"clean":true}"#,
+            r#"{"format":1,"data_id":"x","shards":1,"has_served":true,"incarnation":1,"clean":true}"#,
         ] {
             let root = tempfile::tempdir().unwrap();
             fs::write(root.path().join(MANIFEST), text).unwrap();
-            let error = DataDir::open(root.path(), 1, 4, 1).unwrap_err();
+            let error = DataDir::open(root.path(), 1, 1).unwrap_err();
             assert!(matches!(error, DataError::Manifest { .. }), "{text}: {error}");
         }
     }
@@ -359,9 +385,25 @@ mod tests {
     fn a_directory_of_somebody_else_is_left_alone() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("thesis.odt"), "x").unwrap();
-        let error = DataDir::open(root.path(), 1, 4, 1).unwrap_err();
+        let error = DataDir::open(root.path(), 1, 1).unwrap_err();
         assert!(matches!(&error, DataError::Foreign { found, .. } if found == "thesis.odt"), "{error}");
         assert!(!root.path().join(LOCK).exists());
+    }
+
+    #[test]
+    fn a_journal_that_is_gone_is_noticed_once_there_was_one() {
+        let root = tempfile::tempdir().unwrap();
+        let mut data = DataDir::open(root.path(), 2, 1).unwrap();
+        data.check_journals().unwrap();
+        data.update(|manifest| manifest.has_served = true).unwrap();
+        for shard in ["0", "1"] {
+            let error = data.check_journals().unwrap_err();
+            assert!(matches!(&error, DataError::NoJournal { path } if path.ends_with(shard)), "{error}");
+            let journal = data.path().join("journal").join(shard);
+            fs::create_dir_all(&journal).unwrap();
+            fs::write(journal.join("0"), "x").unwrap();
+        }
+        data.check_journals().unwrap();
     }
 
     #[test]
@@ -369,7 +411,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("file");
         fs::write(&file, "x").unwrap();
-        let error = DataDir::open(&file, 1, 4, 1).unwrap_err().to_string();
+        let error = DataDir::open(&file, 1, 1).unwrap_err().to_string();
         assert!(error.contains("in the way"), "{error}");
     }
 }

@@ -1,8 +1,8 @@
-//! How many shards and journal files there are, and how another number than at the last start comes about.
+//! Another number of shards than at the last start.
 //!
 //! ```text
 //!              export                           import
-//! old layout ─────────▶ all records settled ─────────────▶ new layout
+//! old number ─────────▶ all records settled ─────────────▶ new number
 //!  journals             `moving` written                   new journals
 //!                       ▲                                  ▲
 //!           from here on the old journals are void         from here on `moving` is void
@@ -21,46 +21,26 @@ use corelane_reactor::Handle;
 use corelane_shard::{AdminAnswer, AdminQuery, Boot, ShardExport, reshard};
 
 use crate::boot::{StartError, wait_ready};
-use crate::config::{Config, journal_files_max};
-use crate::data::{DataDir, DataError, Manifest, sync_directory};
+use crate::config::Config;
+use crate::data::{DataDir, DataError, sync_directory};
 use crate::moving;
 use crate::shards::Launch;
 
 /// Settling everything is bounded by the journals; a disk that takes longer than this for them has stopped.
 const TURN_MAX: Duration = Duration::from_secs(600);
 
-/// How many shards there are, and journal files of each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
-    pub(crate) shards: usize,
-    pub(crate) journal_files: u32,
-}
-
-impl Layout {
-    /// The layout that a data directory should have.
-    pub(crate) fn wanted(config: &Config, manifest: &Manifest) -> Self {
-        let keeps = config.is_journal_default && manifest.journal_files <= journal_files_max(config.shard_memory_bytes);
-        let journal_files = if keeps { manifest.journal_files } else { config.journal_files };
-        Self { shards: config.shards(), journal_files }
-    }
-
-    const fn of(manifest: &Manifest) -> Self {
-        Self { shards: manifest.shards, journal_files: manifest.journal_files }
-    }
-}
-
-/// Gives the directory the wanted layout, if it has another.
+/// Gives the partitions to the wanted number of shards, if they have another.
 pub(crate) fn settle_layout(
     config: &Config,
     data: &mut DataDir,
     tls: &Arc<rustls::ServerConfig>,
-    wanted: Layout,
+    wanted: usize,
 ) -> Result<(), StartError> {
-    let old = Layout::of(data.manifest());
+    let old = data.manifest().shards;
     if old == wanted && !data.manifest().moving {
         return Ok(moving::remove(data.path())?);
     }
-    tracing::info!(?old, ?wanted, "the data directory gets another layout");
+    tracing::info!(old, wanted, "the partitions move to another number of shards");
     if !data.manifest().moving {
         let exports = export(config, data, tls, old)?;
         moving::write(data.path(), &exports)?;
@@ -70,11 +50,10 @@ pub(crate) fn settle_layout(
     data.update(|manifest| {
         manifest.moving = false;
         manifest.clean = true;
-        manifest.shards = wanted.shards;
-        manifest.journal_files = wanted.journal_files;
+        manifest.shards = wanted;
     })?;
     moving::remove(data.path())?;
-    tracing::info!(?wanted, "the data directory has its new layout");
+    tracing::info!(shards = wanted, "the partitions have moved");
     Ok(())
 }
 
@@ -82,9 +61,9 @@ fn export(
     config: &Config,
     data: &mut DataDir,
     tls: &Arc<rustls::ServerConfig>,
-    old: Layout,
+    old: usize,
 ) -> Result<Vec<ShardExport>, StartError> {
-    let handle = run(config, data, tls, old, vec![Boot::Export; old.shards])?;
+    let handle = run(config, data, tls, vec![Boot::Export; old])?;
     // A shard that exports drains by itself.
     wait_ready(&handle, TURN_MAX)?;
     let exports: Vec<ShardExport> = handle
@@ -96,10 +75,14 @@ fn export(
         })
         .collect();
     join(handle)?;
-    if exports.len() == old.shards {
+    for (shard, export) in exports.iter().enumerate() {
+        let (partitions, has_catalog) = (export.partitions.len(), export.catalog.is_some());
+        tracing::info!(shard, partitions, has_catalog, "told what it holds");
+    }
+    if exports.len() == old {
         Ok(exports)
     } else {
-        Err(StartError::Failed(format!("{} of {} shards told what they hold", exports.len(), old.shards)))
+        Err(StartError::Failed(format!("{} of {old} shards told what they hold", exports.len())))
     }
 }
 
@@ -107,15 +90,15 @@ fn import(
     config: &Config,
     data: &mut DataDir,
     tls: &Arc<rustls::ServerConfig>,
-    wanted: Layout,
+    wanted: usize,
 ) -> Result<(), StartError> {
     let exports = moving::read(data.path())?;
-    let shards = u16::try_from(wanted.shards).expect("the number of shards is in bounds");
+    let shards = u16::try_from(wanted).expect("the number of shards is in bounds");
     let imports = reshard(&exports, shards)
         .map_err(|error| StartError::Failed(format!("the catalog that was kept cannot be read: {error}")))?;
     remove_journals(data.path())?;
     let boots = imports.into_iter().map(|import| Boot::Import(Box::new(import))).collect();
-    let handle = run(config, data, tls, wanted, boots)?;
+    let handle = run(config, data, tls, boots)?;
     wait_ready(&handle, TURN_MAX)?;
     match handle.drain(TURN_MAX) {
         Ok(true) => join(handle),
@@ -129,11 +112,10 @@ fn run(
     config: &Config,
     data: &mut DataDir,
     tls: &Arc<rustls::ServerConfig>,
-    layout: Layout,
     boots: Vec<Boot>,
 ) -> Result<Handle, StartError> {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    Ok(Launch { config, tls, layout, listen, tokens: &[], boots }.run(data)?.0)
+    Ok(Launch { config, tls, listen, tokens: &[], boots }.run(data)?.0)
 }
 
 fn join(handle: Handle) -> Result<(), StartError> {

@@ -12,17 +12,15 @@ use crate::access::digest;
 use crate::boot::{StartError, random};
 use crate::config::{Config, SHARD_MEMORY_MIN};
 use crate::data::DataDir;
-use crate::layout::Layout;
 
 /// One start of the shards.
 #[derive(Debug)]
 pub(crate) struct Launch<'a> {
     pub(crate) config: &'a Config,
     pub(crate) tls: &'a Arc<rustls::ServerConfig>,
-    pub(crate) layout: Layout,
     pub(crate) listen: SocketAddr,
     pub(crate) tokens: &'a [TokenDigest],
-    /// What each shard is started for.
+    /// What each shard is started for: so many shards there are.
     pub(crate) boots: Vec<Boot>,
 }
 
@@ -35,15 +33,15 @@ impl Launch<'_> {
             manifest.clean = false;
         })?;
         let incarnation = data.incarnation();
-        tracing::info!(%incarnation, shards = self.layout.shards, was_clean, data = %data.path().display(), "starting");
-        let sockets = Sockets::bind(self.listen, self.layout.shards)?;
+        tracing::info!(%incarnation, shards = self.boots.len(), was_clean, data = %data.path().display(), "starting");
+        let sockets = Sockets::bind(self.listen, self.boots.len())?;
         let address = sockets[0].local_address().map_err(|error| StartError::Listen {
             protocol: "UDP",
             address: self.listen,
             option: "--listen",
             error,
         })?;
-        let cpus = self.config.cores.iter().copied().cycle().take(self.layout.shards).collect();
+        let cpus = self.config.cores.iter().copied().cycle().take(self.boots.len()).collect();
         let reset_key = digest(format!("stateless reset {:032x}", data.data_id()?).as_bytes());
         let tls = Arc::clone(self.tls);
         let data_dir = data.path().to_owned();
@@ -55,8 +53,8 @@ impl Launch<'_> {
     }
 
     fn shard_configs(self, data: &DataDir, was_clean: bool) -> Result<Vec<ShardConfig>, StartError> {
-        let Self { config, layout, tokens, boots, .. } = self;
-        let shards = u16::try_from(layout.shards).expect("the number of shards is in bounds");
+        let Self { config, tokens, boots, .. } = self;
+        let shards = u16::try_from(boots.len()).expect("the number of shards is in bounds");
         let data_id = data.data_id()?;
         let all_bytes = config.shard_memory_bytes.saturating_mul(config.shards() as u64);
         let configs = boots.into_iter().enumerate().map(|(index, boot)| ShardConfig {
@@ -65,9 +63,9 @@ impl Launch<'_> {
             data_id,
             incarnation: data.incarnation(),
             was_clean,
-            // More shards than the memory was checked for run only while the layout changes.
+            // More shards than the memory was checked for run only while their number changes.
             memory_bytes: (all_bytes / u64::from(shards)).max(SHARD_MEMORY_MIN),
-            journal_files: layout.journal_files,
+            journal_files: config.journal_files,
             journal_file_bytes: JOURNAL_FILE_BYTES,
             tokens: tokens.to_vec(),
             boot,

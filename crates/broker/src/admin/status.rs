@@ -79,6 +79,11 @@ fn shard(status: &ShardStatus) -> Value {
         "settled_bytes": storage.settled_bytes,
         "cache_bytes": storage.cache_bytes,
         "cold_reads": storage.cold_reads,
+        "refused_busy": storage.refused_busy,
+        "refused_full": storage.refused_full,
+        "settle_failures": storage.settle_failures,
+        "read_failures": storage.read_failures,
+        "segments_deleted": storage.segments_deleted,
         "recovery": status.recovery.as_ref().map(recovery),
     })
 }

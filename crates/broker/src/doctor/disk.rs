@@ -155,7 +155,7 @@ pub(super) fn running(data: &Path) -> Finding {
     if !data.join("corelane.json").exists() {
         return Finding::good("broker", "none has run here yet");
     }
-    match DataDir::open(data, 1, 4, 0) {
+    match DataDir::open(data, 1, 0) {
         Ok(found) => {
             let manifest = found.manifest();
             let end = if manifest.clean { "stopped cleanly" } else { "was killed: the next start recovers" };
@@ -192,7 +192,7 @@ mod tests {
         let file = root.path().join("file");
         fs::write(&file, "").unwrap();
         assert_eq!(ownership(&file, &file).verdict, Verdict::Bad);
-        let mut data = DataDir::open(&root.path().join("data"), 1, 4, 1).unwrap();
+        let mut data = DataDir::open(&root.path().join("data"), 1, 1).unwrap();
         data.update(|manifest| manifest.clean = false).unwrap();
         assert!(running(data.path()).found.contains("is running"));
         let path = data.path().to_owned();
