@@ -104,10 +104,11 @@ pub async fn connect_with(address: &str, options: Options) -> Result<Client, Con
 fn read_token(path: &Path) -> Result<String, ConnectError> {
     let unusable = |reason: String| ConnectError::Token { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
-    let token = text.trim();
-    if token.is_empty() {
+    // The same file may serve a broker, which takes several tokens, a line each.
+    let mut lines = text.lines().map(str::trim);
+    let Some(token) = lines.find(|line| !line.is_empty() && !line.starts_with('#')) else {
         return Err(unusable("it is empty".to_owned()));
-    }
+    };
     if TOKEN_BYTES_MAX < token.len() {
         return Err(unusable(format!("a token of {} bytes is over the limit of {TOKEN_BYTES_MAX}", token.len())));
     }
