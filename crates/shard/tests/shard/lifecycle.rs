@@ -39,14 +39,14 @@ fn fill(world: &mut World, topics: u64, partitions: u32) {
 
 fn check_filled(world: &mut World, topics: u64, partitions: u32) {
     let client = world.connect(0);
-    let metadata: MetadataAnswer = world.ask(client, &Metadata { names: Vec::new() }).unwrap();
+    let metadata: MetadataAnswer = world.ask(client, &Metadata { names: Vec::new() }).expect("it is served");
     assert_eq!(metadata.topics.len() as u64, topics);
     let mut id = 0;
     for topic in &metadata.topics {
         assert_eq!(topic.shards.len(), partitions as usize);
         for partition in 0..partitions {
             id += 1;
-            world.subscribe(client, id, topic.topic, partition, StartAt::Earliest, 1 << 20).unwrap();
+            world.subscribe(client, id, topic.topic, partition, StartAt::Earliest, 1 << 20).expect("it is served");
             let values: String = world.pushed(client, id).into_iter().map(|(_, value)| value).collect();
             assert_eq!(values, "abc", "{}/{partition}", topic.name);
         }
