@@ -1,6 +1,6 @@
 //! What the log remembers of producers, so that a batch that is sent again is not appended again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use corelane_model::limits::{PARTITION_PRODUCERS_MAX, PRODUCER_BATCHES_MAX, PRODUCER_EXPIRY};
 use corelane_model::{MonotonicNanos, Offset, ProducerEpoch, ProducerId, Sequence, WallMillis};
@@ -8,7 +8,7 @@ use corelane_record::BatchHead;
 
 use crate::AppendError;
 
-/// A batch that was appended.
+/// A batch that was appended, or several that followed each other in sequence and offset within one millisecond.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SeenBatch {
     pub(crate) base_sequence: Sequence,
@@ -27,17 +27,44 @@ impl SeenBatch {
     pub(crate) fn end_offset(&self) -> Offset {
         self.base_offset.advance(self.records())
     }
+
+    /// Takes in the batch that came next, if nothing is lost by it: a fast producer makes many batches in a millisecond.
+    fn absorb(&mut self, next: &Self) -> bool {
+        let follows = self.last_sequence.advance(1) == next.base_sequence
+            && self.end_offset() == next.base_offset
+            && self.append_timestamp == next.append_timestamp
+            && self.records() + next.records() <= SEEN_RECORDS_MAX;
+        if follows {
+            self.last_sequence = next.last_sequence;
+        }
+        follows
+    }
+
+    /// The part of it that has these sequences, if it has them.
+    fn part(&self, base_sequence: Sequence, last_sequence: Sequence) -> Option<Self> {
+        let skipped = u64::from(base_sequence.0.wrapping_sub(self.base_sequence.0));
+        let records = u64::from(last_sequence.0.wrapping_sub(base_sequence.0)) + 1;
+        (skipped + records <= self.records()).then(|| Self {
+            base_sequence,
+            last_sequence,
+            base_offset: self.base_offset.advance(skipped),
+            append_timestamp: self.append_timestamp,
+        })
+    }
 }
 
+/// Records of one [`SeenBatch`]: far below the point at which sequences could be taken for those of another round.
+const SEEN_RECORDS_MAX: u64 = 1 << 24;
+
 /// The newest epoch of a producer and its latest batches, at least one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Producer {
     pub(crate) epoch: ProducerEpoch,
     /// When it was last heard of by this process. By the monotonic clock: a wall clock that jumps ahead must not make
     /// the log forget producers that are sending.
     heard: MonotonicNanos,
-    count: u8,
-    batches: [SeenBatch; PRODUCER_BATCHES_MAX],
+    /// Oldest first.
+    batches: VecDeque<SeenBatch>,
 }
 
 impl PartialEq for Producer {
@@ -51,29 +78,26 @@ impl Eq for Producer {}
 
 impl Producer {
     pub(crate) fn new(epoch: ProducerEpoch, heard: MonotonicNanos, first: SeenBatch) -> Self {
-        let mut batches = [SeenBatch::default(); PRODUCER_BATCHES_MAX];
-        batches[0] = first;
-        Self { epoch, heard, count: 1, batches }
+        Self { epoch, heard, batches: VecDeque::from([first]) }
     }
 
     /// Oldest first.
-    pub(crate) fn batches(&self) -> &[SeenBatch] {
-        &self.batches[..usize::from(self.count)]
+    pub(crate) const fn batches(&self) -> &VecDeque<SeenBatch> {
+        &self.batches
     }
 
     pub(crate) fn push(&mut self, batch: SeenBatch) {
-        let count = usize::from(self.count);
-        if count < PRODUCER_BATCHES_MAX {
-            self.batches[count] = batch;
-            self.count += 1;
-        } else {
-            self.batches.copy_within(1.., 0);
-            self.batches[PRODUCER_BATCHES_MAX - 1] = batch;
+        if self.batches.back_mut().is_some_and(|latest| latest.absorb(&batch)) {
+            return;
         }
+        if PRODUCER_BATCHES_MAX <= self.batches.len() {
+            self.batches.pop_front();
+        }
+        self.batches.push_back(batch);
     }
 
     fn latest(&self) -> &SeenBatch {
-        self.batches().last().expect("a producer is remembered by its batches")
+        self.batches.back().expect("a producer is remembered by its batches")
     }
 
     const fn expected(latest: &SeenBatch) -> Sequence {
@@ -88,7 +112,7 @@ pub(crate) enum Verdict {
     Duplicate(SeenBatch),
 }
 
-/// Epoch and latest [`PRODUCER_BATCHES_MAX`] batches of up to [`PARTITION_PRODUCERS_MAX`] producers. One more pushes out
+/// Epoch and at least the latest [`PRODUCER_BATCHES_MAX`] batches of up to [`PARTITION_PRODUCERS_MAX`] producers. One more pushes out
 /// the one that was silent for longest; one that is silent for [`PRODUCER_EXPIRY`] is forgotten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProducerTable(BTreeMap<ProducerId, Producer>);
@@ -129,9 +153,8 @@ impl ProducerTable {
         if found == expected {
             return Ok(Verdict::Fresh);
         }
-        let is_seen = |seen: &&SeenBatch| seen.base_sequence == found && seen.last_sequence == head.last_sequence();
-        match known.batches().iter().find(is_seen) {
-            Some(&seen) if !is_new_epoch => Ok(Verdict::Duplicate(seen)),
+        match known.batches().iter().find_map(|seen| seen.part(found, head.last_sequence())) {
+            Some(seen) if !is_new_epoch => Ok(Verdict::Duplicate(seen)),
             Some(_) | None => Err(AppendError::OutOfSequence { producer, expected, found }),
         }
     }
@@ -200,6 +223,7 @@ impl ProducerTable {
 
     /// Bytes of memory, about.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.0.len() * (size_of::<Producer>() + size_of::<ProducerId>())
+        let batches: usize = self.0.values().map(|known| known.batches.capacity()).sum();
+        self.0.len() * (size_of::<Producer>() + size_of::<ProducerId>()) + batches * size_of::<SeenBatch>()
     }
 }

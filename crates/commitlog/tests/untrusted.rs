@@ -220,7 +220,7 @@ fn a_state_says_what_is_wrong_with_it() {
     let too_many = |what, limit: u64| Err(StateError::Limit { what, found: limit + 1, limit });
     assert_eq!(with(&[65_537]), too_many("segments", 65_536));
     assert_eq!(with(&[0, 1025]), too_many("producers", 1024));
-    assert_eq!(with(&[0, 1, 7, 0, 6]), too_many("batches of a producer", 5));
+    assert_eq!(with(&[0, 1, 7, 0, 65]), too_many("batches of a producer", 64));
     assert_eq!(with(&[0, 0, 257]), too_many("damaged ranges", 256));
     assert!(matches!(with(&[1, 0, 1, 9, 0, 0, 0, 0, 0]), Err(StateError::Contradiction { .. })), "beyond its end");
     assert!(matches!(with(&[0, 1, 7, 0, 0, 0]), Err(StateError::Contradiction { .. })), "a producer without batches");

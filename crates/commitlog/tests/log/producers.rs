@@ -1,7 +1,7 @@
 //! Batches that are sent again, come out of sequence, or come from the past.
 
 use corelane_commitlog::{Append, AppendError, CommitLog, LogState};
-use corelane_model::limits::{PARTITION_PRODUCERS_MAX, PRODUCER_EXPIRY};
+use corelane_model::limits::{PARTITION_PRODUCERS_MAX, PRODUCER_BATCHES_MAX, PRODUCER_EXPIRY};
 use corelane_model::{Offset, ProducerEpoch, ProducerId, Sequence, WallMillis};
 
 use crate::rig::{PARTITION, Rig, is_accepted};
@@ -9,22 +9,37 @@ use crate::rig::{PARTITION, Rig, is_accepted};
 #[test]
 fn a_batch_that_is_sent_again_is_answered_and_not_appended() {
     let mut rig = Rig::durable();
-    for sequence in 0..6 {
-        assert!(is_accepted(&rig.append_as((9, 0, sequence * 2), 2)));
+    let batches = u32::try_from(PRODUCER_BATCHES_MAX).expect("few") + 1;
+    for n in 0..batches {
+        assert!(is_accepted(&rig.append_as((9, 0, n * 2), 2)));
+        rig.wait(1);
     }
-    rig.wait(77);
     let first_time =
-        Append::Duplicate { base_offset: Offset(2), append_timestamp: WallMillis(1000), end_offset: Offset(4) };
+        Append::Duplicate { base_offset: Offset(2), append_timestamp: WallMillis(1001), end_offset: Offset(4) };
     assert_eq!(rig.append_as((9, 0, 2), 2), Ok(first_time));
-    // The first of six is forgotten, and is still not taken for new.
-    let (producer, expected) = (ProducerId(9), Sequence(12));
+    // The first of all is forgotten, and is still not taken for new.
+    let (producer, expected) = (ProducerId(9), Sequence(batches * 2));
     let too_old = AppendError::OutOfSequence { producer, expected, found: Sequence(0) };
     assert_eq!(rig.append_as((9, 0, 0), 2), Err(too_old));
-    // The same place with another number of records is not the same batch.
+    // What reaches beyond a batch is not that batch.
     let other = AppendError::OutOfSequence { producer, expected, found: Sequence(2) };
-    assert_eq!(rig.append_as((9, 0, 2), 1), Err(other));
-    assert_eq!(rig.ends(), [0, 0, 0, 12]);
+    assert_eq!(rig.append_as((9, 0, 2), 3), Err(other));
+    assert_eq!(rig.ends(), [0, 0, 0, u64::from(batches) * 2]);
     assert_eq!((rig.log.stats().duplicate_batches, rig.log.stats().refused_batches), (1, 2));
+}
+
+#[test]
+fn batches_of_one_millisecond_are_remembered_together_and_told_apart() {
+    let mut rig = Rig::durable();
+    let batches = u32::try_from(PRODUCER_BATCHES_MAX).expect("few") * 3;
+    for n in 0..batches {
+        assert!(is_accepted(&rig.append_as((9, 0, n * 2), 2)));
+    }
+    for n in [0, 1, batches - 1] {
+        let (base, end) = (Offset(u64::from(n) * 2), Offset(u64::from(n) * 2 + 2));
+        let again = Append::Duplicate { base_offset: base, append_timestamp: WallMillis(1000), end_offset: end };
+        assert_eq!(rig.append_as((9, 0, n * 2), 2), Ok(again));
+    }
 }
 
 #[test]
@@ -57,6 +72,7 @@ fn sequences_wrap() {
     let mut state = LogState::default();
     for sequence in 0..3 {
         assert!(is_accepted(&rig.append_as((9, 0, sequence), 1)));
+        rig.wait(1);
         state = rig.log.state().clone();
     }
     let mut bytes = Vec::new();
@@ -68,7 +84,7 @@ fn sequences_wrap() {
     bytes.splice(at..=at, near_end);
     rig.log = CommitLog::new(PARTITION, *rig.log.settings(), LogState::decode(&bytes).expect("sound"));
     assert!(is_accepted(&rig.append_as((9, 0, u32::MAX), 3)));
-    let again = Append::Duplicate { base_offset: Offset(3), append_timestamp: WallMillis(1000), end_offset: Offset(6) };
+    let again = Append::Duplicate { base_offset: Offset(3), append_timestamp: WallMillis(1003), end_offset: Offset(6) };
     assert_eq!(rig.append_as((9, 0, u32::MAX), 3), Ok(again));
     assert!(is_accepted(&rig.append_as((9, 0, 2), 1)));
 }
