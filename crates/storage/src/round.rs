@@ -55,7 +55,7 @@ impl Round {
 
 /// What waits for an entry that is on its way to disk.
 #[derive(Debug)]
-pub(crate) struct Awaiting {
+pub(crate) struct Submitted {
     pub(crate) end: JournalPosition,
     pub(crate) ends: Vec<(PartitionId, Offset)>,
     pub(crate) notes: Vec<Note>,

@@ -19,7 +19,7 @@ use crate::disk::{Disk, Purpose};
 use crate::lease::Lease;
 use crate::partition::Table;
 use crate::reads::Reads;
-use crate::round::{Awaiting, Note, Round, Slabs};
+use crate::round::{Note, Round, Slabs, Submitted};
 use crate::settle::{Settling, Space};
 use crate::{
     FileDone, FileEffect, FileError, FileName, FileOp, FileOutcome, MEMORY_BYTES_MIN, RecoveryError, RecoveryReport,
@@ -83,7 +83,7 @@ pub struct Storage {
     is_producer_waiting: bool,
     tickets: u64,
     round: Round,
-    awaiting: VecDeque<Awaiting>,
+    submitted: VecDeque<Submitted>,
     /// Changes that wait for room in the journal, in order.
     changes: VecDeque<(Item, Note)>,
     slabs: Slabs,
@@ -140,7 +140,7 @@ impl Storage {
             is_producer_waiting: false,
             tickets: 0,
             round: Round::default(),
-            awaiting: VecDeque::new(),
+            submitted: VecDeque::new(),
             changes: VecDeque::new(),
             slabs: Slabs::default(),
             closed_end: 0,

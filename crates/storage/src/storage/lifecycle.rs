@@ -150,7 +150,7 @@ impl Storage {
             && self.is_running()
             && self.table.oldest_unsettled().is_none()
             && self.round.is_empty()
-            && self.awaiting.is_empty()
+            && self.submitted.is_empty()
             && self.changes.is_empty()
             && self.held_report.is_none();
         if is_settled {

@@ -12,7 +12,7 @@ use corelane_record::{BATCH_HEAD_BYTES, SealedBatch, Stamp, stamp};
 use super::{Phase, Storage};
 use crate::partition::{Partition, SettleState};
 use crate::payload::encode_settled;
-use crate::round::{Awaiting, MovedStart, Note, Round};
+use crate::round::{MovedStart, Note, Round, Submitted};
 use crate::{AppendError, Appended, ChangeError, ChangeTicket, StorageOutput};
 
 /// Bits of a producer id that count within a shard; the shard's number stands above them.
@@ -347,13 +347,13 @@ impl Storage {
             self.slabs.push(entry);
         }
         self.closed_end = entry.end().to_u64();
-        self.awaiting.push_back(Awaiting { end: entry.end(), ends, notes });
+        self.submitted.push_back(Submitted { end: entry.end(), ends, notes });
     }
 
     /// Everything before `end` is on disk.
     pub(super) fn on_durable(&mut self, end: JournalPosition) {
-        while self.awaiting.front().is_some_and(|awaiting| awaiting.end <= end) {
-            let Awaiting { ends, notes, .. } = self.awaiting.pop_front().expect("it was just seen");
+        while self.submitted.front().is_some_and(|entry| entry.end <= end) {
+            let Submitted { ends, notes, .. } = self.submitted.pop_front().expect("it was just seen");
             for (id, end) in ends {
                 let Some(partition) = self.table.get_mut(id).filter(|partition| !partition.is_removed) else {
                     continue;
