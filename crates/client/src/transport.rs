@@ -32,6 +32,11 @@ const INITIAL_WINDOW_BYTES: u64 = 128 << 10;
 const IDLE: Duration = Duration::from_secs(10);
 /// Keeps an idle connection, and finds out that the broker was restarted.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Packets that the broker may take without acknowledging them: its answers carry acknowledgements anyway, and a stream of
+/// batches does not need one for every other packet.
+const ACK_ELICITING_THRESHOLD: u32 = 9;
+/// The longest that the broker may hold an acknowledgement back.
+const ACK_DELAY_MAX: Duration = Duration::from_millis(10);
 /// Room in the socket for what arrives while the task does something else.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
@@ -134,6 +139,8 @@ fn steered_id(shard: ShardId) -> ConnectionId {
 fn transport_config(is_loopback: bool) -> TransportConfig {
     let mut congestion = CubicConfig::default();
     congestion.initial_window(INITIAL_WINDOW_BYTES);
+    let mut ack = AckFrequencyConfig::default();
+    ack.ack_eliciting_threshold(VarInt::from_u32(ACK_ELICITING_THRESHOLD)).max_ack_delay(Some(ACK_DELAY_MAX));
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(IDLE.try_into().expect("the idle time fits into a variable-length integer")))
@@ -143,6 +150,7 @@ fn transport_config(is_loopback: bool) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
+        .ack_frequency_config(Some(ack))
         .congestion_controller_factory(Arc::new(congestion));
     if is_loopback {
         config.initial_rtt(Duration::from_millis(10)).initial_mtu(MTU_BYTES).mtu_discovery_config(None);

@@ -110,6 +110,64 @@ async fn a_topic_is_managed() {
     assert!(client.producer("no such name").open().await.is_err());
 }
 
+/// Kill the broker with SIGKILL and start it again as often as you like while this runs, for `CORELANE_SECONDS`.
+#[tokio::test]
+#[ignore = "needs a broker, and somebody who kills it"]
+async fn nothing_is_lost_or_doubled_over_crashes() {
+    const PARTITIONS: u32 = 4;
+    let seconds = std::env::var("CORELANE_SECONDS").map_or(5, |text| text.parse().unwrap());
+    let client = client().await;
+    let name = topic(&client, "crashes", PARTITIONS, TopicClass::Durable).await;
+    let producer = client.producer(&name).open().await.unwrap();
+    let began = Instant::now();
+    let mut tickets = Vec::new();
+    let mut ticks = tokio::time::interval(Duration::from_millis(2));
+    while began.elapsed() < Duration::from_secs(seconds) {
+        ticks.tick().await;
+        for _ in 0..20 {
+            let number = u32::try_from(tickets.len()).unwrap();
+            let value = number.to_le_bytes();
+            let record = Record::new(&value).partition(PartitionIndex(number % PARTITIONS));
+            tickets.push(producer.reserve(&record).await.send(record).unwrap());
+        }
+    }
+    let mut stored = BTreeMap::new();
+    let mut unknown = 0;
+    for (number, ticket) in (0..).zip(&tickets) {
+        match ticket.stored().await {
+            Ok(delivered) => drop(stored.insert((delivered.partition, delivered.offset), number)),
+            Err(error) => {
+                assert!(error.may_be_stored(), "{number}: {error}");
+                unknown += 1;
+            }
+        }
+    }
+    let (text, sent) = (format!("{unknown} unknown of {}, {:?}", tickets.len(), client.stats()), tickets.len());
+    std::fs::write(std::env::temp_dir().join("corelane-live-crashes.txt"), &text).unwrap();
+    let mut consumer = client.consumer(&name).from(StartAt::Earliest).open().await.unwrap();
+    let ends: u64 = consumer.positions().iter().map(|position| position.high_watermark.0).sum();
+    let mut last: BTreeMap<PartitionIndex, u32> = BTreeMap::new();
+    let mut found = 0;
+    for _ in 0..ends {
+        if found == ends {
+            break;
+        }
+        let batch = consumer.next().await.unwrap().unwrap();
+        for record in &batch {
+            let number = u32::from_le_bytes(record.value.unwrap().try_into().unwrap());
+            let before = last.insert(batch.partition(), number);
+            assert!(before.is_none_or(|before| before < number), "{number} after {before:?}");
+            if let Some(told) = stored.remove(&(batch.partition(), record.offset)) {
+                assert_eq!(told, number, "what was told lies elsewhere");
+            }
+            found += 1;
+        }
+    }
+    assert!(stored.is_empty(), "{} stored records are lost; {text}", stored.len());
+    assert_eq!(usize::try_from(found).unwrap(), sent - unknown, "records that were not told are unknown");
+    client.drain().await;
+}
+
 /// Not a benchmark: shows the order of size on the machine at hand.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "needs a broker"]

@@ -178,6 +178,7 @@ impl ClientCore {
             self.has_chores = true;
         }
         let partition = PartitionId::new(producer.topic_id, PartitionIndex(index));
+        let mut has_left = false;
         while let Some(outgoing) = queue.next_outgoing(now.monotonic, &mut producer.workshop) {
             let slot = self.links.get_mut(shard).expect("a ready shard has a link").slot(partition);
             let acks = match outgoing.acks {
@@ -188,12 +189,15 @@ impl ClientCore {
             let frame = encode_with(correlation(key, index, outgoing.key), &body, vec![outgoing.bytes]);
             self.effects.push_back(Effect::Send { connection, stream: OutStream::Produce(slot), frame });
             self.stats.batches_sent += 1;
+            has_left = true;
             self.stats.batches_repeated += u64::from(outgoing.is_repeated);
         }
         if queue.register() {
             self.durable_waiters.entry(partition).or_default().push(key);
         }
-        producer.on_batch_left(index);
+        if has_left {
+            producer.on_batch_left(index);
+        }
     }
 
     pub(super) fn on_produce_answers(

@@ -1,10 +1,11 @@
-//! A model of a broker that keeps the rules a client may count on, and nothing more: it recognises a producer's last five
+//! A model of a broker that keeps the rules a client may count on, and nothing more: it recognises a producer's latest
 //! batches in a partition, forgets what is not stored when it crashes, and answers each frame once.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use corelane_client_core::OutStream;
+use corelane_model::limits::PRODUCER_BATCHES_MAX;
 use corelane_model::{CorrelationId, ErrorCode, TopicClass, TopicSettings};
 use corelane_record::{RecordBatch, SealedBatch, Stamp, stamp};
 use corelane_wire::{
@@ -52,7 +53,8 @@ impl Log {
         match newest {
             Some(epoch) if id.1 < epoch => return Err(ErrorCode::ProducerFenced),
             Some(epoch) if id.1 == epoch => {
-                let last: Vec<&&LogBatch> = mine.iter().filter(|known| known.producer == id).rev().take(5).collect();
+                let last: Vec<&&LogBatch> =
+                    mine.iter().filter(|known| known.producer == id).rev().take(PRODUCER_BATCHES_MAX).collect();
                 if let Some(same) = last.iter().find(|known| known.sequence == sequence && known.values.len() == count)
                 {
                     return Ok(same.base);

@@ -4,4 +4,7 @@
 
 mod broker;
 mod chaos;
+mod delivery;
+mod operations;
+mod reading;
 mod world;

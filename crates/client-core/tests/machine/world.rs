@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use bytes::Bytes;
 use corelane_client_core::{
     BatchKey, ClientCore, ClientSettings, ConnectFailure, Delivery, DeliveryError, Effect, Event, NewRecord, OutStream,
-    Placement, ProducerKey, ProducerSettings, Sent,
+    Placement, ProducerKey, ProducerSettings, Sent, SubscriptionKey,
 };
-use corelane_model::{ConnectionKey, MonotonicNanos, Now, PartitionIndex, SessionId, TopicName, WallMillis};
-use corelane_wire::{Frame, FrameDecoder, OutFrame};
+use corelane_model::{
+    ConnectionKey, CorrelationId, MonotonicNanos, Now, PartitionIndex, SessionId, TopicName, WallMillis,
+};
+use corelane_wire::{Frame, FrameDecoder, FrameHead, FrameKind, OutFrame, Push, encode_with};
 
 use crate::broker::Broker;
 
@@ -224,5 +227,31 @@ impl World {
 
     pub(crate) fn log_values(&mut self, name: &str, partition: usize) -> Vec<u64> {
         self.broker.log(name, partition).batches.iter().flat_map(|batch| batch.values.clone()).collect()
+    }
+
+    /// Pushes bytes of the test's own.
+    pub(crate) fn push_raw(&mut self, subscription: SubscriptionKey, bytes: Bytes) {
+        let push = Push { subscription: subscription.0, high_watermark: 0 };
+        let out = encode_with(CorrelationId(0), &push, vec![bytes]);
+        for connection in self.pipes.keys().copied().collect::<Vec<_>>() {
+            let frame = frame(out.clone());
+            self.core.handle(self.now, Event::Frame { connection, frame });
+        }
+        self.round();
+    }
+
+    /// Answers with a frame whose body is of the test's own.
+    pub(crate) fn answer_raw(&mut self, body: Bytes) {
+        let head = FrameHead {
+            length: u32::try_from(body.len()).unwrap(),
+            body_length: u32::try_from(body.len()).unwrap(),
+            kind: FrameKind::ProduceAnswers,
+            version: 1,
+            correlation: CorrelationId(0),
+        };
+        let connection = *self.pipes.keys().next().unwrap();
+        let frame = Frame { head, body, attachment: Bytes::new() };
+        self.core.handle(self.now, Event::Frame { connection, frame });
+        self.round();
     }
 }

@@ -1,0 +1,169 @@
+//! Subscriptions: where they go on, and how much may be under way.
+
+use bytes::Bytes;
+use corelane_client_core::{
+    Effect, OutOfRange, ProducerSettings, SubscribeSettings, SubscriptionError, SubscriptionKey,
+};
+use corelane_model::{ErrorCode, Offset, PartitionIndex, StartAt, TopicClass};
+use corelane_record::{RecordBatch, split_batch};
+
+use crate::world::{World, topic};
+
+fn settings(start: StartAt) -> SubscribeSettings {
+    SubscribeSettings::new(topic("t"), PartitionIndex(0), start)
+}
+
+/// A topic with some stored records in batches of two.
+fn filled(class: TopicClass, records: usize) -> World {
+    let mut world = World::new(2);
+    world.broker.create("t", 1, class);
+    let producer = world.open("t", ProducerSettings { batch_records: 2, ..ProducerSettings::default() });
+    (0..records).for_each(|_| drop(world.send(producer, 0)));
+    world.settle_all();
+    world
+}
+
+/// Offsets that were delivered since the last call, skipped ones left out; they are consumed at once.
+fn take(world: &mut World, subscription: SubscriptionKey) -> Vec<u64> {
+    let mut offsets = Vec::new();
+    for effect in std::mem::take(&mut world.told) {
+        if let Effect::Deliver { subscription: key, mut bytes, from, .. } = effect
+            && key == subscription
+        {
+            world.core.consumed(subscription, bytes.len() as u64);
+            while let Some(batch) = split_batch(&mut bytes).unwrap() {
+                let batch = RecordBatch::parse(batch).unwrap();
+                offsets.extend(batch.iter().map(|record| record.offset).filter(|&offset| from <= offset).map(|o| o.0));
+            }
+        }
+    }
+    offsets
+}
+
+#[test]
+fn a_reader_gets_everything_and_then_what_comes() {
+    let mut world = filled(TopicClass::Durable, 5);
+    let subscription = world.core.subscribe(settings(StartAt::Earliest));
+    world.settle_all();
+    assert_eq!(take(&mut world, subscription), [0, 1, 2, 3, 4]);
+    let producer = world.open("t", ProducerSettings::default());
+    world.send(producer, 0);
+    world.settle_all();
+    assert_eq!(take(&mut world, subscription), [5]);
+}
+
+#[test]
+fn records_before_the_offset_that_was_asked_for_are_marked() {
+    let mut world = filled(TopicClass::Durable, 6);
+    let subscription = world.core.subscribe(settings(StartAt::Offset(Offset(3))));
+    world.settle_all();
+    assert_eq!(take(&mut world, subscription), [3, 4, 5]);
+}
+
+#[test]
+fn a_reader_goes_on_where_it_was_after_lost_connections_and_crashes() {
+    let mut world = filled(TopicClass::Durable, 4);
+    let subscription = world.core.subscribe(settings(StartAt::Latest));
+    world.settle_all();
+    let producer = world.open("t", ProducerSettings::default());
+    let mut seen = Vec::new();
+    for turn in 0..6 {
+        world.send(producer, 0);
+        world.settle_all();
+        seen.extend(take(&mut world, subscription));
+        if turn % 2 == 0 { world.cut(0) } else { world.crash() }
+    }
+    world.settle_all();
+    seen.extend(take(&mut world, subscription));
+    assert_eq!(seen, [4, 5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn no_more_than_the_credit_is_under_way() {
+    let mut world = filled(TopicClass::Durable, 40);
+    let batch = world.broker.log("t", 0).batches[0].bytes.len() as u64;
+    let subscription =
+        world.core.subscribe(SubscribeSettings { credit_bytes: 3 * batch, ..settings(StartAt::Earliest) });
+    world.settle_all();
+    let delivered = world.told.iter().filter(|effect| matches!(effect, Effect::Deliver { .. })).count();
+    assert_eq!(delivered, 3, "nothing was consumed");
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        seen.extend(take(&mut world, subscription));
+        // What is in hand when the connection breaks still counts.
+        world.cut(0);
+        world.settle_all();
+        let in_hand = world.told.iter().filter(|effect| matches!(effect, Effect::Deliver { .. })).count();
+        assert!(in_hand <= 3, "{in_hand} batches are in hand");
+    }
+    assert_eq!(seen, (0..40).collect::<Vec<u64>>());
+}
+
+#[test]
+fn a_push_may_overtake_the_answer() {
+    let mut world = filled(TopicClass::Durable, 2);
+    let subscription = world.core.subscribe(settings(StartAt::Earliest));
+    world.round();
+    while world.up(0) {}
+    world.notices();
+    // The last queue is that of the pushes.
+    assert!(world.down(1));
+    assert_eq!(take(&mut world, subscription), [] as [u64; 0], "nothing is given out before the answer");
+    world.settle_all();
+    assert_eq!(take(&mut world, subscription), [0, 1]);
+}
+
+#[test]
+fn an_offset_outside_the_log_ends_or_falls_back() {
+    let mut world = filled(TopicClass::Durable, 4);
+    let failing = world.core.subscribe(settings(StartAt::Offset(Offset(9))));
+    world.settle_all();
+    let ended = world.told.iter().find_map(|effect| match effect {
+        Effect::Ended { subscription, error } if *subscription == failing => Some(error.clone()),
+        _ => None,
+    });
+    assert!(matches!(ended, Some(SubscriptionError::Refused { code: ErrorCode::OffsetOutOfRange, .. })), "{ended:?}");
+    let start = settings(StartAt::Offset(Offset(9)));
+    let falling = world.core.subscribe(SubscribeSettings { out_of_range: Some(OutOfRange::Earliest), ..start });
+    world.settle_all();
+    assert_eq!(take(&mut world, falling), [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_memory_topic_is_read_on_after_a_restart() {
+    let mut world = filled(TopicClass::Memory, 2);
+    let subscription = world.core.subscribe(settings(StartAt::Earliest));
+    world.settle_all();
+    assert_eq!(take(&mut world, subscription), [0, 1]);
+    world.crash();
+    world.settle_all();
+    let producer = world.open("t", ProducerSettings::default());
+    world.send(producer, 0);
+    world.settle_all();
+    assert_eq!(take(&mut world, subscription), [1002], "offsets never repeat");
+}
+
+#[test]
+fn batches_that_go_back_end_the_subscription() {
+    let mut world = filled(TopicClass::Durable, 4);
+    let subscription = world.core.subscribe(settings(StartAt::Earliest));
+    world.settle_all();
+    take(&mut world, subscription);
+    let first: Bytes = world.broker.log("t", 0).batches[0].bytes.clone();
+    world.push_raw(subscription, first);
+    let went_back = |effect: &Effect| {
+        matches!(effect, Effect::Ended { error: SubscriptionError::WentBack { expected: 4, found: 0 }, .. })
+    };
+    assert!(world.told.iter().any(went_back), "{:?}", world.told);
+}
+
+#[test]
+fn what_is_no_batch_ends_the_subscription() {
+    let mut world = filled(TopicClass::Durable, 4);
+    let subscription = world.core.subscribe(settings(StartAt::Earliest));
+    world.settle_all();
+    world.told.clear();
+    world.push_raw(subscription, Bytes::from_static(&[9; 200]));
+    let is_malformed = |effect: &Effect| matches!(effect, Effect::Ended { error: SubscriptionError::Batch(_), .. });
+    assert!(world.told.iter().any(is_malformed), "{:?}", world.told);
+}
