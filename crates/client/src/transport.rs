@@ -9,7 +9,8 @@ use corelane_client_core::ConnectFailure;
 use corelane_model::{ErrorCode, ShardId};
 use quinn::congestion::CubicConfig;
 use quinn::{
-    ClientConfig, ConnectionError, ConnectionId, Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, ConnectionError, ConnectionId, Endpoint, EndpointConfig, TokioRuntime,
+    TransportConfig, VarInt,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 

@@ -39,7 +39,7 @@ fn a_record_leaves_at_once_and_records_gather_behind_the_window() {
 fn records_of_one_round_leave_together() {
     let mut world = world(TopicClass::Durable);
     let producer = world.open("t", ProducerSettings::default());
-    (0..4).for_each(|_| drop(world.send(producer, 0)));
+    world.send_many(producer, 4);
     world.exchange();
     assert_eq!(batch_sizes(&mut world), [4]);
 }
@@ -58,7 +58,7 @@ fn batches_linger_until_time_or_size_or_a_flush() {
     world.advance(linger);
     world.exchange();
     assert_eq!(batch_sizes(&mut world), [1], "time is over");
-    (0..4).for_each(|_| drop(world.send(producer, 0)));
+    world.send_many(producer, 4);
     world.exchange();
     assert_eq!(batch_sizes(&mut world), [1, 3], "a full batch does not linger");
     world.core.flush(producer);
@@ -85,14 +85,14 @@ fn a_full_buffer_refuses_and_room_that_was_set_aside_stays() {
     let producer = world.open("t", ProducerSettings::default());
     let record = NewRecord { value: Some(b"12345678"), ..NewRecord::default() };
     let room = world.core.reserve(record.charge()).unwrap();
-    (0..2).for_each(|_| drop(world.send(producer, 0)));
+    world.send_many(producer, 2);
     let refused = world.core.send(world.now, producer, &record, Delivery::Detached).unwrap_err();
     assert!(matches!(refused, SendError::Full { records: 3, .. }) && refused.is_retriable(), "{refused}");
     world.core.send_reserved(world.now, producer, &record, Delivery::Detached, room).unwrap();
     world.settle_all();
     let room = world.core.reserve(record.charge()).unwrap();
     world.core.release(room);
-    (0..3).for_each(|_| drop(world.send(producer, 0)));
+    world.send_many(producer, 3);
 }
 
 #[test]

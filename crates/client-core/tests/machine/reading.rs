@@ -18,7 +18,7 @@ fn filled(class: TopicClass, records: usize) -> World {
     let mut world = World::new(2);
     world.broker.create("t", 1, class);
     let producer = world.open("t", ProducerSettings { batch_records: 2, ..ProducerSettings::default() });
-    (0..records).for_each(|_| drop(world.send(producer, 0)));
+    world.send_many(producer, records);
     world.settle_all();
     world
 }

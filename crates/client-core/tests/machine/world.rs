@@ -225,6 +225,13 @@ impl World {
         (value, sent)
     }
 
+    /// Sends so many records to partition 0.
+    pub(crate) fn send_many(&mut self, producer: ProducerKey, records: usize) {
+        for _ in 0..records {
+            self.send(producer, 0);
+        }
+    }
+
     pub(crate) fn log_values(&mut self, name: &str, partition: usize) -> Vec<u64> {
         self.broker.log(name, partition).batches.iter().flat_map(|batch| batch.values.clone()).collect()
     }
