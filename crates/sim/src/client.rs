@@ -12,7 +12,7 @@ use corelane_client_core::{
 };
 use corelane_model::{
     Acks, Incarnation, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, SessionId, StartAt, TopicClass,
-    TopicName, TopicSettings,
+    TopicName,
 };
 use corelane_record::{RecordBatch, split_batch};
 

@@ -11,9 +11,9 @@ mod journal_recovery;
 mod log_state;
 mod record_batch;
 mod segment;
+mod session_ops;
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use generator::Generator;
 
@@ -40,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     segment::TARGET,
     catalog::TARGET,
     log_state::TARGET,
+    session_ops::TARGET,
 ];
 
 /// An input that made a body panic.
@@ -77,18 +78,12 @@ pub fn drive(target: &Target, inputs: u64, seed: u64) -> Result<Coverage, Failur
     let mut accepted = 0;
     for number in 0..inputs {
         let input = generator.input();
-        match catch_unwind(AssertUnwindSafe(|| (target.body)(&input))) {
+        match crate::run::quietly(|| (target.body)(&input)) {
             Ok(is_accepted) => accepted += u64::from(is_accepted),
-            Err(panic) => return Err(Failure { number, input, text: panic_text(&*panic) }),
+            Err(text) => return Err(Failure { number, input, text }),
         }
     }
     Ok(Coverage { accepted, inputs })
-}
-
-/// The message of a panic.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message").to_owned()
 }
 
 /// For targets without checksums.
@@ -97,6 +92,23 @@ const fn no_repair(_: &mut [u8]) {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_is_found_and_its_input_kept() {
+        let target = Target {
+            name: "fragile",
+            about: "panics on inputs that end with 7",
+            body: |input| {
+                assert!(input.last() != Some(&7), "seven");
+                true
+            },
+            seeds: || vec![vec![1, 2, 3]],
+            repair: no_repair,
+        };
+        let failure = drive(&target, 100_000, 1).unwrap_err();
+        assert_eq!(failure.input.last(), Some(&7));
+        assert!(failure.text.contains("seven"));
+    }
 
     #[test]
     fn every_target_accepts_its_seeds_and_survives_some_input() {

@@ -88,16 +88,8 @@ thread_local! {
 /// Runs one seed. A panic of a machine is a failure of the seed.
 #[must_use]
 pub fn run(seed: u64, detail: Detail) -> Report {
-    keep_quiet();
     let mut world = World::new(seed, detail);
-    IS_CATCHING.with_borrow_mut(|is_catching| *is_catching = true);
-    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
-    IS_CATCHING.with_borrow_mut(|is_catching| *is_catching = false);
-    let failure = result.unwrap_or_else(|panic| {
-        let place = LAST_PANIC.with_borrow_mut(Option::take);
-        let text = place.unwrap_or_else(|| crate::fuzz::panic_text(&*panic));
-        Some(Violation::Panic { text })
-    });
+    let failure = quietly(|| world.run()).unwrap_or_else(|text| Some(Violation::Panic { text }));
     let facts = world.facts();
     let trace = world.trace;
     Report {
@@ -145,8 +137,8 @@ pub fn find(seeds: Seeds) -> Option<Report> {
     (seeds.first..seeds.first + seeds.count).map(|seed| run(seed, Detail::Tail)).find(|report| report.failure.is_some())
 }
 
-/// Panics that a run catches are kept for its report instead of being printed.
-fn keep_quiet() {
+/// Runs something whose panic, with its place, comes back instead of being printed.
+pub(crate) fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let loud = std::panic::take_hook();
@@ -158,4 +150,8 @@ fn keep_quiet() {
             }
         }));
     });
+    let was_catching = IS_CATCHING.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(run));
+    IS_CATCHING.set(was_catching);
+    result.map_err(|_| LAST_PANIC.take().unwrap_or_else(|| "a panic without a message".to_owned()))
 }

@@ -25,6 +25,7 @@ const PLACES: &[Place] = &[
     Place { package: "corelane-telemetry", floor: 0, may_import: &["corelane-model"] },
     Place { package: "corelane-commitlog", floor: 1, may_import: WORDS },
     Place { package: "corelane-journal", floor: 1, may_import: WORDS },
+    Place { package: "corelane-group", floor: 1, may_import: WORDS },
     Place { package: "corelane-catalog", floor: 1, may_import: WORDS },
     Place { package: "corelane-session", floor: 1, may_import: WORDS },
     Place { package: "corelane-client-core", floor: 1, may_import: WORDS },
