@@ -105,6 +105,28 @@ codes! {
     UnknownSubscription = 65, Never;
     /// The topic or partition was deleted while it was in use.
     Deleted = 66, Refresh;
+    /// The name cannot be a consumer group's, a static id or a pattern.
+    InvalidGroupName = 80, Never;
+    /// There is no such consumer group.
+    UnknownGroup = 81, Never;
+    /// The group does not know this member: join again.
+    UnknownMember = 82, Refresh;
+    /// The member was put out of its group; the text says why. It must drop what it holds and may join again.
+    MemberFenced = 83, Refresh;
+    /// The generation is older than the partition's assignment, or one that the group never had; nothing was taken.
+    StaleGeneration = 84, Refresh;
+    /// The partition belongs to another member of the group, or to none.
+    NotPartitionOwner = 85, Refresh;
+    /// The group has members, or the partition has an owner, and the request needs that it has none.
+    GroupInUse = 86, Later;
+    /// The group is being drained and assigns nothing.
+    GroupDraining = 87, Later;
+    /// The members of a group use one strategy; the text names both.
+    StrategyMismatch = 88, Never;
+    /// The subscription resolves to no topic.
+    NothingSubscribed = 89, Never;
+    /// The group has no committed offset for the partition, and its reset policy is to say so.
+    NoCommittedOffset = 90, Never;
 }
 
 impl ErrorCode {

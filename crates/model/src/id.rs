@@ -71,6 +71,15 @@ id!(
     CatalogVersion(u64)
 );
 
+id!(
+    /// A member of a consumer group: random 128 bits that a client makes for each life of a member, never reused.
+    MemberId(u128)
+);
+id!(
+    /// Counts the assignments of a consumer group; grows with every change of who is meant to have what, never back.
+    Generation(u64)
+);
+
 impl ProducerId {
     /// Says that a batch comes from a producer without an identity; such batches are never taken for duplicates.
     pub const NONE: Self = Self(0);

@@ -16,8 +16,8 @@ mod time;
 pub use class::{Acks, StartAt, TopicClass, TopicSettings};
 pub use code::{ErrorCode, Retry};
 pub use id::{
-    CatalogVersion, ConnectionKey, CorrelationId, Incarnation, PartitionId, PartitionIndex, ProducerEpoch, ProducerId,
-    Sequence, SessionId, ShardId, StreamKey, SubscriptionId, TopicId,
+    CatalogVersion, ConnectionKey, CorrelationId, Generation, Incarnation, MemberId, PartitionId, PartitionIndex,
+    ProducerEpoch, ProducerId, Sequence, SessionId, ShardId, StreamKey, SubscriptionId, TopicId,
 };
 pub use name::{NameError, TopicName};
 pub use number::{LeaderEpoch, Offset};

@@ -170,6 +170,78 @@ pub const SHARD_HANDSHAKES_MAX: usize = 1024;
 /// What was sent before a close must be acknowledged within this time.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Internal partitions that consumer groups are spread over; never changes, or groups would lose their home.
+pub const GROUP_HOMES: u32 = 64;
+/// Bytes of a consumer group's name and of a member's static id.
+pub const GROUP_NAME_BYTES_MAX: usize = 249;
+/// Members of one consumer group.
+pub const GROUP_MEMBERS_MAX: usize = 4096;
+/// Topics that one subscription names.
+pub const GROUP_SUBSCRIPTION_TOPICS_MAX: usize = 1024;
+/// Bytes of a subscription's pattern.
+pub const GROUP_PATTERN_BYTES_MAX: usize = 1024;
+/// What a member may declare as its capacity; 1 is the least.
+pub const GROUP_CAPACITY_MAX: u32 = 1_000_000;
+/// A member that is silent for its session time-out has died; it may choose no less than this.
+pub const GROUP_SESSION_TIMEOUT_MIN: Duration = Duration::from_millis(250);
+/// The session time-out of a member that chooses none.
+pub const GROUP_SESSION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// The longest session time-out.
+pub const GROUP_SESSION_TIMEOUT_MAX: Duration = Duration::from_secs(1800);
+/// A member must give up what was revoked within its rebalance time-out; it may choose no less than this.
+pub const GROUP_REBALANCE_TIMEOUT_MIN: Duration = Duration::from_millis(250);
+/// The rebalance time-out of a member that chooses none.
+pub const GROUP_REBALANCE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// The longest rebalance time-out.
+pub const GROUP_REBALANCE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// A group that balances by response time looks at the reports at most this often.
+pub const GROUP_SHIFT_INTERVAL: Duration = Duration::from_secs(10);
+/// A partition moves for response time when it then costs less by at least this many thousandths.
+pub const GROUP_SHIFT_GAIN_PERMILLE: u64 = 200;
+/// Standby members of one partition.
+pub const GROUP_STANDBYS_MAX: usize = 3;
+/// Bytes of the metadata of one committed offset.
+pub const GROUP_COMMIT_METADATA_BYTES_MAX: usize = 4096;
+/// Partitions of one commit.
+pub const GROUP_COMMIT_PARTITIONS_MAX: usize = 16_384;
+/// Partitions with a committed offset in one group.
+pub const GROUP_OFFSETS_MAX: usize = 200_000;
+/// Bytes that the old owner of a partition hands over to the new one.
+pub const GROUP_HANDOVER_BYTES_MAX: usize = 64 << 10;
+/// Bytes of one group that were handed over and not yet taken.
+pub const GROUP_HANDOVERS_BYTES_MAX: usize = 16 << 20;
+/// Members that were put out of a group and are still told why.
+pub const GROUP_FENCED_MAX: usize = 1024;
+/// Answers of one group that wait until what they say is durable.
+pub const GROUP_WAITING_MAX: usize = 65_536;
+/// Committed offsets of a group without members are kept this long when the group says nothing.
+pub const GROUP_RETENTION_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The least time that committed offsets of a group without members are kept.
+pub const GROUP_RETENTION_MIN: Duration = Duration::from_secs(1);
+/// The longest time that committed offsets of a group without members are kept: ten years.
+pub const GROUP_RETENTION_MAX: Duration = Duration::from_secs(3650 * 24 * 3600);
+
+const _: () = {
+    assert!(GROUP_HANDOVER_BYTES_MAX + 1024 <= BATCH_BYTES_MAX as usize);
+    assert!(GROUP_HANDOVER_BYTES_MAX + 1024 <= FRAME_BODY_BYTES_MAX as usize);
+    assert!(GROUP_HANDOVER_BYTES_MAX <= GROUP_HANDOVERS_BYTES_MAX);
+    assert!(
+        GROUP_SUBSCRIPTION_TOPICS_MAX * (TOPIC_NAME_BYTES_MAX + 2) + GROUP_PATTERN_BYTES_MAX + 1024
+            <= BATCH_BYTES_MAX as usize
+    );
+    assert!(GROUP_COMMIT_METADATA_BYTES_MAX + 1024 <= BATCH_BYTES_MAX as usize);
+    assert!(PARTITIONS_MAX as usize <= GROUP_OFFSETS_MAX);
+    assert!(GROUP_COMMIT_PARTITIONS_MAX <= GROUP_OFFSETS_MAX);
+    assert!(GROUP_MEMBERS_MAX < GROUP_WAITING_MAX);
+    assert!(GROUP_SHIFT_GAIN_PERMILLE < 1000);
+    assert!(GROUP_SESSION_TIMEOUT_MIN.as_nanos() < GROUP_SESSION_TIMEOUT_DEFAULT.as_nanos());
+    assert!(GROUP_SESSION_TIMEOUT_DEFAULT.as_nanos() < GROUP_SESSION_TIMEOUT_MAX.as_nanos());
+    assert!(GROUP_REBALANCE_TIMEOUT_MIN.as_nanos() < GROUP_REBALANCE_TIMEOUT_DEFAULT.as_nanos());
+    assert!(GROUP_REBALANCE_TIMEOUT_DEFAULT.as_nanos() < GROUP_REBALANCE_TIMEOUT_MAX.as_nanos());
+    assert!(GROUP_RETENTION_MIN.as_nanos() < GROUP_RETENTION_DEFAULT.as_nanos());
+    assert!(GROUP_RETENTION_DEFAULT.as_nanos() < GROUP_RETENTION_MAX.as_nanos());
+};
+
 const _: () = {
     assert!(BATCH_BYTES_MAX as u64 + BLOCK_BYTES <= JOURNAL_ENTRY_BYTES_MAX);
     assert!(JOURNAL_ENTRY_BYTES_MAX * 2 <= JOURNAL_FILE_BYTES);
@@ -177,7 +249,9 @@ const _: () = {
     assert!(JOURNAL_FILES_MIN <= JOURNAL_FILES_DEFAULT);
     assert!(JOURNAL_FILES_DEFAULT <= JOURNAL_FILES_MAX);
     assert!(JOURNAL_FLUSH_EAGER_BYTES < JOURNAL_ENTRY_BYTES_MAX);
-    assert!(JOURNAL_ENTRY_BYTES_MAX + JOURNAL_READ_BYTES as u64 <= JOURNAL_READ_BYTES as u64 * JOURNAL_READS_MAX as u64);
+    assert!(
+        JOURNAL_ENTRY_BYTES_MAX + JOURNAL_READ_BYTES as u64 <= JOURNAL_READ_BYTES as u64 * JOURNAL_READS_MAX as u64
+    );
     assert!(BATCH_BYTES_MAX as u64 <= EXTENT_BYTES_MAX);
     assert!(EXTENT_BYTES_MAX <= SEGMENT_BYTES_MIN);
     assert!(BATCH_BYTES_MAX < BATCH_VALUES_BYTES_MAX);
