@@ -216,12 +216,10 @@ impl Reads {
 
     /// The next read to be made, those that someone waits for first.
     pub(crate) fn poll_order(&mut self) -> Option<ReadOrder> {
-        if READS_IN_FLIGHT_MAX <= self.in_flight {
-            return None;
-        }
-        let (key, urgency) = match self.wanted.pop_front() {
-            Some(key) => (key, Urgency::Now),
-            None => (self.ahead.pop_front()?, Urgency::Background),
+        let (&key, urgency) = match (self.wanted.front(), self.ahead.front()) {
+            (Some(key), _) => (key, Urgency::Now),
+            (None, Some(key)) => (key, Urgency::Background),
+            (None, None) => return None,
         };
         let order = match key {
             ReadKey::Run(partition, base) => {
@@ -233,6 +231,16 @@ impl Reads {
                 let (position, length) = self.scans[&(partition, segment)].next_read();
                 ReadOrder { key, partition, segment, position, length, urgency }
             }
+        };
+        // What is on its way counts like what is cached, but one read may always go.
+        let is_room = self.in_flight < READS_IN_FLIGHT_MAX
+            && self.in_flight_bytes + u64::from(order.length) <= self.cache_bytes_max;
+        if !is_room && 0 < self.in_flight {
+            return None;
+        }
+        match urgency {
+            Urgency::Now => self.wanted.pop_front(),
+            Urgency::Background => self.ahead.pop_front(),
         };
         self.in_flight += 1;
         self.in_flight_bytes += u64::from(order.length);
@@ -261,7 +269,7 @@ impl Reads {
             }
             ReadKey::Scan(partition, segment) => {
                 let scan = self.scans.remove(&(partition, segment)).expect("a scan on its way is known");
-                self.on_scan(partition, scan, result, log_start);
+                self.on_scan(order, scan, result, log_start);
             }
         }
         self.make_room();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use corelane_model::limits::BLOCK_BYTES;
 use corelane_model::{Offset, PartitionId};
 
-use super::{ReadKey, Reads, SegmentView, Waiter};
+use super::{ReadKey, ReadOrder, Reads, SegmentView, Waiter};
 use crate::FileError;
 use crate::cache::{CachedExtent, Run};
 use crate::extent::{EXTENT_DISK_BYTES_MAX, EXTENT_HEAD_BYTES, ExtentHead};
@@ -52,10 +52,9 @@ impl Scan {
         (position, u32::try_from(length).expect("reads are bounded"))
     }
 
-    /// Takes in the heads of what was read; returns the extents that are whole and sound if they were wanted.
-    fn take(&mut self, partition: PartitionId, bytes: &Bytes) -> Vec<CachedExtent> {
+    /// Takes in the heads of what was read when `asked` bytes were wanted; returns the extents that are whole and sound if they were wanted.
+    fn take(&mut self, partition: PartitionId, asked: u32, bytes: &Bytes) -> Vec<CachedExtent> {
         let start = self.index.next_position();
-        let (_, asked) = self.next_read();
         let mut extents: Vec<CachedExtent> = Vec::new();
         let mut at = 0_usize;
         while at + EXTENT_HEAD_BYTES <= bytes.len() {
@@ -135,16 +134,17 @@ impl Reads {
 
     pub(super) fn on_scan(
         &mut self,
-        partition: PartitionId,
+        order: &ReadOrder,
         mut scan: Scan,
         result: Result<Bytes, FileError>,
         log_start: Option<Offset>,
     ) {
         let taken = result.map(|bytes| {
             let held = bytes.len() as u64;
-            let extents = scan.take(partition, &bytes);
+            let extents = scan.take(order.partition, order.length, &bytes);
             (!extents.is_empty()).then_some(Run { extents, bytes: held, ahead: scan.ahead })
         });
+        let partition = order.partition;
         let Scan { index, view, waiters, .. } = scan;
         if log_start.is_some_and(|log_start| log_start < view.end) {
             self.indexes.change(partition, view.base, Missing::Make, |kept| *kept = index);

@@ -44,6 +44,9 @@ impl Storage {
             if let Some(partition) = self.table.open_mut(id) {
                 let class = partition.class();
                 partition.log.set_settings(TopicSettings { class, ..*settings });
+                if self.is_running() {
+                    self.retain(self.now, id);
+                }
                 self.table.refresh(id);
                 self.table.schedule(id, self.now.wall);
             }
@@ -129,7 +132,9 @@ impl Storage {
     /// Closes the journal when nothing is left that has to go into it.
     pub(super) fn begin_close(&mut self) {
         let Phase::Draining { is_closing: false, is_closed: false } = self.phase else { return };
-        if !self.settling.is_busy() && self.changes.is_empty() && self.unnoted.is_empty() {
+        // What found no room in an empty entry finds none later: nobody was told that it is durable.
+        let is_written = self.changes.is_empty() && self.unnoted.is_empty();
+        if !self.settling.is_busy() && (is_written || self.round.is_empty()) {
             self.phase = Phase::Draining { is_closing: true, is_closed: false };
             self.journal.close();
         }

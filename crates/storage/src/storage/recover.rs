@@ -141,6 +141,9 @@ impl Storage {
         let partition = self.table.get_mut(id).expect("it is in the table");
         if partition.is_removed {
             self.deletes.extend(partition.doomed.iter().map(|&base| (id, base)));
+            // Batches that the journal still had of it hold nothing back.
+            partition.log = CommitLog::new(id, *partition.log.settings(), LogState::default());
+            self.table.refresh(id);
             return self.forget_if_gone(id);
         }
         if let Some(lease) = partition.lease {

@@ -174,7 +174,7 @@ impl Storage {
         }
     }
 
-    fn retain(&mut self, now: Now, id: PartitionId) {
+    pub(super) fn retain(&mut self, now: Now, id: PartitionId) {
         let Some(partition) = self.table.open_mut(id) else { return };
         let class = partition.class();
         let retention = partition.log.apply_retention(now);

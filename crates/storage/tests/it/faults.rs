@@ -73,6 +73,25 @@ fn a_ring_that_cannot_grow_is_a_full_disk_too() {
 }
 
 #[test]
+fn a_full_disk_does_not_keep_the_broker_from_ending() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, small_config());
+        world.add_topic(1, 3, durable_topic());
+        for fill in 0..150 {
+            world.append_soon(partition(1, 0), &batch(1, 10_000, fill));
+        }
+        world.make_durable();
+        world.disk.faults.capacity = Some(world.disk.used());
+        for fill in 0..400 {
+            drop(world.append(partition(1, u32::try_from(fill % 3).unwrap()), &batch(1, 10_000, fill)));
+            world.step();
+        }
+        world.restart_cleanly();
+        world.check_all();
+    }
+}
+
+#[test]
 fn failing_segments_are_left_for_new_ones() {
     for seed in 0..30 {
         let mut world = World::new(seed, small_config());

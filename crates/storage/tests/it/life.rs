@@ -207,6 +207,11 @@ fn truncation_and_retention_by_bytes_delete_files_and_survive() {
     world.run_until("the truncation", |world| world.models[&id].start_durable == Offset(600));
     world.run_until("deletion", |world| world.disk.segments().len() < before - 3);
     world.check_all();
+    // A narrower bound counts at once, without another append.
+    world.said.clear();
+    let narrow = corelane_model::TopicSettings { retention_bytes: Some(1 << 20), ..durable_topic() };
+    world.storage.alter(TopicId(2), &narrow);
+    world.run_until("retention", |world| world.said.contains(&"segments dropped"));
     world.crash();
     assert_eq!(world.storage.describe(id).unwrap().log_start, Offset(600));
     world.check_all();
