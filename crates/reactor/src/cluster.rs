@@ -22,7 +22,7 @@ use crate::heartbeat;
 use crate::machine::Machine;
 use crate::mesh::{Inbound, Inbox, Outboxes, Postbox, inbox};
 use crate::park::Parking;
-use crate::process::online_cores;
+use crate::process::{allowed_cores, free_ring_workers, online_cores};
 use crate::round::{Round, catch_panic};
 use crate::socket::ShardSocket;
 use crate::spin::{Spin, Spinner};
@@ -136,6 +136,7 @@ pub(crate) fn start_machines<M: Machine>(
             quic,
             clock,
             data_dir: world.data_dir.clone(),
+            worker_cores: allowed_cores(),
             spinner: (world.spin, online_cores() <= count),
             neighbours: handle.postboxes.clone(),
             board: Arc::clone(&handle.board),
@@ -169,6 +170,7 @@ struct Parts<F> {
     quic: EndpointConfig,
     clock: Clock,
     data_dir: PathBuf,
+    worker_cores: Vec<usize>,
     spinner: (Spin, bool),
     neighbours: Vec<Postbox>,
     board: Arc<Board>,
@@ -224,6 +226,9 @@ async fn assemble<M: Machine, F: FnOnce() -> M>(
     quic.segments_max = port.segments_max();
     let quic = Endpoint::new(&quic).map_err(std::io::Error::other)?;
     let files = Files::open(&parts.data_dir, background, Rc::clone(&bell)).await?;
+    if let Err(error) = free_ring_workers(&parts.worker_cores) {
+        tracing::info!(%shard, %error, "io_uring's workers stay on the shard's core");
+    }
     let parking = Parking::new(port.socket(), bell).await?;
     Ok(Round {
         shard,

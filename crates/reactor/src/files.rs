@@ -147,7 +147,14 @@ impl Files {
 async fn probe(root: &Path) -> io::Result<()> {
     let path = root.join(".probe");
     let (new, old) = (root.join(format!(".probe.{}", glommio::executor().id())), path.clone());
-    blocking(move || std::fs::write(&new, vec![1_u8; PROBE_BYTES]).and_then(|()| std::fs::rename(new, old))).await?;
+    blocking(move || {
+        // Written once: a start must not need room on a full disk.
+        if std::fs::metadata(&old).is_ok_and(|metadata| metadata.len() == PROBE_BYTES as u64) {
+            return Ok(());
+        }
+        std::fs::write(&new, vec![1_u8; PROBE_BYTES]).and_then(|()| std::fs::rename(new, old))
+    })
+    .await?;
     let file = DmaFile::open(&path).await.map_err(io::Error::from)?;
     file.close().await.map_err(io::Error::from)
 }

@@ -42,16 +42,18 @@ impl Parking {
     }
 
     /// Sleeps. `is_listening` says whether datagrams wake; `has_news` is asked once more after the bells know that the shard
-    /// sleeps, so that nothing that came in between is overslept.
+    /// sleeps, so that nothing that came in between is overslept. Returns whether it slept; if not, glommio was not let at
+    /// its rings.
     pub(crate) async fn park(
         &mut self,
         bell: &Bell,
         limit: Option<Duration>,
         is_listening: bool,
         mut has_news: impl FnMut() -> bool,
-    ) {
+    ) -> bool {
         let mut timer = pin!(limit.map(Timer::new));
         let mut is_first = true;
+        let mut is_asleep = false;
         std::future::poll_fn(|context| {
             if !is_first {
                 return Poll::Ready(());
@@ -62,10 +64,12 @@ impl Parking {
             if has_news() || (is_listening && self.poll_readable(context).is_ready()) {
                 return Poll::Ready(());
             }
-            match timer.as_mut().as_pin_mut() {
+            let result = match timer.as_mut().as_pin_mut() {
                 Some(timer) => timer.poll(context).map(|_| ()),
                 None => Poll::Pending,
-            }
+            };
+            is_asleep = result.is_pending();
+            result
         })
         .await;
         bell.unpark();
@@ -77,6 +81,7 @@ impl Parking {
             })
             .await;
         }
+        is_asleep
     }
 
     /// Lets glommio submit what was handed to it and collect what is complete.

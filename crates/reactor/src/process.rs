@@ -9,14 +9,27 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Registers the process for expedited memory barriers: glommio uses them whenever a shard parks.
 const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
 
+/// Freed memory is kept up to this size, and blocks up to [`MMAP_BYTES`] come from it.
+const TRIM_BYTES: libc::c_int = 1 << 30;
+/// Blocks beyond this size are mapped and unmapped one by one.
+const MMAP_BYTES: libc::c_int = 8 << 20;
+
 /// Prepares the process. Call it once, before any thread is made.
 ///
+/// * Tells the allocator to keep what a round frees: a shard that takes in a megabyte and frees it otherwise grows and
+///   shrinks its heap page by page, with a system call for every few packets (seen by strace).
 /// * Registers memory barriers: the first registration costs up to 80 ms once threads run (measured), and otherwise a
 ///   shard would pay for it when it first parks.
 /// * Raises the limit of open files to what is allowed: a shard keeps a file open for each segment in use.
 ///
-/// Neither can make the start fail: without the first a shard starts slower, without the second fewer files stay open.
+/// None of them can make the start fail: without them shards are slower and fewer files stay open.
 pub fn prepare_process() {
+    for (option, bytes) in [(libc::M_TRIM_THRESHOLD, TRIM_BYTES), (libc::M_MMAP_THRESHOLD, MMAP_BYTES)] {
+        // SAFETY: mallopt takes numbers only; an option that it does not know it refuses.
+        if unsafe { libc::mallopt(option, bytes) } == 0 {
+            tracing::warn!(option, "the allocator refused an option");
+        }
+    }
     // SAFETY: membarrier takes numbers only and touches no memory of ours.
     let registered = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED, 0, 0) };
     if registered != 0 {
@@ -57,6 +70,40 @@ pub(crate) fn involuntary_switches() -> u64 {
     // SAFETY: it was zeroed, which is a valid rusage, and the kernel filled it in.
     let usage = unsafe { usage.assume_init() };
     u64::try_from(usage.ru_nivcsw).unwrap_or(0)
+}
+
+/// Lets the kernel's workers of this thread's rings run on the given cores. They inherit the thread's single core, and a
+/// shard that is busy would keep them from syncing a file until the scheduler takes the core from it.
+///
+/// Call it on a thread that has a ring. Without success the workers stay where they are.
+pub(crate) fn free_ring_workers(cores: &[usize]) -> io::Result<()> {
+    const REGISTER_IOWQ_AFFINITY: libc::c_uint = 17;
+    let mut mask = [0_u8; 128];
+    for core in cores {
+        if let Some(byte) = mask.get_mut(core / 8) {
+            *byte |= 1 << (core % 8);
+        }
+    }
+    let ring = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            std::fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == "anon_inode:[io_uring]")
+        })
+        .find_map(|entry| entry.file_name().to_str()?.parse::<libc::c_int>().ok())
+        .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    // SAFETY: the mask is as long as is said and outlives the call, which copies it; a descriptor that is no ring any more
+    // is refused.
+    let result =
+        unsafe { libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_IOWQ_AFFINITY, mask.as_ptr(), mask.len()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Cores that the calling thread may use.
+pub(crate) fn allowed_cores() -> Vec<usize> {
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect(),
+        Err(_) => Vec::new(),
+    }
 }
 
 /// Cores of the machine that are on line, whatever this process may use of them.

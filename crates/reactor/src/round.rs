@@ -77,23 +77,23 @@ impl<M: Machine> Round<M> {
                 let micros = u64::try_from(after.since(now.monotonic).as_micros()).unwrap_or(u64::MAX);
                 self.stats.round_us_max = self.stats.round_us_max.max(micros);
             }
-            if self.files.take_unsubmitted() || (0 < self.files.under_way() && PASS_EVERY < after.since(last_pass)) {
+            let owes_pass =
+                self.files.take_unsubmitted() || (0 < self.files.under_way() && PASS_EVERY < after.since(last_pass));
+            if owes_pass {
                 last_pass = after;
-                self.parking.pass().await;
-                continue;
-            }
-            if is_busy || self.has_work() || self.is_stopping {
+                self.give_way(after).await;
+            } else if is_busy || self.has_work() || self.is_stopping {
                 glommio::executor().yield_task_queue_now().await;
-                continue;
+            } else {
+                self.spinner.check(after);
+                let limit = self.next_wake().map(|at| at.since(after));
+                if after.since(last_busy) < self.window() || limit.is_some_and(|limit| limit < NEAR) {
+                    self.stats.idle_looks_total += 1;
+                    glommio::executor().yield_task_queue_now().await;
+                } else {
+                    self.sleep(limit).await;
+                }
             }
-            self.spinner.check(after);
-            let limit = self.next_wake().map(|at| at.since(after));
-            if after.since(last_busy) < self.window() || limit.is_some_and(|limit| limit < NEAR) {
-                self.stats.idle_looks_total += 1;
-                glommio::executor().yield_task_queue_now().await;
-                continue;
-            }
-            self.sleep(limit).await;
         }
         self.inbox.bell.silence();
     }
@@ -184,7 +184,7 @@ impl<M: Machine> Round<M> {
             Effect::Admin { id, answer } => {
                 if let Some(reply) = self.questions.remove(&id) {
                     // Who asked may have given up waiting.
-                    let _ = reply.send((self.shard, answer));
+                    drop(reply.send((self.shard, answer)));
                 }
             }
             Effect::Ready => {
@@ -232,11 +232,20 @@ impl<M: Machine> Round<M> {
         [quic, retry, self.machine.next_deadline()].into_iter().flatten().min()
     }
 
-    async fn sleep(&mut self, limit: Option<Duration>) {
+    /// Lets glommio at its rings: by sleeping when there is nothing to do but to wait for files, else in passing.
+    async fn give_way(&mut self, now: MonotonicNanos) {
+        let limit = self.next_wake().map(|at| at.since(now));
+        let is_waiting = 0 < self.files.under_way_now() && !self.has_work() && !self.is_stopping;
+        if !is_waiting || limit.is_some_and(|limit| limit < NEAR) || !self.sleep(limit).await {
+            self.parking.pass().await;
+        }
+    }
+
+    async fn sleep(&mut self, limit: Option<Duration>) -> bool {
         self.stats.parks_total += 1;
         let Self { parking, inbox, files, is_ready, .. } = self;
         let bell = std::sync::Arc::clone(&inbox.bell);
-        parking.park(&bell, limit, *is_ready, || inbox.has_news() || files.has_done()).await;
+        parking.park(&bell, limit, *is_ready, || inbox.has_news() || files.has_done()).await
     }
 
     fn count(&self) -> ReactorStats {

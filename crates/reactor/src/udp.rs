@@ -88,19 +88,27 @@ impl Port {
 
     /// Sends the transmit whose bytes lie in `out`, or keeps it when the socket has no room. Returns whether it went.
     pub(crate) fn send(&mut self, transmit: Transmit) -> bool {
-        let packet = quinn_udp::Transmit {
-            destination: transmit.destination,
-            ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
-            contents: &self.out[..transmit.size],
-            segment_size: transmit.segment_size,
-            src_ip: transmit.src_ip,
+        // The kernel or the device may turn out not to cut trains into packets; then they leave one by one.
+        let piece = match transmit.segment_size {
+            Some(segment) if self.state.max_gso_segments() < 2 => segment,
+            _ => transmit.size,
         };
-        self.sends += 1;
-        // Other errors than "would block" are logged there and treated as loss, which QUIC repairs.
-        if self.state.send((&self.socket).into(), &packet).is_err() {
-            self.sends_blocked += 1;
-            self.kept = Some(transmit);
-            return false;
+        for contents in self.out[..transmit.size].chunks(piece.max(1)) {
+            let packet = quinn_udp::Transmit {
+                destination: transmit.destination,
+                ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+                contents,
+                segment_size: transmit.segment_size.filter(|segment| *segment < contents.len()),
+                src_ip: transmit.src_ip,
+            };
+            self.sends += 1;
+            // Other errors than "would block" are logged there and treated as loss, which QUIC repairs. What of a train
+            // went before the socket was full goes once more with the rest: QUIC drops duplicates.
+            if self.state.send((&self.socket).into(), &packet).is_err() {
+                self.sends_blocked += 1;
+                self.kept = Some(transmit);
+                return false;
+            }
         }
         self.out.clear();
         true
