@@ -11,6 +11,7 @@ mod refusals;
 mod restart;
 mod round_trip;
 mod shutdown;
+mod strangers;
 
 use std::time::Duration;
 

@@ -141,7 +141,8 @@ fn metrics(shards: &[ShardStatus]) -> String {
     exposition.finish()
 }
 
-fn unhealthy(source: &impl Source) -> Vec<String> {
+/// What is wrong at the moment, a sentence each.
+pub(crate) fn unhealthy(source: &impl Source) -> Vec<String> {
     let shards = source.shards();
     let mut problems: Vec<String> = source.failure().into_iter().collect();
     problems.extend(silent(source, &shards));

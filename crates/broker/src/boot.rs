@@ -16,7 +16,7 @@ use corelane_reactor::{Handle, ShardFailure};
 use corelane_shard::{AdminAnswer, AdminQuery, Boot, ShardPhase, ShardStatus};
 
 use crate::access::{TokenError, read_tokens};
-use crate::admin::{About, Listener, Source};
+use crate::admin::{About, Listener, Source, unhealthy};
 use crate::certificate::{CertificateError, Identity, PublishedFingerprint, fingerprint_directory, identity};
 use crate::config::{Access, Config, Machine};
 use crate::data::{DataDir, DataError};
@@ -198,6 +198,12 @@ impl Running {
     #[must_use]
     pub fn wait_failure(&self, timeout: Duration) -> Option<ShardFailure> {
         self.shards.handle.wait_failure(timeout)
+    }
+
+    /// What is wrong at the moment, a sentence each; the same as `/healthz` says.
+    #[must_use]
+    pub fn ailments(&self) -> Vec<String> {
+        unhealthy(self.shards.as_ref())
     }
 
     /// Takes nothing new, makes everything durable, and ends.

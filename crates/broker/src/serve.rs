@@ -11,6 +11,9 @@ use crate::signals::{Notice, Notices, watch};
 /// How often the shards are looked after while nothing happens.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// After how many looks the shards are asked how they are.
+const LOOKS_PER_EXAMINATION: u32 = 50;
+
 /// Why a broker's process ends with an error.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -65,9 +68,22 @@ pub fn serve(config: &Config, on_ready: impl FnOnce(&Running)) -> Result<(), Ser
     }
 }
 
-/// Waits for a signal; a shard that fails is an error.
+/// Waits for a signal; a shard that fails is an error. Meanwhile it tells the log when the broker becomes ill or well.
 fn wait_for_end(running: &Running, notices: &Notices) -> Result<String, ServeError> {
+    let mut known: Vec<String> = Vec::new();
+    let mut looks: u32 = 0;
     loop {
+        looks = (looks + 1) % LOOKS_PER_EXAMINATION;
+        if looks == 0 {
+            let found = running.ailments();
+            for ailment in found.iter().filter(|ailment| !known.contains(ailment)) {
+                tracing::error!("{ailment}");
+            }
+            for ailment in known.iter().filter(|ailment| !found.contains(ailment)) {
+                tracing::info!("no longer: {ailment}");
+            }
+            known = found;
+        }
         match notices.receiver.try_recv() {
             Ok(Notice { reason }) => return Ok(reason),
             Err(_) => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use corelane_model::limits::{BLOCK_BYTES, JOURNAL_FILE_BYTES};
 
-use super::Finding;
+use super::{Finding, Verdict};
 use crate::data::{DataDir, DataError};
 use crate::quantity::ByteSize;
 
@@ -57,7 +57,10 @@ fn nearest(directory: &Path) -> PathBuf {
 pub(super) fn examine(data: &Path, shards: usize, journal_files: u32) -> Vec<Finding> {
     let place = nearest(data);
     let mut findings = vec![ownership(data, &place)];
-    findings.push(direct_io(&place));
+    // What cannot be written to at all says nothing about direct writes.
+    if findings[0].verdict != Verdict::Bad {
+        findings.push(direct_io(&place));
+    }
     findings.push(space(&place, data, shards as u64 * u64::from(journal_files) * JOURNAL_FILE_BYTES));
     if let Some(FileSystem { kind, device, write_cache }) = file_system(&place) {
         let cache = write_cache.map_or_else(String::new, |cache| format!(", write cache {cache}"));
@@ -139,11 +142,15 @@ fn space(place: &Path, data: &Path, journal_bytes: u64) -> Finding {
     judge_space(free, needed)
 }
 
+/// Room beside the journals, without which nothing can be written.
+const ROOM_MIN: u64 = 64 << 20;
+
 fn judge_space(free: u64, journal_bytes: u64) -> Finding {
     let found = format!("{} free, {} for new journals", ByteSize(free), ByteSize(journal_bytes));
-    if free < journal_bytes + (64 << 20) {
+    // A broker whose journals are there starts on a full disk too: it serves what it has, and heals when there is room.
+    if 0 < journal_bytes && free < journal_bytes + ROOM_MIN {
         Finding::bad("space", found, "make room, give another directory with --data, or lower journal_files")
-    } else if free < 4 * journal_bytes {
+    } else if free < (4 * journal_bytes).max(ROOM_MIN) {
         Finding::warning("space", found, "records need room too: writes are refused when the disk is full")
     } else {
         Finding::good("space", found)
@@ -169,7 +176,6 @@ pub(super) fn running(data: &Path) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
 
     #[test]
     fn a_mount_is_found_by_its_device_number() {
@@ -184,6 +190,7 @@ mod tests {
         assert_eq!(judge_space(1 << 30, 1 << 30).verdict, Verdict::Bad);
         assert_eq!(judge_space(2 << 30, 1 << 30).verdict, Verdict::Warning);
         assert_eq!(judge_space(9 << 30, 1 << 30).verdict, Verdict::Good);
+        assert_eq!(judge_space(0, 0).verdict, Verdict::Warning);
     }
 
     #[test]
