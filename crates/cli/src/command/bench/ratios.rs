@@ -104,9 +104,11 @@ const CACHED_BYTES: u64 = 40 << 20;
 /// How often the cached data is read in a round.
 const CACHED_READS: u32 = 8;
 /// The memory of the broker that reads cold data, and how much more data there is.
-const COLD_MEMORY: &str = "64MiB";
-const COLD_BYTES: u64 = 8 * (64 << 20);
+const COLD_MEMORY: &str = "128MiB";
+const COLD_BYTES: u64 = 8 * (128 << 20);
 const EDGE: Duration = Duration::from_secs(4);
+/// One partition gets one record a tick: a p99 with ten samples beyond it takes a thousand ticks.
+const EDGE_OF_ONE: Duration = Duration::from_secs(17);
 const DUEL: Duration = Duration::from_secs(6);
 
 /// Figure and floor of each round, by name.
@@ -220,12 +222,12 @@ impl Ratios {
     fn ticks(&self, round: &Round<'_>, samples: &mut Samples) -> anyhow::Result<()> {
         if self.wants(AIMS[6].0) || self.wants(AIMS[7].0) {
             let tick = Duration::from_millis(16);
-            let edge = |partitions| Edge { partitions, tick, duration: EDGE, class: TopicClass::Durable }.plan();
+            let edge = |partitions, duration| Edge { partitions, tick, duration, class: TopicClass::Durable }.plan();
             let p99 = |report: &Report| report.latency_us.stored.p99.context("too few samples for p99");
-            let one = p99(&round.carry_out(edge(1))?)?;
+            let one = p99(&round.carry_out(edge(1, EDGE_OF_ONE))?)?;
             let syncs = || round.server.metric("corelane_storage_journal_syncs_total");
             let before = syncs()?;
-            let many = round.carry_out(edge(1000))?;
+            let many = round.carry_out(edge(1000, EDGE))?;
             let ticks = EDGE.as_secs_f64() / tick.as_secs_f64();
             push(samples, AIMS[7].0, (syncs()? - before) / ticks, 1.0);
             push(samples, AIMS[6].0, p99(&many)?, one);
@@ -295,7 +297,7 @@ fn delete(address: &str, topic: &str) -> anyhow::Result<()> {
 /// A broker with little memory, whose data a former one wrote.
 fn start_cold(lab: &Lab) -> anyhow::Result<Server> {
     let mut options = lab.broker("cold")?;
-    options.arguments = vec!["--memory".to_owned(), COLD_MEMORY.to_owned()];
+    options.arguments.extend(["--memory".to_owned(), COLD_MEMORY.to_owned()]);
     Server::start(&options)
 }
 
