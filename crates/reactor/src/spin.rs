@@ -18,7 +18,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(5);
 /// More switches than this between two counts mean that others want the core.
 const SWITCHES_MAX: u64 = 2;
 /// A cap that was halved doubles again after so many quiet counts.
-const CALM_CHECKS: u32 = 100;
+const CALM_CHECKS: u32 = 20;
 /// Waits beyond the window in a row after which waiting for more like them stops.
 const MISSES_MAX: u32 = 4;
 
