@@ -33,10 +33,10 @@ use crate::target::{Target, run};
 #[command(
     args_conflicts_with_subcommands = true,
     before_help = examples!(
-        "corelane bench duel-60 --matches 20 --duration 30s     matches of two players at 60 ticks a second",
-        "corelane bench nxm --members 4 --rate 20000            4 members, each taking 20,000 messages a second",
-        "corelane bench --trace match.csv.gz --copies 50 --speed 4   a recorded match, 50 times at once, 4 times as fast",
-        "corelane bench ratios                                  our figures beside what this machine can do",
+        "corelane bench duel-60 --matches 20            matches of two players",
+        "corelane bench nxm --members 4 --rate 20000    4 members, 20,000/s each",
+        "corelane bench --trace match.csv.gz --copies 9 a recorded match, 9 at once",
+        "corelane bench ratios                          our figures, the machine's",
     )
 )]
 pub(crate) struct Bench {
