@@ -7,7 +7,7 @@ use crate::broker::{Broker, Place};
 use crate::round_trip::numbers;
 
 /// Status code and body.
-fn get(address: SocketAddr, path: &str) -> (u16, String) {
+pub(crate) fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(crate::DEADLINE)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: corelane\r\nConnection: close\r\n\r\n").unwrap();

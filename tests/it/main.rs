@@ -7,6 +7,7 @@
 
 mod admin;
 mod broker;
+mod full_disk;
 mod refusals;
 mod restart;
 mod round_trip;
