@@ -260,6 +260,7 @@ impl Output {
 }
 
 /// What a bench that starts things itself fails with; the causes belong to the text.
+#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
 pub(crate) fn failure(error: anyhow::Error) -> Failure {
     match error.downcast_ref::<corelane::ConnectError>() {
         Some(_) => Failure::unreachable(format!("{error:#}")),
