@@ -3,16 +3,17 @@
 mod manage;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 use corelane_client_core::{
     BatchKey, ClientCore, ClientSettings, Delivery, NewRecord, OperationKey, Placement, ProducerKey, ProducerSettings,
-    Request, SendError, SubscribeSettings, SubscriptionKey, TopicInfo,
+    Request, SendError, SubscribeSettings, SubscriptionError, SubscriptionKey, TopicInfo,
 };
 use corelane_model::{
-    Acks, Incarnation, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, SessionId, StartAt, TopicClass,
-    TopicName,
+    Acks, ErrorCode, Incarnation, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, SessionId, StartAt,
+    TopicClass, TopicName,
 };
 use corelane_record::{RecordBatch, split_batch};
 
@@ -48,7 +49,9 @@ pub(crate) struct Reading {
     /// The furthest high watermark that the broker told.
     target: Offset,
     is_subscribed: bool,
-    shown: BTreeMap<Offset, RecordId>,
+    pub(crate) shown: BTreeMap<Offset, RecordId>,
+    /// What it was told is damaged.
+    pub(crate) damaged: Vec<Range<Offset>>,
 }
 
 /// A client.
@@ -117,10 +120,6 @@ impl Client {
         }
     }
 
-    pub(crate) const fn number(&self) -> u32 {
-        self.number
-    }
-
     pub(crate) const fn has_sent_all(&self) -> bool {
         self.left == 0
     }
@@ -130,11 +129,10 @@ impl Client {
     }
 
     /// What was read of each partition whose records must all be there.
-    pub(crate) fn shown(&self) -> impl Iterator<Item = (&PartitionId, &BTreeMap<Offset, RecordId>)> {
+    pub(crate) fn readings(&self) -> impl Iterator<Item = (&PartitionId, &Reading)> {
         let durable = self.topics.iter().filter(|(_, plan, _)| plan.class == TopicClass::Durable);
         let ids = durable.filter_map(|(_, _, info)| info.as_ref()).map(|info| info.topic).collect::<Vec<_>>();
-        let readings = self.readings.iter().filter(move |(partition, _)| ids.contains(&partition.topic));
-        readings.map(|(partition, reading)| (partition, &reading.shown))
+        self.readings.iter().filter(move |(partition, _)| ids.contains(&partition.topic))
     }
 
     /// What of this client has not ended, if anything.
@@ -329,10 +327,47 @@ impl Client {
     }
 
     /// A subscription ended by itself.
-    pub(crate) fn on_ended(&mut self, subscription: SubscriptionKey) -> Vec<Wish> {
+    ///
+    /// # Errors
+    /// The reason is one that this world gives no cause for.
+    pub(crate) fn on_ended(
+        &mut self,
+        oracle: &mut Oracle,
+        is_rotten: bool,
+        subscription: SubscriptionKey,
+        error: &SubscriptionError,
+    ) -> Result<Vec<Wish>, Violation> {
         let partition = self.subscriptions.remove(&subscription).expect("a subscription of ours");
-        self.readings.get_mut(&partition).expect("it is read").is_subscribed = false;
-        vec![(Duration::from_millis(40), Todo::Read { partition })]
+        let reading = self.readings.get_mut(&partition).expect("it is read");
+        reading.is_subscribed = false;
+        let unreadable = Violation::Unreadable { client: self.number, what: error.to_string() };
+        match error {
+            SubscriptionError::Refused { code: ErrorCode::CorruptLog, text } if is_rotten => {
+                let range = damaged_range(text).ok_or_else(|| unreadable.clone())?;
+                if range.end <= reading.next {
+                    return Err(unreadable);
+                }
+                // The end may overtake records that were pushed before it on another stream: those are asked for again.
+                if range.start <= reading.next {
+                    reading.next = range.end;
+                    reading.damaged.push(range);
+                    oracle.on_reader(self.number, partition, Some(reading.next));
+                }
+            }
+            SubscriptionError::Refused { code: ErrorCode::OffsetOutOfRange, .. }
+                if reading.next < oracle.log_start(partition) =>
+            {
+                // It began before a truncation that had been asked for was carried out.
+                reading.next = Offset::ZERO;
+            }
+            SubscriptionError::Refused { code: ErrorCode::CorruptLog | ErrorCode::OffsetOutOfRange, .. }
+            | SubscriptionError::WentBack { .. }
+            | SubscriptionError::Batch(_) => return Err(unreadable),
+            SubscriptionError::Refused { .. }
+            | SubscriptionError::UnknownTopic { .. }
+            | SubscriptionError::UnknownPartition { .. } => {}
+        }
+        Ok(vec![(Duration::from_millis(40), Todo::Read { partition })])
     }
 
     /// Batches of a subscription: every record goes to the oracle.
@@ -366,4 +401,12 @@ impl Client {
         let delay = Duration::from_micros(self.random.skewed(1..20_000));
         Ok(Some((delay, Todo::Consumed { subscription, bytes: length })))
     }
+}
+
+/// The offsets in "records 5 to 9 of partition 1/0 are damaged on disk; read on from 9": only the text names them.
+fn damaged_range(text: &str) -> Option<Range<Offset>> {
+    let range = text.strip_prefix("records ")?;
+    let (first, rest) = range.strip_prefix("from ").unwrap_or(range).split_once(" to ")?;
+    let (end, _) = rest.split_once(' ')?;
+    Some(Offset(first.parse().ok()?)..Offset(end.parse().ok()?))
 }

@@ -132,6 +132,15 @@ impl Disk {
         }
     }
 
+    /// Flips a bit in one segment, if there is one: says in which file and where.
+    pub fn rot(&mut self) -> Option<(FileName, u64)> {
+        let segments = self.files.keys().filter(|name| matches!(name, FileName::Segment { .. }));
+        let segments = segments.copied().collect::<Vec<_>>();
+        let name = *segments.get(self.random.index(segments.len().max(1)))?;
+        let at = self.files.get_mut(&name)?.rot(&mut self.random)?;
+        Some((name, at))
+    }
+
     /// The program ended by itself: what completed is there, in cache or on the platter. Reads may be cut off.
     pub fn stop(&mut self) {
         for (_, InFlight { effect, .. }) in std::mem::take(&mut self.in_flight) {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Range;
 
 use corelane_model::{Incarnation, Offset, PartitionId, ShardId, TopicClass};
 
@@ -393,14 +394,21 @@ impl Oracle {
         if is_memory { Ok(()) } else { ledger.place(partition, offset, record, Source::Shown) }
     }
 
-    /// A consumer read a partition from its log start to `end` after everything came to rest.
+    /// A consumer read a partition from its log start to its end after everything came to rest, but for ranges that it was
+    /// told are damaged.
     ///
     /// # Errors
     /// A stored record was not among what it was shown.
-    pub fn on_read_whole(&self, partition: PartitionId, shown: &BTreeMap<Offset, RecordId>) -> Result<(), Violation> {
+    pub fn on_read_whole(
+        &self,
+        partition: PartitionId,
+        shown: &BTreeMap<Offset, RecordId>,
+        damaged: &[Range<Offset>],
+    ) -> Result<(), Violation> {
         let ledger = &self.ledgers[&partition];
         for (&offset, &record) in &ledger.stored {
-            if shown.get(&offset) != Some(&record) {
+            let is_damaged = damaged.iter().any(|range| range.contains(&offset));
+            if !is_damaged && shown.get(&offset) != Some(&record) {
                 return Err(Violation::Lost { partition, record, offset });
             }
         }
@@ -506,8 +514,8 @@ mod tests {
     fn a_stored_record_is_found_at_the_end() {
         let mut oracle = oracle();
         oracle.on_stored(P, Offset(0), record(0)).unwrap();
-        assert!(matches!(oracle.on_read_whole(P, &BTreeMap::new()), Err(Violation::Lost { .. })));
-        assert_eq!(oracle.on_read_whole(P, &BTreeMap::from([(Offset(0), record(0))])), Ok(()));
+        assert!(matches!(oracle.on_read_whole(P, &BTreeMap::new(), &[]), Err(Violation::Lost { .. })));
+        assert_eq!(oracle.on_read_whole(P, &BTreeMap::from([(Offset(0), record(0))]), &[]), Ok(()));
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Scenario {
     pub is_slowing: bool,
     /// Whether the wall clock jumps.
     pub is_jumping: bool,
+    /// Whether bits of settled records flip before the last start.
+    pub is_rotting: bool,
     /// Bytes of a journal file.
     pub journal_file_bytes: u64,
     /// Files of a journal.
@@ -143,6 +145,7 @@ impl Scenario {
             is_filling: random.is_one_in(4),
             is_slowing: random.is_one_in(3),
             is_jumping: random.is_one_in(3),
+            is_rotting: random.is_one_in(6),
             journal_file_bytes,
             journal_files: corelane_model::limits::JOURNAL_FILES_MIN,
             memory_bytes: 64 << 20,

@@ -198,6 +198,8 @@ impl World {
     }
 
     fn begin(&mut self) {
+        let scenario = format!("{:?}", self.scenario);
+        self.log(format_args!("{scenario}"));
         self.queue.after(Duration::ZERO, Happening::Start { generation: 0 });
         self.queue.after(SUPERVISION, Happening::Supervise);
         self.schedule_faults();

@@ -126,6 +126,16 @@ impl File {
         self.durable_length = self.length;
     }
 
+    /// Flips one bit of what is on the platter; nothing if there is nothing but zeros.
+    pub(super) fn rot(&mut self, random: &mut Random) -> Option<u64> {
+        let numbers = self.blocks.keys().copied().collect::<Vec<_>>();
+        let number = *numbers.get(random.index(numbers.len().max(1)))?;
+        let block = self.blocks.get_mut(&number)?;
+        let at = random.index(block.len());
+        block[at] ^= 1 << random.within(0..8);
+        Some(number * BLOCK_BYTES + at as u64)
+    }
+
     fn block(&self, number: u64) -> Box<[u8]> {
         self.blocks.get(&number).cloned().unwrap_or_else(|| vec![0; size(BLOCK_BYTES)].into())
     }

@@ -1,11 +1,10 @@
 //! The clients' side: what their machines want done and what their applications learn.
 
-use corelane_client_core::{ConnectFailure, Effect, Event, OutStream, SubscriptionError};
+use corelane_client_core::{ConnectFailure, Effect, Event, OutStream};
 use corelane_model::{ErrorCode, MonotonicNanos};
 use corelane_wire::Frame;
 
-use super::{Happening, World};
-use crate::Violation;
+use super::{Happening, Phase, World};
 use crate::client::{Todo, Wish};
 use crate::describe::describe;
 use crate::network::{Lane, LinkId, carry};
@@ -160,14 +159,11 @@ impl World {
                 self.log(format_args!("c{client} subscription {key} gets {length} bytes from {from}"));
             }
             Effect::Ended { subscription, error } => {
-                let is_damage = matches!(
-                    error,
-                    SubscriptionError::Refused { code: ErrorCode::CorruptLog | ErrorCode::OffsetOutOfRange, .. }
-                );
-                if is_damage || matches!(error, SubscriptionError::WentBack { .. } | SubscriptionError::Batch(_)) {
-                    result = Err(Violation::Unreadable { client: state.number(), what: error.to_string() });
+                let is_rotten = self.scenario.is_rotting && matches!(self.phase, Phase::Audit { .. });
+                match state.on_ended(&mut self.oracle, is_rotten, subscription, &error) {
+                    Ok(more) => wishes = more,
+                    Err(violation) => result = Err(violation),
                 }
-                wishes = state.on_ended(subscription);
                 self.log(format_args!("c{client} subscription {} ended: {error}", subscription.0));
             }
             Effect::Done { operation, result: answer } => {

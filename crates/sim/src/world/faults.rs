@@ -7,6 +7,7 @@ use corelane_model::ShardId;
 use super::{Fault, Happening, LIVENESS, LOAD_MAX, Phase, SUPERVISION, World};
 use crate::broker::SHARDS;
 use crate::client::{Client, Todo};
+use crate::describe::file_name;
 
 impl World {
     /// Puts the faults of the first minute into the queue; those that come after the load is over are not carried out.
@@ -158,6 +159,9 @@ impl World {
         if !self.broker.is_ready() {
             return Some("the broker is not ready".to_owned());
         }
+        if self.broker.is_draining {
+            return Some("the broker drains".to_owned());
+        }
         let client = self.clients.iter().find_map(|client| client.restless(&self.oracle));
         let unanswered = self.network.unanswered();
         client.or_else(|| (0 < unanswered).then(|| format!("{unanswered} requests are not answered")))
@@ -168,11 +172,12 @@ impl World {
         self.log(format_args!("all is at rest"));
         self.phase = Phase::Audit { since: self.now().monotonic };
         let generation = self.broker.generation;
-        if self.random.is_one_in(2) {
+        if self.random.is_one_in(2) && !self.scenario.is_rotting {
             self.drain(generation);
         } else {
             self.broker.disks.iter_mut().for_each(|disk| disk.set_crash_faults(self.scenario.disk));
             self.crash("once more, for the audit");
+            self.rot();
         }
         let seed = self.random.bits();
         let number = self.clients.len();
@@ -181,10 +186,19 @@ impl World {
         self.queue.after(Duration::from_micros(10), Happening::Work { client: number, todo: Todo::Begin });
     }
 
+    /// Bits flip in what was settled: that must be reported to whoever reads it, and the rest must be readable.
+    fn rot(&mut self) {
+        let count = if self.scenario.is_rotting { self.random.within(1..6) } else { 0 };
+        for _ in 0..count {
+            let disk = self.random.index(self.broker.disks.len());
+            if let Some((name, at)) = self.broker.disks[disk].rot() {
+                self.log(format_args!("fault: a bit of {} flips at {at}", file_name(name)));
+            }
+        }
+    }
+
     fn audit(&mut self, since: corelane_model::MonotonicNanos) {
-        let is_still_to_drain = self.broker.is_draining;
-        let restless = if is_still_to_drain { Some("the broker drains".to_owned()) } else { self.restless() };
-        if let Some(what) = restless {
+        if let Some(what) = self.restless() {
             if LIVENESS < self.now().monotonic.since(since) {
                 let violation = self.not_live(what);
                 self.check(Err(violation));
@@ -193,8 +207,8 @@ impl World {
         }
         let auditor = self.clients.last().expect("the auditor was added");
         let mut result = Ok(());
-        for (partition, shown) in auditor.shown() {
-            result = result.and_then(|()| self.oracle.on_read_whole(*partition, shown));
+        for (partition, reading) in auditor.readings() {
+            result = result.and_then(|()| self.oracle.on_read_whole(*partition, &reading.shown, &reading.damaged));
         }
         self.check(result);
         self.log(format_args!("the audit is over"));
