@@ -190,6 +190,15 @@ impl Journal {
         }
     }
 
+    /// As [`Journal::make_room`] for changes that somebody asked for, of which there may be any number: they leave room
+    /// for the notes and the checkpoint that make files free, so that the ring cannot fill up for good.
+    pub fn make_change_room(&mut self, bytes: u64) -> bool {
+        match &mut self.phase {
+            Phase::Running(writer) => writer.make_change_room(bytes),
+            Phase::Recovering(_) | Phase::Stopped => false,
+        }
+    }
+
     /// How full the room for users is, in per mille.
     #[must_use]
     pub fn pressure(&self) -> u32 {

@@ -119,12 +119,21 @@ impl Writer {
 
     /// Internal items may add `bytes` more; if it is the open entry that is too full, users wait until it was closed.
     pub(crate) fn make_room(&mut self, bytes: u64) -> bool {
+        self.make_room_but(bytes, MARKS_BYTES)
+    }
+
+    /// Changes may add `bytes` more: half of the reserve is kept for what makes files free.
+    pub(crate) fn make_change_room(&mut self, bytes: u64) -> bool {
+        self.make_room_but(bytes, MARKS_BYTES + self.reserve_bytes() / 2)
+    }
+
+    fn make_room_but(&mut self, bytes: u64, kept: u64) -> bool {
         let entry = self.open.bytes() + bytes;
         let is_entry_room = entry <= self.config.entry_bytes_max();
         self.is_internal_waiting = !is_entry_room;
         self.ending == Ending::Open
             && is_entry_room
-            && self.ring.left_after(padded(entry)).is_some_and(|left| MARKS_BYTES <= left)
+            && self.ring.left_after(padded(entry)).is_some_and(|left| kept <= left)
     }
 
     /// Room kept from users: to settle and release the oldest file, and to write a whole checkpoint meanwhile.

@@ -297,7 +297,14 @@ impl Storage {
     /// Moves waiting changes into the open entry, in order, as far as it has room.
     pub(super) fn write_changes(&mut self) {
         while let Some((item, _)) = self.changes.front() {
-            if !self.journal.make_room(item.encoded_bytes()) {
+            // A log start that gives up unsettled records keeps files from being freed until it is durable.
+            let bytes = item.encoded_bytes();
+            let is_room = if 0 < self.release_holds {
+                self.journal.make_room(bytes)
+            } else {
+                self.journal.make_change_room(bytes)
+            };
+            if !is_room {
                 break;
             }
             let (item, note) = self.changes.pop_front().expect("it was just seen");
@@ -315,7 +322,11 @@ impl Storage {
             };
             let settled = job.settled();
             let item = Item::Settled { partition: id, end: settled.end, changes: encode_settled(&settled) };
-            if !self.changes.is_empty() || !self.journal.make_room(item.encoded_bytes()) {
+            // Notes overtake changes that wait for room, because notes make room. But what lies before a new log start
+            // may never be settled: replay would take it for lost if it did not hear of the log start first.
+            let is_start = |change: &Item| matches!(change, Item::LogStart { partition, .. } if *partition == id);
+            let is_behind = self.changes.iter().any(|(change, _)| is_start(change));
+            if is_behind || !self.journal.make_room(item.encoded_bytes()) {
                 self.unnoted.push((id, job));
                 break;
             }
