@@ -230,7 +230,7 @@ const _: () = {
             <= BATCH_BYTES_MAX as usize
     );
     assert!(GROUP_COMMIT_METADATA_BYTES_MAX + 1024 <= BATCH_BYTES_MAX as usize);
-    assert!(PARTITIONS_MAX as usize <= GROUP_OFFSETS_MAX);
+    assert!(PARTITIONS_MAX <= GROUP_OFFSETS_MAX as u64);
     assert!(GROUP_COMMIT_PARTITIONS_MAX <= GROUP_OFFSETS_MAX);
     assert!(GROUP_MEMBERS_MAX < GROUP_WAITING_MAX);
     assert!(GROUP_SHIFT_GAIN_PERMILLE < 1000);

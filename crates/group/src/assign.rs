@@ -1,0 +1,156 @@
+//! Who gets which partition: one trait, pure functions.
+
+mod balance;
+mod range;
+mod round_robin;
+mod strategies;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use corelane_model::{PartitionId, TopicId};
+
+pub use range::Range;
+pub use round_robin::RoundRobin;
+pub use strategies::{CooperativeSticky, LeastResponseTime, Sticky, Weighted};
+
+use crate::NameError;
+
+/// A member as a strategy sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// What it declared.
+    pub capacity: u32,
+    /// Microseconds that it takes for a record, if it said so.
+    pub processing_micros: Option<u32>,
+    /// The topics that it subscribes to.
+    pub topics: &'a BTreeMap<TopicId, u32>,
+}
+
+/// What is to be assigned. Members are named by their place in `candidates`, which is the order in which they joined.
+#[derive(Clone, Debug)]
+pub struct Problem<'a> {
+    /// The members.
+    pub candidates: Vec<Candidate<'a>>,
+    /// The partitions of all topics that somebody subscribes to, in order, each once.
+    pub partitions: Vec<PartitionId>,
+    /// Who is meant to have each of them now.
+    pub current: Vec<Option<usize>>,
+    /// Who follows each of them; may be left empty.
+    pub standbys: Vec<Vec<usize>>,
+}
+
+/// A rule by which partitions are assigned.
+pub trait Assignor {
+    /// For each partition the member that is to have it: always one that subscribes to its topic, and `None` only when
+    /// nobody does. The same problem always gives the same answer.
+    fn assign(&self, problem: &Problem<'_>) -> Vec<Option<usize>>;
+}
+
+/// The rules that there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Strategy {
+    /// Each topic's partitions in contiguous runs, in the order of joining; equal indexes of topics with the same
+    /// number of partitions and the same subscribers meet at one member.
+    Range,
+    /// All partitions dealt out in turn.
+    RoundRobin,
+    /// Balanced with the fewest moves.
+    Sticky,
+    /// The same as [`Strategy::Sticky`]: reconciliation revokes only what moves whatever the strategy. Both names exist
+    /// because both are known.
+    #[default]
+    CooperativeSticky,
+    /// By declared capacity, with the fewest moves.
+    Weighted,
+    /// By reported processing time; load moves when it pays.
+    LeastResponseTime,
+}
+
+impl Strategy {
+    /// Every strategy.
+    pub const ALL: &'static [Self] = &[
+        Self::Range,
+        Self::RoundRobin,
+        Self::Sticky,
+        Self::CooperativeSticky,
+        Self::Weighted,
+        Self::LeastResponseTime,
+    ];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Range => "range",
+            Self::RoundRobin => "round-robin",
+            Self::Sticky => "sticky",
+            Self::CooperativeSticky => "cooperative-sticky",
+            Self::Weighted => "weighted",
+            Self::LeastResponseTime => "least-response-time",
+        }
+    }
+
+    /// The strategy of that name.
+    ///
+    /// # Errors
+    /// There is none; the error names those that there are.
+    pub fn parse(name: &str) -> Result<Self, NameError> {
+        let found = Self::ALL.iter().copied().find(|strategy| strategy.name() == name);
+        found.ok_or_else(|| NameError::Strategy { name: name.to_owned() })
+    }
+
+    /// Its function.
+    #[must_use]
+    pub const fn assignor(self) -> &'static dyn Assignor {
+        match self {
+            Self::Range => &Range,
+            Self::RoundRobin => &RoundRobin,
+            Self::Sticky => &Sticky,
+            Self::CooperativeSticky => &CooperativeSticky,
+            Self::Weighted => &Weighted,
+            Self::LeastResponseTime => &LeastResponseTime,
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Problem<'_> {
+    /// Whether a member may have a partition.
+    #[must_use]
+    pub fn is_eligible(&self, candidate: usize, partition: PartitionId) -> bool {
+        self.candidates[candidate].topics.get(&partition.topic).is_some_and(|&end| partition.index.0 < end)
+    }
+
+    /// Each topic with the range of its partitions in `partitions`.
+    pub(crate) fn topics(&self) -> Vec<(TopicId, std::ops::Range<usize>)> {
+        let mut topics: Vec<(TopicId, std::ops::Range<usize>)> = Vec::new();
+        for (at, partition) in self.partitions.iter().enumerate() {
+            match topics.last_mut() {
+                Some((topic, range)) if *topic == partition.topic => range.end = at + 1,
+                _ => topics.push((partition.topic, at..at + 1)),
+            }
+        }
+        topics
+    }
+
+    /// Who subscribes to a topic, in the order of joining.
+    pub(crate) fn subscribers(&self, topic: TopicId) -> Vec<usize> {
+        (0..self.candidates.len()).filter(|&at| self.candidates[at].topics.contains_key(&topic)).collect()
+    }
+
+    /// What an assignment must keep; strategies are ours, so a breach is a bug.
+    pub(crate) fn check(&self, assigned: &[Option<usize>]) {
+        assert_eq!(assigned.len(), self.partitions.len(), "each partition is assigned or left out knowingly");
+        for (&partition, &owner) in self.partitions.iter().zip(assigned) {
+            if let Some(owner) = owner {
+                assert!(self.is_eligible(owner, partition), "partition {partition} went to a member without its topic");
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! One round: everything that happened in it is decided, written and told together.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use corelane_model::limits::GROUP_WAITING_MAX;
+use corelane_model::{MemberId, Now, PartitionId};
+
+use crate::encoding::{Key, encode_key};
+use crate::{
+    AppendPosition, Assignment, Effect, FenceReason, Group, GroupError, Hold, OwnedPartition, Phase, RequestTicket,
+    Start,
+};
+
+/// What changed since the last round ended.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Round {
+    /// Keys whose records are to be written.
+    pub(crate) meta: bool,
+    pub(crate) members: BTreeSet<MemberId>,
+    pub(crate) slots: BTreeSet<PartitionId>,
+    pub(crate) offsets: BTreeSet<PartitionId>,
+    pub(crate) handovers: BTreeSet<PartitionId>,
+    /// Whom to answer, and whom to tell what it has.
+    pub(crate) answers: Vec<RequestTicket>,
+    pub(crate) tell: BTreeSet<MemberId>,
+    pub(crate) fenced: Vec<(MemberId, FenceReason)>,
+    /// The assignment has to be decided anew.
+    pub(crate) is_stale: bool,
+    /// Somebody came or went, so it is another generation even if nothing moves.
+    pub(crate) is_membership_changed: bool,
+    /// A look at the reports of processing time is scheduled.
+    pub(crate) is_shift_armed: bool,
+    /// The end of the group was told.
+    pub(crate) is_removal_told: bool,
+}
+
+/// Effects on their way out.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outbox {
+    appended: AppendPosition,
+    durable: AppendPosition,
+    ready: VecDeque<Effect>,
+    /// What may leave when the record at this position is durable.
+    waiting: VecDeque<(AppendPosition, Effect)>,
+}
+
+impl Outbox {
+    fn append(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.appended.0 += 1;
+        self.ready.push_back(Effect::Append { position: self.appended, key, value });
+    }
+
+    /// Leaves when everything that was appended so far is durable.
+    fn tell(&mut self, effect: Effect) {
+        self.waiting.push_back((self.appended, effect));
+    }
+
+    fn release(&mut self) {
+        while self.waiting.front().is_some_and(|&(position, _)| position <= self.durable) {
+            let (_, effect) = self.waiting.pop_front().expect("it was there");
+            self.ready.push_back(effect);
+        }
+    }
+}
+
+impl Group {
+    /// Ends the round: decides who is meant to have what if that may have changed, appends a record for everything that
+    /// changed, and queues what is to be told behind the last of them.
+    pub fn finish_round(&mut self, now: Now) {
+        let is_assignment_changed = self.round.is_stale;
+        if self.round.is_stale {
+            self.reassign(now);
+            self.round.is_stale = false;
+            self.round.is_membership_changed = false;
+        }
+        self.finish_drain();
+        self.append_changes();
+        self.tell_changes();
+        self.outbox.release();
+        if is_assignment_changed {
+            self.check();
+        }
+    }
+
+    /// All records up to this position are on disk: what waited for them may leave.
+    pub fn on_durable(&mut self, position: AppendPosition) {
+        let (durable, appended) = (self.outbox.durable, self.outbox.appended);
+        assert!(position <= appended, "record {} is durable but only {} were appended", position.0, appended.0);
+        self.outbox.durable = durable.max(position);
+        self.outbox.release();
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.outbox.ready.pop_front()
+    }
+
+    /// The position of the newest record that was appended.
+    #[must_use]
+    pub const fn appended(&self) -> AppendPosition {
+        self.outbox.appended
+    }
+
+    /// Whether one more request may wait for the disk.
+    pub(crate) fn check_room(&self) -> Result<(), GroupError> {
+        let waiting = self.outbox.waiting.len() + self.round.answers.len();
+        if GROUP_WAITING_MAX <= waiting { Err(GroupError::Busy { waiting }) } else { Ok(()) }
+    }
+
+    fn append_changes(&mut self) {
+        let mut keys = Vec::new();
+        let round = &mut self.round;
+        // The generation goes first: whatever prefix of a round survives, no partition is younger than its group.
+        if std::mem::take(&mut round.meta) {
+            keys.push(Key::Meta);
+        }
+        // Tombstones before the living: two members never share a static id.
+        let (living, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut round.members).into_iter().partition(|member| self.members.contains_key(member));
+        keys.extend(gone.into_iter().chain(living).map(Key::Member));
+        keys.extend(std::mem::take(&mut round.handovers).into_iter().map(Key::Handover));
+        keys.extend(std::mem::take(&mut round.slots).into_iter().map(Key::Slot));
+        keys.extend(std::mem::take(&mut round.offsets).into_iter().map(Key::Offset));
+        for key in keys {
+            let value = self.encode_value(key);
+            let key = encode_key(&self.name, key);
+            self.stats.appended_records += 1;
+            self.stats.appended_bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
+            self.outbox.append(key, value);
+        }
+    }
+
+    fn tell_changes(&mut self) {
+        for (member, reason) in std::mem::take(&mut self.round.fenced) {
+            self.outbox.tell(Effect::Fence { member, reason });
+        }
+        for ticket in std::mem::take(&mut self.round.answers) {
+            self.outbox.tell(Effect::Done { ticket });
+        }
+        for member in std::mem::take(&mut self.round.tell) {
+            if self.members.contains_key(&member) {
+                self.tell_member(member);
+            }
+        }
+        if self.phase == Phase::Deleted && !self.round.is_removal_told {
+            self.round.is_removal_told = true;
+            self.outbox.tell(Effect::Remove);
+        }
+    }
+
+    fn tell_member(&mut self, id: MemberId) {
+        let member = &self.members[&id];
+        let mut assignment = Assignment {
+            generation: self.generation,
+            owned: Vec::new(),
+            revoking: Vec::new(),
+            standby: member.follows.iter().copied().collect(),
+        };
+        for &partition in &member.holds {
+            match self.slots[&partition].hold {
+                Hold::Revoking { .. } => assignment.revoking.push(partition),
+                Hold::Owned { since, .. } => {
+                    if let Some(blob) = self.handovers.get(&partition) {
+                        self.outbox.tell(Effect::HandOver { member: id, partition, blob: blob.clone() });
+                    }
+                    let committed = self.offsets.get(&partition);
+                    let start =
+                        committed.map_or(Start::Policy(member.reset), |committed| Start::Committed(committed.offset));
+                    assignment.owned.push(OwnedPartition { partition, since, start });
+                }
+            }
+        }
+        self.outbox.tell(Effect::Assign { member: id, assignment });
+        self.members.get_mut(&id).expect("it is there").told = self.generation;
+    }
+}
