@@ -297,9 +297,8 @@ impl Storage {
     /// Moves waiting changes into the open entry, in order, as far as it has room.
     pub(super) fn write_changes(&mut self) {
         while let Some((item, _)) = self.changes.front() {
-            // A log start that gives up unsettled records keeps files from being freed until it is durable.
             let bytes = item.encoded_bytes();
-            let is_room = if 0 < self.release_holds {
+            let is_room = if self.is_freeing_blocked() {
                 self.journal.make_room(bytes)
             } else {
                 self.journal.make_change_room(bytes)
@@ -313,9 +312,20 @@ impl Storage {
         }
     }
 
+    /// Whether a waiting change keeps journal files from becoming free: a log start that gives up unsettled records, or
+    /// one that the note of its partition's settling must not overtake.
+    fn is_freeing_blocked(&self) -> bool {
+        0 < self.release_holds || self.unnoted.iter().any(|(id, _)| self.is_log_start_waiting(*id))
+    }
+
+    fn is_log_start_waiting(&self, id: PartitionId) -> bool {
+        self.changes.iter().any(|(change, _)| matches!(change, Item::LogStart { partition, .. } if *partition == id))
+    }
+
     /// Puts notes of synced jobs into the open entry, in their order.
     pub(super) fn write_notes(&mut self) {
         while let Some((id, job)) = self.unnoted.pop() {
+            let is_behind = self.is_log_start_waiting(id);
             let Some(partition) = self.table.get_mut(id).filter(|partition| !partition.is_removed) else {
                 self.abandon_file(id, job.segment());
                 continue;
@@ -324,8 +334,6 @@ impl Storage {
             let item = Item::Settled { partition: id, end: settled.end, changes: encode_settled(&settled) };
             // Notes overtake changes that wait for room, because notes make room. But what lies before a new log start
             // may never be settled: replay would take it for lost if it did not hear of the log start first.
-            let is_start = |change: &Item| matches!(change, Item::LogStart { partition, .. } if *partition == id);
-            let is_behind = self.changes.iter().any(|(change, _)| is_start(change));
             if is_behind || !self.journal.make_room(item.encoded_bytes()) {
                 self.unnoted.push((id, job));
                 break;
