@@ -135,6 +135,11 @@ impl Files {
         self.inner.handles.borrow().len()
     }
 
+    /// Whether something was handed to glommio that the kernel has not seen yet.
+    pub(crate) fn is_unsubmitted(&self) -> bool {
+        self.inner.is_unsubmitted.get()
+    }
+
     /// Whether glommio must be let at its rings; asking takes note that it will be.
     pub(crate) fn take_unsubmitted(&self) -> bool {
         self.inner.is_unsubmitted.replace(false)

@@ -62,6 +62,11 @@ impl<M: Machine> Round<M> {
             let now = self.clock.now();
             let is_busy = self.once(now, is_first);
             is_first = false;
+            if self.files.is_unsubmitted() {
+                // The disk works while the packets of this round leave.
+                self.parking.pass().await;
+            }
+            self.transmit(now);
             if self.is_stopping {
                 last_rounds -= 1;
                 if last_rounds == 0 || !self.quic.has_work() {
@@ -116,7 +121,6 @@ impl<M: Machine> Round<M> {
         } else if self.outboxes.is_stuck() {
             self.outboxes.flush();
         }
-        self.transmit(now);
         is_busy
     }
 
