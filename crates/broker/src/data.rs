@@ -271,9 +271,11 @@ fn refuse_foreign(path: &Path) -> Result<(), DataError> {
     if path.join(MANIFEST).exists() {
         return Ok(());
     }
+    // A first start that failed late, on a port in use for example, leaves these without a manifest.
+    let is_begun = path.join(LOCK).exists();
     for entry in fs::read_dir(path).map_err(failed("list", path))? {
         let name = entry.map_err(failed("list", path))?.file_name();
-        let is_ours = name == LOCK || name == "corelane.json.new";
+        let is_ours = name == LOCK || name == "corelane.json.new" || (is_begun && name == "tls");
         // A file system's root has this one.
         if !is_ours && name != "lost+found" {
             return Err(DataError::Foreign { path: path.to_owned(), found: name.to_string_lossy().into_owned() });
@@ -388,6 +390,12 @@ mod tests {
         let error = DataDir::open(root.path(), 1, 1).unwrap_err();
         assert!(matches!(&error, DataError::Foreign { found, .. } if found == "thesis.odt"), "{error}");
         assert!(!root.path().join(LOCK).exists());
+        // Certificates alone may be anybody's; beside a lock of ours a first start left them.
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("tls")).unwrap();
+        assert!(matches!(DataDir::open(root.path(), 1, 1), Err(DataError::Foreign { .. })));
+        fs::write(root.path().join(LOCK), "1\n").unwrap();
+        assert!(DataDir::open(root.path(), 1, 1).unwrap().is_new());
     }
 
     #[test]
