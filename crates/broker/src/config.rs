@@ -8,7 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use corelane_model::limits::{JOURNAL_FILE_BYTES, JOURNAL_FILES_DEFAULT, JOURNAL_FILES_MIN, SHARDS_MAX};
+use corelane_model::limits::{
+    JOURNAL_FILE_BYTES, JOURNAL_FILES_DEFAULT, JOURNAL_FILES_MAX, JOURNAL_FILES_MIN, SHARDS_MAX,
+};
 
 pub use machine::Machine;
 pub use problem::{Problem, Problems};
@@ -22,8 +24,6 @@ pub const LISTEN_PORT_DEFAULT: u16 = 7420;
 pub const ADMIN_PORT_DEFAULT: u16 = 7421;
 /// A shard's part of the memory when nothing else is said is at most this.
 const SHARD_MEMORY_DEFAULT_MAX: u64 = 1 << 30;
-/// Journal files of one shard at most: 64 GiB, which would take minutes to replay.
-const JOURNAL_FILES_MAX: u32 = 4096;
 /// Time for a shutdown when nothing else is said.
 const DRAIN_DEFAULT: Duration = Duration::from_secs(20);
 /// Of a shard's memory, at most one part in this many is the journal's: what is not settled stays in memory, and the
