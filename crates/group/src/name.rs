@@ -100,7 +100,8 @@ mod tests {
     #[test]
     fn a_home_never_changes() {
         let home = |name: &str| GroupName::parse(name).unwrap().home().0;
-        assert_eq!([home("a"), home("analytics"), home("match-7")], [12, 0, 0]);
+        // FNV's own test vectors: 0xaf63dc4c8601ec8c and 0x85944171f73967e8.
+        assert_eq!([home("a"), home("foobar")], [0x8c % 64, 0xe8 % 64]);
         let homes: std::collections::BTreeSet<_> = (0..1000).map(|n| home(&format!("group-{n}"))).collect();
         assert_eq!(homes.len(), 64, "a thousand groups are spread over all homes");
     }
