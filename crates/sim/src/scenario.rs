@@ -8,6 +8,9 @@ use corelane_model::{Acks, TopicClass};
 
 use crate::Random;
 
+/// The smallest journal file that a journal takes.
+const SMALLEST_FILE_BYTES: u64 = 64 << 10;
+
 /// What a disk does beyond the ordinary. A rarity of 0 means never, n means once in n.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskFaults {
@@ -118,7 +121,7 @@ impl Scenario {
         let journal_file_bytes = *random.pick(&[128 << 10, 192 << 10, 256 << 10, 1 << 20]);
         // An entry has a quarter of a file; several batches must fit into it.
         let batch_bytes_max = u32::try_from(journal_file_bytes / 16).expect("files are small");
-        Self {
+        let mut scenario = Self {
             topics,
             clients,
             disk: DiskFaults {
@@ -153,7 +156,14 @@ impl Scenario {
             mesh_delay_max: Duration::from_micros(random.skewed(20..5_000)),
             batch_bytes_max,
             value_bytes_max: random.skewed(32..u64::from(batch_bytes_max) - 512),
+        };
+        // Drawn last, so that kept seeds stay what they were.
+        if random.is_one_in(5) {
+            scenario.journal_file_bytes = SMALLEST_FILE_BYTES;
+            scenario.batch_bytes_max = 4096;
+            scenario.value_bytes_max = scenario.value_bytes_max.min(3584);
         }
+        scenario
     }
 }
 
