@@ -44,8 +44,8 @@ pub struct ExtentHead {
     pub last_append: WallMillis,
     /// Bytes of the record batches that follow the head.
     pub payload_bytes: u32,
-    /// CRC-32C of these bytes.
-    pub payload_crc: u32,
+    /// [`payload_crc`] of these bytes.
+    pub payload_crc: u64,
 }
 
 /// What is wrong with the bytes where an extent should begin.
@@ -98,12 +98,12 @@ pub enum ExtentError {
         found: usize,
     },
     /// The payload is damaged.
-    #[error("extent payload's CRC is {found:08x}, its bytes have {computed:08x}")]
+    #[error("extent payload's CRC is {found:016x}, its bytes have {computed:016x}")]
     PayloadCrc {
         /// The CRC in the head.
-        found: u32,
+        found: u64,
         /// The CRC of the bytes.
-        computed: u32,
+        computed: u64,
     },
 }
 
@@ -130,8 +130,9 @@ impl ExtentHead {
         bytes[48..56].copy_from_slice(&self.end.0.to_le_bytes());
         bytes[56..64].copy_from_slice(&self.first_append.0.to_le_bytes());
         bytes[64..72].copy_from_slice(&self.last_append.0.to_le_bytes());
-        // 72..88 is reserved.
-        bytes[88..92].copy_from_slice(&self.payload_crc.to_le_bytes());
+        // 72..80 is reserved.
+        bytes[80..88].copy_from_slice(&self.payload_crc.to_le_bytes());
+        // 88..92 is reserved.
         let crc = crc32c::crc32c(&bytes[..92]);
         bytes[92..96].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -170,7 +171,7 @@ impl ExtentHead {
             end: Offset(u64::from_le_bytes(array(bytes, 48))),
             first_append: WallMillis(i64::from_le_bytes(array(bytes, 56))),
             last_append: WallMillis(i64::from_le_bytes(array(bytes, 64))),
-            payload_crc: u32::from_le_bytes(array(bytes, 88)),
+            payload_crc: u64::from_le_bytes(array(bytes, 80)),
         };
         let is_sound = head.base < head.end
             && head.position.is_multiple_of(BLOCK_BYTES)
@@ -194,13 +195,22 @@ impl ExtentHead {
             return Err(ExtentError::PayloadShort { payload_bytes: self.payload_bytes, found });
         }
         let payload = bytes.slice(EXTENT_HEAD_BYTES..end);
-        let computed = crc32c::crc32c(&payload);
+        let computed = payload_crc(&payload);
         if computed != self.payload_crc {
             return Err(ExtentError::PayloadCrc { found: self.payload_crc, computed });
         }
         Ok(payload)
     }
 }
+
+/// The checksum of an extent's record batches. Not a CRC-32C: batches end their heads with their own, and to a CRC of the
+/// same polynomial all such heads look alike, so that an older one in the place of a newer would pass.
+#[must_use]
+pub fn payload_crc(payload: &[u8]) -> u64 {
+    crc_fast::checksum(PAYLOAD_CRC, payload)
+}
+
+const PAYLOAD_CRC: crc_fast::CrcAlgorithm = crc_fast::CrcAlgorithm::Crc64Nvme;
 
 /// Bytes on disk of an extent with this payload.
 #[must_use]
@@ -216,7 +226,9 @@ pub(crate) fn seal_extent(head: &mut ExtentHead, batches: &[Bytes]) -> Vec<Bytes
     assert!(head.position.is_multiple_of(BLOCK_BYTES), "extent at {} is not aligned", head.position);
     assert!(head.base < head.end, "extent from {} to {} holds nothing", head.base, head.end);
     head.payload_bytes = u32::try_from(payload_bytes).expect("the limit of an extent fits 32 bits");
-    head.payload_crc = batches.iter().fold(0, |crc, batch| crc32c::crc32c_append(crc, batch));
+    let mut crc = crc_fast::Digest::new(PAYLOAD_CRC);
+    batches.iter().for_each(|batch| crc.update(batch));
+    head.payload_crc = crc.finalize();
     let mut pieces = Vec::with_capacity(batches.len() + 2);
     pieces.push(BytesMut::from(&head.encode()[..]).freeze());
     pieces.extend(batches.iter().cloned());
@@ -283,6 +295,31 @@ mod tests {
             let is_noticed = ExtentHead::parse(&bytes).and_then(|head| head.payload(&bytes)).is_err();
             assert!(is_noticed, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn the_head_of_another_batch_in_the_place_of_one_is_noticed() {
+        let batch = |base: u64| {
+            let mut builder = corelane_record::BatchBuilder::new(corelane_record::Compression::None);
+            builder.push(WallMillis(0), None, Some(b"score"), &[]).expect("small");
+            let mut bytes = builder.finish(corelane_record::ProducerStamp::default()).to_vec();
+            let stamp = corelane_record::Stamp {
+                base_offset: Offset(base),
+                append_timestamp: WallMillis(1),
+                leader_epoch: corelane_model::LeaderEpoch(1),
+            };
+            corelane_record::stamp(&mut bytes, stamp);
+            Bytes::from(bytes)
+        };
+        let newer = Bytes::from(seal_extent(&mut head(), &[batch(100), batch(101)]).concat());
+        let older = seal_extent(&mut head(), &[batch(36), batch(37)]).concat();
+        let mut torn = newer.to_vec();
+        let second = EXTENT_HEAD_BYTES + batch(0).len();
+        let place = second..second + corelane_record::BATCH_HEAD_BYTES;
+        torn[place.clone()].copy_from_slice(&older[place]);
+        assert_ne!(torn[..], newer[..]);
+        let found = ExtentHead::parse(&newer).expect("sound").payload(&Bytes::from(torn));
+        assert!(matches!(found, Err(ExtentError::PayloadCrc { .. })), "{found:?}");
     }
 
     #[test]

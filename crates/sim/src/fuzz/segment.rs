@@ -4,7 +4,7 @@ use bytes::Bytes;
 use corelane_model::limits::BLOCK_BYTES;
 use corelane_model::{Incarnation, Offset, PartitionId, PartitionIndex, TopicId, WallMillis};
 use corelane_record::{BatchBuilder, BatchHead, Compression, ProducerStamp, RecordBatch, split_batch};
-use corelane_storage::{EXTENT_HEAD_BYTES, EXTENT_MAGIC, ExtentHead};
+use corelane_storage::{EXTENT_HEAD_BYTES, EXTENT_MAGIC, ExtentHead, payload_crc};
 
 use super::Target;
 
@@ -66,7 +66,7 @@ fn extent(position: u64, base: u64, batches: u64) -> Vec<u8> {
         first_append: WallMillis(1_700_000_000_000),
         last_append: WallMillis(1_700_000_000_001),
         payload_bytes: u32::try_from(payload.len()).expect("seeds are small"),
-        payload_crc: crc32c::crc32c(&payload),
+        payload_crc: payload_crc(&payload),
     };
     let mut bytes = head.encode().to_vec();
     bytes.extend_from_slice(&payload);
@@ -85,8 +85,8 @@ fn repair(input: &mut [u8]) {
         let length = u32::from_le_bytes([extent[20], extent[21], extent[22], extent[23]]) as usize;
         let end = extent.len().min(EXTENT_HEAD_BYTES.saturating_add(length));
         super::record_batch::repair(&mut extent[EXTENT_HEAD_BYTES..end]);
-        let crc = crc32c::crc32c(&extent[EXTENT_HEAD_BYTES..end]);
-        extent[88..92].copy_from_slice(&crc.to_le_bytes());
+        let crc = payload_crc(&extent[EXTENT_HEAD_BYTES..end]);
+        extent[80..88].copy_from_slice(&crc.to_le_bytes());
         let crc = crc32c::crc32c(&extent[..92]);
         extent[92..96].copy_from_slice(&crc.to_le_bytes());
     }
