@@ -13,7 +13,10 @@ use crate::mesh::Message;
 use crate::subscriptions::{ReadFor, State, Subscription, SubscriptionKey};
 
 /// Bytes of batches that a round pushes before it gives appends a turn; what is left goes in the next one.
-const ROUND_PUSH_BYTES: u64 = 4 << 20;
+const ROUND_PUSH_BYTES: u64 = 1 << 20;
+/// Subscriptions that have a turn in a round, some 100 µs of work: what a round says leaves when it is over, and the
+/// answers to producers are not to wait until thousands of small pushes are made.
+const ROUND_PUSH_TURNS: u32 = 128;
 
 const _: () = assert!((PUSH_BYTES as u64) < ROUND_PUSH_BYTES);
 
@@ -178,7 +181,10 @@ impl Shard {
     /// are left.
     pub(crate) fn push_round(&mut self) -> bool {
         let mut left = ROUND_PUSH_BYTES;
-        while left != 0 {
+        for _ in 0..ROUND_PUSH_TURNS {
+            if left == 0 {
+                break;
+            }
             let Some(key) = self.subscriptions.next_ready() else { return false };
             left = left.saturating_sub(self.push_turn(key));
         }
