@@ -70,7 +70,33 @@ fn the_state_is_drawn() {
         80804bd8a4abfef9620501ad020180a0
         4bdaa4abfef9620500020701010000ad
         02daa4abfef9620901020000ac02d8a4
-        abfef9620100af02dea4abfef96201ae
-        0201"#]]
+        abfef9620000020601ae0201"#]]
     .assert_eq(&dump.join("\n"));
+}
+
+/// A checkpoint has to fit the journal's ring several times over, with thousands of partitions in it.
+#[test]
+fn a_producer_with_a_full_window_takes_few_bytes() {
+    let mut log = CommitLog::new(PartitionId::default(), TopicSettings::default(), LogState::default());
+    let mut empty = Vec::new();
+    log.state().encode(&mut empty);
+    let now = |millis: i64| Now { wall: WallMillis(1_700_000_000_000 + millis), ..Now::default() };
+    for tick in 0..64 {
+        for player in 1..=10 {
+            let mut builder = BatchBuilder::new(Compression::None);
+            (0..20).for_each(|_| builder.push(WallMillis(0), None, None, &[]).expect("small"));
+            let producer = ProducerStamp {
+                producer_id: ProducerId(1 << 56 | player),
+                producer_epoch: ProducerEpoch(1),
+                base_sequence: Sequence(tick * 20),
+            };
+            let head = BatchHead::parse(&builder.finish(producer)).expect("sound");
+            log.append(now(i64::from(tick) * 16), &head).expect("in sequence");
+        }
+    }
+    let mut full = Vec::new();
+    log.state().encode(&mut full);
+    let each = (full.len() - empty.len()) / 10;
+    assert!(each <= 5 * 64 + 32, "{each} bytes a producer");
+    assert_eq!(LogState::decode(&full).as_ref(), Ok(log.state()));
 }

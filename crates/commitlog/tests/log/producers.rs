@@ -77,10 +77,11 @@ fn sequences_wrap() {
     }
     let mut bytes = Vec::new();
     state.encode(&mut bytes);
-    // The producer's batches are the last thing in it but for the count of damaged ranges: sequence, span, offset, time.
-    let near_end = [0xfe, 0xff, 0xff, 0xff, 0x0f];
-    let at = bytes.len() - 6;
-    assert_eq!(bytes[at], 2, "the last batch's sequence in {bytes:?}");
+    // The producer's batches are the last thing in it but for the count of damaged ranges: each its distance from the one
+    // before in sequence, its records, its distance in offset and in time. From 2 on, 2^32 - 4 leads to -2.
+    let near_end = [0xfc, 0xff, 0xff, 0xff, 0x0f];
+    let at = bytes.len() - 5;
+    assert_eq!(bytes[at..], [0, 0, 0, 2, 0], "the last batch in {bytes:?}");
     bytes.splice(at..=at, near_end);
     rig.log = CommitLog::new(PARTITION, *rig.log.settings(), LogState::decode(&bytes).expect("sound"));
     assert!(is_accepted(&rig.append_as((9, 0, u32::MAX), 3)));
