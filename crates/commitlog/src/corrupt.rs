@@ -30,6 +30,10 @@ impl CorruptRanges {
         let first = self.0.get(from).filter(|_| from < to).map_or(range.first, |known| known.first.min(range.first));
         let end = self.0[from..to].last().map_or(range.end, |known| known.end.max(range.end));
         self.0.splice(from..to, [CorruptRange { first, end }]);
+        self.keep_limit();
+    }
+
+    fn keep_limit(&mut self) {
         if PARTITION_CORRUPT_RANGES_MAX < self.0.len() {
             let gap = |at: &usize| self.0[at + 1].first.since(self.0[*at].end);
             let closest = (0..self.0.len() - 1).min_by_key(gap).expect("the limit is above one");
@@ -45,6 +49,8 @@ impl CorruptRanges {
             let after = CorruptRange { first: first.max(found.end), end };
             self.0.extend([before, after].into_iter().filter(|part| part.first < part.end));
         }
+        // A range that was cut in two may be one too many, which no reader of the state would believe.
+        self.keep_limit();
     }
 
     /// Forgets what lies below the log start.
@@ -113,5 +119,13 @@ mod tests {
         let ranges = ranges(&far);
         assert_eq!(ranges.0.len(), PARTITION_CORRUPT_RANGES_MAX);
         assert!(list(&ranges).contains(&(300, 311)));
+    }
+
+    #[test]
+    fn a_range_that_is_cut_in_two_keeps_the_limit() {
+        let far: Vec<_> = (0..PARTITION_CORRUPT_RANGES_MAX as u64).map(|at| (at * 100, at * 100 + 9)).collect();
+        let mut ranges = ranges(&far);
+        ranges.remove(CorruptRange { first: Offset(302), end: Offset(303) });
+        assert_eq!(ranges.0.len(), PARTITION_CORRUPT_RANGES_MAX);
     }
 }
