@@ -95,6 +95,19 @@ const fn piece(letter: char) -> Result<Piece, FormatError> {
     })
 }
 
+/// A text in which a backslash begins an escape, as bytes.
+pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, FormatError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => bytes.push(escape(&mut chars)?),
+            other => bytes.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    Ok(bytes)
+}
+
 fn escape(chars: &mut std::str::Chars<'_>) -> Result<u8, FormatError> {
     match chars.next() {
         Some('n') => Ok(b'\n'),
@@ -228,6 +241,12 @@ mod tests {
         assert!(error("\\q").contains("\\n"));
         assert!(error("\\x4").contains("\\xHH"));
         assert!(error("\\").contains("\\\\"));
+    }
+
+    #[test]
+    fn escapes_work_outside_of_formats_too() {
+        assert_eq!(unescape("a\\t\\xff%s").unwrap(), b"a\t\xff%s");
+        assert!(unescape("\\q").is_err());
     }
 
     #[test]

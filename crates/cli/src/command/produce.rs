@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use corelane::{Producer, Record, SendError, Ticket};
@@ -10,11 +11,14 @@ use tokio::sync::mpsc::{Receiver, channel};
 
 use super::examples;
 use crate::failure::{Failure, Outcome, refused};
+use crate::format::unescape;
 use crate::input::{InputError, Lines, Parts, Shape, header};
 use crate::target::{Target, run};
 
-/// Lines that wait to be sent.
-const LINES_MAX: usize = 1024;
+/// Lines that wait to be sent; each may have a megabyte.
+const LINES_MAX: usize = 64;
+/// After this time a user is told that the broker does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Records whose outcome is not known yet, beyond which reading waits.
 const TICKETS_MAX: usize = 64 * 1024;
 
@@ -36,9 +40,9 @@ pub(crate) struct Produce {
     /// The key of every record.
     #[arg(short, long, conflicts_with = "key_separator")]
     key: Option<String>,
-    /// Split each line at the first SEP into key and value.
+    /// Split each line at the first SEP into key and value; \t and the other escapes of consume's formats work.
     #[arg(short = 'K', long, value_name = "SEP", value_parser = separator)]
-    key_separator: Option<String>,
+    key_separator: Option<Separator>,
     /// A header of every record; may be given several times. Without `=` its value is null.
     #[arg(short = 'H', long = "header", value_name = "NAME=VALUE", value_parser = header)]
     headers: Vec<(String, Option<Vec<u8>>)>,
@@ -62,11 +66,15 @@ enum AcksArg {
     Received,
 }
 
-fn separator(text: &str) -> Result<String, String> {
+/// What stands between key and value.
+#[derive(Clone, Debug)]
+struct Separator(Vec<u8>);
+
+fn separator(text: &str) -> Result<Separator, String> {
     if text.is_empty() {
         Err("a separator has at least one character, such as -K :".to_owned())
     } else {
-        Ok(text.to_owned())
+        unescape(text).map(Separator).map_err(|error| error.to_string())
     }
 }
 
@@ -84,7 +92,7 @@ impl Produce {
             let producer = client.producer(&self.topic).acks(acks).open().await.map_err(refused)?;
             let shape = Shape {
                 key: self.key.map(String::into_bytes),
-                separator: self.key_separator.map(String::into_bytes),
+                separator: self.key_separator.map(|separator| separator.0),
                 is_empty_null: self.null,
             };
             let mut sending = Sending {
@@ -94,6 +102,7 @@ impl Produce {
                 headers: self.headers,
                 tickets: VecDeque::new(),
                 done: 0,
+                is_told: false,
             };
             let outcome = sending.send_all(read_lines(shape)).await;
             let done = sending.done;
@@ -101,7 +110,8 @@ impl Produce {
                 Acks::Stored => "stored",
                 Acks::Received => "received",
             };
-            let _untold = writeln!(std::io::stderr(), "{done} records {word}");
+            let records = if done == 1 { "record" } else { "records" };
+            let _untold = writeln!(std::io::stderr(), "{done} {records} {word}");
             client.close().await;
             outcome
         })
@@ -136,6 +146,24 @@ struct Sending {
     /// Lines whose outcome is not known yet, in order.
     tickets: VecDeque<(u64, Ticket)>,
     done: u64,
+    /// Whether the user knows that it takes long.
+    is_told: bool,
+}
+
+/// Waits, and says so once if that takes long: a broker whose disk is full lets producers wait.
+async fn patiently<T>(line: u64, is_told: &mut bool, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    if !*is_told {
+        match tokio::time::timeout(PATIENCE, &mut work).await {
+            Ok(done) => return done,
+            Err(_) => *is_told = true,
+        }
+        let _untold = writeln!(
+            std::io::stderr(),
+            "line {line} still waits for the broker after {PATIENCE:?}; `corelane status` tells how it is"
+        );
+    }
+    work.await
 }
 
 impl Sending {
@@ -167,7 +195,10 @@ impl Sending {
             record = record.partition(partition);
         }
         let sent = match self.producer.send(record) {
-            Err(SendError::Full(record)) => self.producer.reserve(&record).await.send(record),
+            Err(SendError::Full(record)) => {
+                let permit = patiently(number, &mut self.is_told, self.producer.reserve(&record)).await;
+                permit.send(record)
+            }
             sent => sent,
         };
         match sent {
@@ -189,10 +220,15 @@ impl Sending {
             let outcome = match known {
                 Some(outcome) => outcome,
                 None if self.tickets.len() <= most => return Ok(()),
-                None => match self.acks {
-                    Acks::Stored => ticket.stored().await,
-                    Acks::Received => ticket.received().await,
-                },
+                None => {
+                    let last_word = async {
+                        match self.acks {
+                            Acks::Stored => ticket.stored().await,
+                            Acks::Received => ticket.received().await,
+                        }
+                    };
+                    patiently(*number, &mut self.is_told, last_word).await
+                }
             };
             outcome.map_err(|error| Failure::failed(format!("line {number}: {error}")))?;
             self.tickets.pop_front();
