@@ -7,6 +7,7 @@
 
 mod admin;
 mod broker;
+mod closed_pipes;
 mod full_disk;
 mod refusals;
 mod restart;

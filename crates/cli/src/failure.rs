@@ -6,6 +6,8 @@ use std::process::ExitCode;
 /// Exit codes, as `corelane --help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
+    /// Whoever read our output has seen enough.
+    Unread,
     /// The broker refused, or something failed on the way.
     Failed,
     /// What was asked for makes no sense as it was written.
@@ -17,6 +19,7 @@ pub(crate) enum Exit {
 impl Exit {
     const fn code(self) -> u8 {
         match self {
+            Self::Unread => 0,
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Unreachable => 3,
@@ -50,6 +53,11 @@ impl Failure {
         Self { exit: Exit::Unreachable, text: text.to_string() }
     }
 
+    /// Whether nobody waits for a word about it: the reader of our output (`| head`) went away.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.exit == Exit::Unread
+    }
+
     /// The exit code for the shell.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.exit.code())
@@ -62,17 +70,12 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Writing to standard output failed. A reader that has seen enough (`| head`) is no failure worth a word, which
-/// [`is_closed_pipe`] tells.
+/// Writing to standard output failed.
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::failed(error)
+        let exit = if error.kind() == std::io::ErrorKind::BrokenPipe { Exit::Unread } else { Exit::Failed };
+        Self { exit, text: format!("cannot write to standard output: {error}") }
     }
-}
-
-/// Whether the reader of our output went away.
-pub(crate) fn is_closed_pipe(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::BrokenPipe
 }
 
 /// A request that the broker did not carry out.

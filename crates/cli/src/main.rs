@@ -18,8 +18,10 @@ fn main() -> ExitCode {
     match command::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // There is nobody left to tell if standard error is gone.
-            let _untold = writeln!(std::io::stderr(), "corelane: {failure}");
+            if !failure.is_silent() {
+                // There is nobody left to tell if standard error is gone.
+                let _untold = writeln!(std::io::stderr(), "corelane: {failure}");
+            }
             failure.exit_code()
         }
     }

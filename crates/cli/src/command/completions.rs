@@ -1,5 +1,7 @@
 //! `corelane completions`.
 
+use std::io::Write;
+
 use clap::{Args, CommandFactory};
 
 use super::{Cli, examples};
@@ -19,7 +21,9 @@ pub(crate) struct Completions {
 
 impl Completions {
     pub(crate) fn run(self) -> Outcome {
-        clap_complete::generate(self.shell, &mut Cli::command(), "corelane", &mut std::io::stdout());
-        Ok(())
+        // The generator takes a failed write for a bug, so it writes to memory.
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "corelane", &mut script);
+        Ok(std::io::stdout().write_all(&script)?)
     }
 }

@@ -9,7 +9,7 @@ use corelane::{Batch, Client, ConsumeError, Consumer};
 use corelane_model::{Offset, PartitionIndex, WallMillis};
 
 use super::examples;
-use crate::failure::{Failure, Outcome, is_closed_pipe, refused};
+use crate::failure::{Failure, Outcome, refused};
 use crate::format::{Format, Line, print_json};
 use crate::start::From;
 use crate::target::{Target, run};
@@ -68,8 +68,7 @@ impl Consume {
             drop(reading);
             client.close().await;
             match read {
-                Err(Stop::Output(error)) if is_closed_pipe(&error) => Ok(()),
-                Err(Stop::Output(error)) => Err(Failure::failed(format!("cannot write to standard output: {error}"))),
+                Err(Stop::Output(error)) => Err(error.into()),
                 Err(Stop::Failure(failure)) => Err(failure),
                 Ok(()) => Ok(()),
             }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 use corelane_broker::Machine;
-use corelane_broker::doctor::{Verdict, examine};
+use corelane_broker::doctor::{Finding, Verdict, examine};
 use serde_json::json;
 
 use super::examples;
@@ -31,23 +31,28 @@ impl Doctor {
         let machine = Machine::this();
         let config = self.settings.config(&machine)?;
         let findings = examine(&config, &machine);
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            let list = findings.iter().map(|finding| {
-                let verdict = match finding.verdict {
-                    Verdict::Good => "good",
-                    Verdict::Warning => "warning",
-                    Verdict::Bad => "bad",
-                };
-                json!({ "name": finding.name, "verdict": verdict, "found": finding.found, "advice": finding.advice })
-            });
-            writeln!(out, "{:#}", list.collect::<serde_json::Value>())?;
-        } else {
-            for finding in &findings {
-                writeln!(out, "{finding}")?;
-            }
-        }
+        let printed = print(&findings, self.json);
         let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
-        if bad == 0 { Ok(()) } else { Err(Failure::failed(format!("a broker would not start here: {bad} findings"))) }
+        if bad == 0 { printed } else { Err(Failure::failed(format!("a broker would not start here: {bad} × FAIL"))) }
     }
+}
+
+fn print(findings: &[Finding], is_json: bool) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    if is_json {
+        let list = findings.iter().map(|finding| {
+            let verdict = match finding.verdict {
+                Verdict::Good => "good",
+                Verdict::Warning => "warning",
+                Verdict::Bad => "bad",
+            };
+            json!({ "name": finding.name, "verdict": verdict, "found": finding.found, "advice": finding.advice })
+        });
+        writeln!(out, "{:#}", list.collect::<serde_json::Value>())?;
+    } else {
+        for finding in findings {
+            writeln!(out, "{finding}")?;
+        }
+    }
+    Ok(())
 }

@@ -72,7 +72,7 @@ pub(crate) struct SettingsArgs {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SettingsError {
     /// A time to live is for memory.
-    #[error("--ttl is for topics of class memory, this one is durable: write --retention, or --class memory")]
+    #[error("--ttl is for topics of class memory, this one is durable: write --retention")]
     TtlOfDurable,
     /// Retention by time is for disks.
     #[error("--retention is for topics of class durable, this one is in memory: write --ttl")]
