@@ -9,7 +9,7 @@ use crate::{FileSequence, JournalPosition};
 ///            a file begins                  owner finishes                  durable
 /// Idle ───────────────────────▶ Open ───────────────────────▶ Closing ──────────────────▶ Idle
 ///  ▲                                                                                       │
-///  └─────────────── the current file is a later one than the checkpoint's: Open again ◀────┘
+///  └───── the current file is a later one than the checkpoint's, and enough is new: Open ◀──┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -30,13 +30,18 @@ pub(crate) struct Checkpoint {
     /// Bytes of the items of the running checkpoint, and of the last whole one.
     bytes: u64,
     bytes_last: u64,
+    /// Bytes of other items since the last checkpoint began.
+    others: u64,
 }
+
+/// From this fill on, in per mille, a checkpoint does not wait until there is much news: files are to become free.
+const EARLY_PRESSURE: u32 = 500;
 
 impl Checkpoint {
     /// Recovery may begin with `oldest`; a checkpoint is wanted now.
     pub(crate) fn new(oldest: FileSequence) -> Self {
         let phase = Phase::Open { begin: None, parts: 0, is_last_added: false };
-        Self { phase, complete: vec![oldest], bytes: 0, bytes_last: 0 }
+        Self { phase, complete: vec![oldest], bytes: 0, bytes_last: 0, others: 0 }
     }
 
     /// Whether the owner may add items.
@@ -60,9 +65,21 @@ impl Checkpoint {
         *is_last_added = true;
     }
 
-    /// The file `sequence` begins. Returns whether a checkpoint is wanted because of that.
-    pub(crate) fn on_file(&mut self, sequence: FileSequence) -> bool {
-        let wanted = self.phase == Phase::Idle && *self.complete.last().expect("never empty") < sequence;
+    /// An item that is no part of a checkpoint was added.
+    pub(crate) fn on_other(&mut self, bytes: u64) {
+        self.others += bytes;
+    }
+
+    /// The file `current` is written and the ring is so full. Returns whether a checkpoint is wanted from now on.
+    ///
+    /// One that is longer than a file ends in a later file than it began in. That alone is no reason for the next, or an
+    /// idle journal would go on for ever: there must be as much news as a checkpoint costs.
+    pub(crate) fn is_wanted(&mut self, current: FileSequence, file_bytes: u64, pressure: impl Fn() -> u32) -> bool {
+        if self.phase != Phase::Idle || current <= *self.complete.last().expect("never empty") {
+            return false;
+        }
+        let is_worth = self.bytes_last.min(file_bytes) <= self.others;
+        let wanted = is_worth || (0 < self.others && EARLY_PRESSURE <= pressure());
         if wanted {
             self.open();
         }
@@ -72,6 +89,7 @@ impl Checkpoint {
     fn open(&mut self) {
         self.phase = Phase::Open { begin: None, parts: 0, is_last_added: false };
         self.bytes = 0;
+        self.others = 0;
     }
 
     /// An entry with a part of the checkpoint is about to be closed in file `sequence`, with the exclusive end `end`.
@@ -92,19 +110,18 @@ impl Checkpoint {
         (flags, part)
     }
 
-    /// Everything before `durable` is on disk, the current file is `current`. Returns whether a checkpoint is complete
-    /// now, and whether the next is wanted.
-    pub(crate) fn on_durable(&mut self, durable: JournalPosition, current: FileSequence) -> (bool, bool) {
-        let Phase::Closing { begin, end } = self.phase else { return (false, false) };
+    /// Everything before `durable` is on disk. Returns whether a checkpoint is complete now.
+    pub(crate) fn on_durable(&mut self, durable: JournalPosition) -> bool {
+        let Phase::Closing { begin, end } = self.phase else { return false };
         if durable < end {
-            return (false, false);
+            return false;
         }
         if *self.complete.last().expect("never empty") < begin {
             self.complete.push(begin);
         }
         self.bytes_last = self.bytes;
         self.phase = Phase::Idle;
-        (true, self.on_file(current))
+        true
     }
 
     /// The file that recovery has to begin with when nothing before `released` is needed.

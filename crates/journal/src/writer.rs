@@ -152,17 +152,19 @@ impl Writer {
     }
 
     pub(crate) fn pressure(&self) -> u32 {
-        let (used, room) = self.fill();
-        if room <= used { 1000 } else { u32::try_from(used * 1000 / room).expect("less than 1000") }
+        permille(self.fill())
     }
 
     pub(crate) fn add_batch(&mut self, partition: PartitionId, batch: &SealedBatch, stamp: Stamp) -> BatchSlot {
-        self.check_addition(Item::batch_bytes(batch.bytes().len()));
+        let bytes = Item::batch_bytes(batch.bytes().len());
+        self.check_addition(bytes);
+        self.checkpoint.on_other(bytes);
         self.open.add_batch(partition, batch, stamp)
     }
 
     pub(crate) fn add_item(&mut self, item: &Item) {
         self.check_addition(item.encoded_bytes());
+        self.checkpoint.on_other(item.encoded_bytes());
         self.is_internal_waiting = false;
         self.open.add_item(item);
     }
@@ -268,9 +270,6 @@ impl Writer {
         let Place { slot, position, is_first } = place;
         if is_first {
             out.stats.files_begun_total += 1;
-            if self.checkpoint.on_file(position.sequence()) {
-                out.outputs.push_back(JournalOutput::CheckpointWanted);
-            }
             self.ring.prepare(self.now, out.effects);
         }
         let bytes = padded(self.open.bytes());
@@ -315,6 +314,7 @@ impl Writer {
         }
         let id = out.effects.push(slot, JournalOp::Write { position: u64::from(position.byte()), pieces });
         self.flushes.push(Flight { slot, position, end, bytes, oldest }, id);
+        self.want_checkpoint(out);
         self.count_room(out.stats);
         closed
     }
@@ -362,11 +362,7 @@ impl Writer {
         } else {
             out.outputs.push_back(JournalOutput::Durable { end });
         }
-        let (is_complete, is_wanted) = self.checkpoint.on_durable(end, self.ring.current());
-        out.stats.checkpoints_total += u64::from(is_complete);
-        if is_wanted {
-            out.outputs.push_back(JournalOutput::CheckpointWanted);
-        }
+        out.stats.checkpoints_total += u64::from(self.checkpoint.on_durable(end));
         let oldest = self.flushes.oldest_durable();
         out.stats.files_recycled_total += self.ring.recycle(oldest);
         self.checkpoint.forget_before(oldest);
@@ -376,11 +372,24 @@ impl Writer {
             self.ending = Ending::Closed;
             out.outputs.push_back(JournalOutput::Closed);
         }
+        self.want_checkpoint(out);
         self.count_room(out.stats);
+    }
+
+    fn want_checkpoint(&mut self, out: &mut Out<'_>) {
+        let (current, file_bytes, fill) = (self.ring.current(), self.config.file_bytes, self.fill());
+        if self.checkpoint.is_wanted(current, file_bytes, || permille(fill)) {
+            out.outputs.push_back(JournalOutput::CheckpointWanted);
+        }
     }
 
     fn count_room(&self, stats: &mut JournalStats) {
         (stats.used_bytes, stats.room_bytes) = self.fill();
         stats.ring_bytes = self.ring.total_bytes();
     }
+}
+
+/// Bytes in use of those that users may use, in thousandths.
+fn permille((used, room): (u64, u64)) -> u32 {
+    if room <= used { 1000 } else { u32::try_from(used * 1000 / room).expect("less than 1000") }
 }

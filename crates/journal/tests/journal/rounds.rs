@@ -8,7 +8,7 @@ use corelane_model::limits::{JOURNAL_CHECKPOINT_ROUND_BYTES, JOURNAL_READS_MAX};
 use corelane_model::{MonotonicNanos, Now, Offset, WallMillis};
 
 use crate::disk::{Chance, Crash};
-use crate::owner::{Owner, batch, config, partition, stamp_at};
+use crate::owner::{FILE_BYTES, Owner, batch, config, partition, stamp_at};
 
 fn now(millis: u64) -> Now {
     Now { monotonic: MonotonicNanos(millis * 1_000_000), wall: WallMillis(0) }
@@ -363,4 +363,42 @@ fn a_record_of_64_bytes_costs_what_the_docs_say() {
     let item = Item::batch_bytes(64) - 64;
     assert_eq!(item, 16);
     assert!(item + batch + batch <= 2 * (64 + 128), "{batch} bytes in the segment, {} in the journal", item + batch);
+}
+
+/// A checkpoint that is longer than a file ends in a later one than it began in, which alone is no reason for the next.
+#[test]
+fn an_idle_journal_with_a_long_checkpoint_comes_to_rest() {
+    let mut owner = Owner::new(16, 300);
+    let mut chance = Chance(11);
+    for _ in 0..60 {
+        owner.add_values(60, &mut chance);
+        owner.finish_round();
+        while 0 < owner.disk.in_flight() {
+            owner.complete(0);
+        }
+        owner.settle(0);
+    }
+    assert!(owner.journal.stats().checkpoint_bytes_total > FILE_BYTES, "the checkpoint is longer than a file");
+    let mut steps = 0;
+    owner.finish_round();
+    while 0 < owner.disk.in_flight() && steps < 2000 {
+        owner.complete(0);
+        owner.settle(0);
+        owner.finish_round();
+        steps += 1;
+    }
+    assert!(steps < 2000, "nothing was added and it goes on writing");
+    let checkpoints = owner.journal.stats().checkpoints_total;
+    // And when there is something again, its files come free as before.
+    for _ in 0..400 {
+        owner.add_values(60, &mut chance);
+        owner.finish_round();
+        while 0 < owner.disk.in_flight() {
+            owner.complete(0);
+        }
+        owner.settle(0);
+    }
+    assert!(owner.journal.is_room(100), "the ring is {} per mille full", owner.journal.pressure());
+    let stats = owner.journal.stats();
+    assert!(checkpoints + 3 < stats.checkpoints_total && 16 < stats.files_begun_total, "{stats:?}");
 }
