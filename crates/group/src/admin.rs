@@ -40,8 +40,7 @@ impl Group {
         settings.standbys = change.standbys.unwrap_or(settings.standbys);
         settings.retention = change.retention.unwrap_or(settings.retention);
         settings.check()?;
-        // Whole milliseconds, because that is what its record says.
-        settings.retention = Duration::from_millis(u64::try_from(settings.retention.as_millis()).expect("checked"));
+        let settings = settings.whole();
         let is_retention_changed = settings.retention != self.settings.retention;
         self.settings = settings;
         if is_retention_changed && let Some(since) = self.empty_since {

@@ -94,7 +94,7 @@ impl Group {
     /// A setting is out of its bounds.
     pub fn new(now: Now, name: GroupName, settings: Settings) -> Result<Self, GroupError> {
         settings.check()?;
-        let mut group = Self::bare(name, settings);
+        let mut group = Self::bare(name, settings.whole());
         group.become_empty(now);
         group.check();
         Ok(group)
@@ -215,6 +215,12 @@ impl Group {
 }
 
 impl Settings {
+    /// In whole milliseconds, because that is what its record says.
+    pub(crate) fn whole(self) -> Self {
+        let millis = u64::try_from(self.retention.as_millis()).expect("it was checked");
+        Self { retention: Duration::from_millis(millis), ..self }
+    }
+
     pub(crate) fn check(&self) -> Result<(), GroupError> {
         use corelane_model::limits::{GROUP_RETENTION_MAX, GROUP_RETENTION_MIN};
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

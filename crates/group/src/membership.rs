@@ -19,7 +19,7 @@ impl Group {
     ///
     /// # Errors
     /// A wish is out of its bounds, the group is draining, deleted or full, the strategy is not the group's, or this
-    /// member was fenced by a newer one of its static id.
+    /// member was put out before, which needs a new id to come back.
     pub fn join(&mut self, now: Now, ticket: RequestTicket, mut join: Join) -> Result<(), GroupError> {
         self.admit(&join)?;
         if let Some(strategy) = join.strategy.filter(|_| self.members.is_empty()) {
@@ -37,7 +37,6 @@ impl Group {
         } else {
             self.seat(&join, subscription);
         }
-        self.fenced.retain(|&(member, _)| member != join.member);
         self.revive(now, join.member);
         self.empty_since = None;
         self.timers.disarm_all(Timer::Retention);
@@ -60,10 +59,9 @@ impl Group {
         {
             return Err(GroupError::StrategyMismatch { group: self.settings.strategy, asked });
         }
-        if let Some(&(member, reason)) = self.fenced.iter().find(|&&(member, reason)| {
-            // Two processes with one static id would put each other out for ever if the loser could come back.
-            member == join.member && reason == FenceReason::StaticIdTaken
-        }) {
+        // Another life needs another id: what was told to this one may still be on its way. And two processes with one
+        // static id would put each other out for ever if the loser could come back as it is.
+        if let Some(&(member, reason)) = self.fenced.iter().find(|&&(member, _)| member == join.member) {
             return Err(GroupError::Fenced { member, reason });
         }
         if let Some(known) = self.members.get(&join.member) {

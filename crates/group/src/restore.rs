@@ -96,7 +96,6 @@ impl Restore {
         let meta = self.meta;
         let settings = meta.as_ref().map_or_else(Settings::default, |meta| meta.settings);
         let mut group = Group::bare(self.name, settings);
-        group.round.meta = meta.is_none();
         if let Some(meta) = &meta {
             group.generation = meta.generation;
             group.next_seat = meta.next_seat;
@@ -118,8 +117,13 @@ impl Restore {
             }
         }
         if group.members.is_empty() {
-            group.restore_empty(now, meta.and_then(|meta| meta.empty_since));
+            group.restore_empty(now, meta.as_ref().and_then(|meta| meta.empty_since));
         }
+        group.round.meta = meta.is_none_or(|meta| {
+            meta.generation != group.generation
+                || meta.next_seat != group.next_seat
+                || meta.empty_since != group.empty_since
+        });
         let told = group.generation;
         for member in group.members.values_mut() {
             member.told = told;
@@ -210,7 +214,6 @@ impl Group {
 
     fn restore_empty(&mut self, now: Now, since: Option<corelane_model::WallMillis>) {
         self.become_empty(now);
-        self.round.meta = since.is_none();
         if let Some(since) = since {
             let passed = Duration::from_millis(now.wall.millis_since(since));
             self.empty_since = Some(since);

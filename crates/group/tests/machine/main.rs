@@ -1,0 +1,7 @@
+//! The group's machine with clients, a disk that crashes and time that passes.
+
+mod admin;
+mod history;
+mod offsets;
+mod reconcile;
+mod world;
