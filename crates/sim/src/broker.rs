@@ -30,6 +30,8 @@ pub(crate) struct Broker {
     /// Empty while the process is not running.
     pub(crate) seats: Vec<Seat>,
     pub(crate) disks: Vec<Disk>,
+    /// How many entries each shard's journal held at the start, at most.
+    entries_max: Vec<u64>,
     /// Counts starts and ends of the process: what belongs to an earlier one is not delivered.
     pub(crate) generation: u64,
     pub(crate) is_draining: bool,
@@ -49,6 +51,7 @@ impl Broker {
         Self {
             seats: Vec::new(),
             disks,
+            entries_max: Vec::new(),
             generation: 0,
             is_draining: false,
             has_failed_io: false,
@@ -78,6 +81,7 @@ impl Broker {
         self.incarnation = Incarnation(self.incarnation.0 + 1);
         self.is_draining = false;
         self.has_failed_io = false;
+        self.entries_max = self.disks.iter().map(Disk::journal_entries).collect();
         for shard in (0..SHARDS).map(ShardId) {
             let config = ShardConfig {
                 incarnation: self.incarnation,
@@ -138,6 +142,13 @@ impl Broker {
             && let Some((partition, first, end)) = recovery.corrupt.first()
         {
             return Health::Corrupt(format!("recovery calls {partition} offsets {first} to {end} damaged"));
+        }
+        let entries_max = self.entries_max[usize::from(shard.0)];
+        if let Some(recovery) = &status.recovery
+            && entries_max < recovery.entries
+        {
+            let entries = recovery.entries;
+            return Health::Corrupt(format!("recovery replayed {entries} entries of the {entries_max} that there are"));
         }
         if status.storage_failure.is_some() { Health::Failed } else { Health::Fine }
     }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use corelane_journal::EntryHead;
 use corelane_model::{MonotonicNanos, limits};
 use corelane_storage::{FileDone, FileEffect, FileError, FileName, FileOp, FileOutcome, IoId};
 
@@ -139,6 +140,21 @@ impl Disk {
         let name = *segments.get(self.random.index(segments.len().max(1)))?;
         let at = self.files.get_mut(&name)?.rot(&mut self.random)?;
         Some((name, at))
+    }
+
+    /// How many journal entries of the present use of their file there are at most. What an earlier use left behind has
+    /// a smaller file sequence and does not count.
+    #[must_use]
+    pub fn journal_entries(&self) -> u64 {
+        let journals = self.files.iter().filter(|(name, _)| matches!(name, FileName::Journal { .. }));
+        let counts = journals.map(|(_, file)| {
+            let heads = file.blocks().filter_map(|(at, block)| EntryHead::parse(block).ok().map(|head| (at, head)));
+            let in_place = heads.filter(|(at, head)| u64::from(head.position.byte()) == *at);
+            let sequences = in_place.map(|(_, head)| head.position.sequence()).collect::<Vec<_>>();
+            let newest = sequences.iter().max();
+            sequences.iter().filter(|sequence| Some(*sequence) == newest).count() as u64
+        });
+        counts.sum()
     }
 
     /// The program ended by itself: what completed is there, in cache or on the platter. Reads may be cut off.

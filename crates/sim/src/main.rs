@@ -1,7 +1,7 @@
 //! The simulator as a program of its own, so that it can be built with `--cfg planted`.
 //!
 //! `cargo xtask sim --bug NAME` builds and starts it: `hunt SEEDS [NAME]` looks for one planted bug or for each,
-//! `seed SEED [NAME]` runs one seed, `list` names the bugs.
+//! `count SEEDS NAME` says how many seeds find it, `seed SEED [NAME]` runs one seed, `list` names the bugs.
 
 #![expect(clippy::print_stdout, reason = "a program for developers talks on standard output")]
 
@@ -28,7 +28,7 @@ mod planted {
 #[cfg(planted)]
 mod planted {
     use corelane_model::planted::{Bug, select};
-    use corelane_sim::{Detail, Seeds, find, run};
+    use corelane_sim::{Detail, Seeds, find, run, run_all};
 
     pub(super) fn main(arguments: &[String]) -> Result<(), String> {
         let words = arguments.iter().map(String::as_str).collect::<Vec<_>>();
@@ -44,9 +44,10 @@ mod planted {
                 results.into_iter().collect()
             }
             ["hunt", seeds, name] => hunt(parse(name)?, number(seeds)?),
+            ["count", seeds, name] => count(parse(name)?, number(seeds)?),
             ["seed", seed] => one(number(seed)?, None),
             ["seed", seed, name] => one(number(seed)?, Some(parse(name)?)),
-            _ => Err("expected: list | hunt SEEDS [NAME] | seed SEED [NAME]".to_owned()),
+            _ => Err("expected: list | hunt SEEDS [NAME] | count SEEDS NAME | seed SEED [NAME]".to_owned()),
         }
     }
 
@@ -63,6 +64,16 @@ mod planted {
             report.seed,
             text.chars().take(160).collect::<String>()
         );
+        Ok(())
+    }
+
+    /// How many of these seeds find a bug: whether it is found early by luck or by weight.
+    fn count(bug: Bug, seeds: u64) -> Result<(), String> {
+        select(Some(bug));
+        let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let summary = run_all(Seeds::new(0, seeds), jobs);
+        select(None);
+        println!("planted: {} is found by {} of {seeds} seeds", bug.name(), summary.failed.len());
         Ok(())
     }
 

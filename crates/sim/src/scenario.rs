@@ -70,6 +70,8 @@ pub struct Scenario {
     pub network: NetworkFaults,
     /// After how many effects, on average, everything loses power; 0 for never.
     pub crash_every: u64,
+    /// How rarely power is lost soon after a journal file was begun; 0 for never.
+    pub crash_at_file_rarity: u64,
     /// How many crashes there may be.
     pub crashes_max: u64,
     /// After how much time, on average, the broker is drained and started again; zero for never.
@@ -112,8 +114,8 @@ impl Scenario {
         });
         let topics = topics.collect();
         let clients = (0..random.within(1..4)).map(|number| ClientPlan {
-            records: random.skewed(20..1_500),
-            pause: Duration::from_micros(random.skewed(200..40_000)),
+            records: random.skewed(20..5_000),
+            pause: Duration::from_micros(random.skewed(100..30_000)),
             acks: if random.is_one_in(4) { Acks::Received } else { Acks::Stored },
             is_consumer: number == 0 || random.is_one_in(2),
         });
@@ -132,8 +134,9 @@ impl Scenario {
                 sync_error_rarity: rarity(random, 6, 100..800),
             },
             network: NetworkFaults { cut_rarity: rarity(random, 2, 30..600), refuse_rarity: rarity(random, 3, 3..20) },
-            crash_every: if random.is_one_in(5) { 0 } else { random.skewed(20..3_000) },
-            crashes_max: random.within(1..10),
+            crash_every: if random.is_one_in(5) { 0 } else { random.skewed(20..6_000) },
+            crash_at_file_rarity: 0,
+            crashes_max: random.within(1..16),
             restart_every: if random.is_one_in(3) {
                 Duration::from_millis(random.within(200..3_000))
             } else {
@@ -158,10 +161,16 @@ impl Scenario {
             value_bytes_max: random.skewed(32..u64::from(batch_bytes_max) - 512),
         };
         // Drawn last, so that kept seeds stay what they were.
-        if random.is_one_in(5) {
+        if random.is_one_in(3) {
+            // A small ring comes round often: many crashes meet files that were used before.
+            scenario.crashes_max = random.within(5..60);
+            scenario.crash_every = random.within(50..800);
             scenario.journal_file_bytes = SMALLEST_FILE_BYTES;
             scenario.batch_bytes_max = 4096;
             scenario.value_bytes_max = scenario.value_bytes_max.min(3584);
+        }
+        if !random.is_one_in(3) {
+            scenario.crash_at_file_rarity = random.within(1..12);
         }
         scenario
     }

@@ -126,6 +126,11 @@ impl File {
         self.durable_length = self.length;
     }
 
+    /// Every block that holds anything, with its place.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.blocks.iter().map(|(number, block)| (number * BLOCK_BYTES, &block[..]))
+    }
+
     /// Flips one bit of what is on the platter; nothing if there is nothing but zeros.
     pub(super) fn rot(&mut self, random: &mut Random) -> Option<u64> {
         let numbers = self.blocks.keys().copied().collect::<Vec<_>>();

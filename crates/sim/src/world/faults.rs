@@ -76,6 +76,14 @@ impl World {
         self.until_crash = is_planned.then(|| self.random.skewed(1..self.scenario.crash_every * 4));
     }
 
+    /// A journal file is begun, perhaps over an older one: power may be lost before much of the old is overwritten.
+    pub(super) fn plan_crash_at_file(&mut self) {
+        let is_possible = self.phase == Phase::Load && 0 < self.crashes_left && 0 < self.scenario.crash_every;
+        if is_possible && self.random.is_one_in(self.scenario.crash_at_file_rarity) {
+            self.until_crash = Some(self.random.within(2..60));
+        }
+    }
+
     pub(super) fn is_crash_due(&mut self) -> bool {
         let Some(left) = &mut self.until_crash else { return false };
         *left = left.saturating_sub(1);

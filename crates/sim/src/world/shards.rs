@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use corelane_model::{ErrorCode, MonotonicNanos, ShardId};
 use corelane_shard::{Effect, Event, MeshMessage, OutStream};
-use corelane_storage::{FileEffect, FileOp, IoId};
+use corelane_storage::{FileEffect, FileName, FileOp, IoId};
 use corelane_wire::Frame;
 
 use super::{Happening, World};
@@ -189,6 +189,11 @@ impl World {
                 self.log(format_args!("s{shard} io {} write {name} at {position} {length} bytes {digest:08x}", id.0));
             }
             op => self.log(format_args!("s{shard} io {} {op:?} {name}", id.0)),
+        }
+        let is_file_begun =
+            matches!((&effect.op, effect.file), (FileOp::Write { position: 0, .. }, FileName::Journal { .. }));
+        if is_file_begun {
+            self.plan_crash_at_file();
         }
         let generation = self.broker.generation;
         let (io, delay) = self.broker.disks[usize::from(shard.0)].issue(effect);
