@@ -190,6 +190,9 @@ impl Endpoint {
             let Some(link) = self.links[slot].as_mut() else { continue };
             link.is_sending = false;
             link.write(now, &mut self.events, &mut self.stats);
+            if link.has_unread() {
+                mark(&mut self.dirty, &mut link.is_dirty, slot);
+            }
             if let Some(transmit) = link.connection.poll_transmit(now, self.segments_max, buffer) {
                 mark(&mut self.sending, &mut link.is_sending, slot);
                 self.stats.bytes_sent_total += transmit.size as u64;

@@ -16,6 +16,10 @@ use crate::{QuicEvent, QuicStats, SendStream};
 
 /// Answers leave before pushes when both wait for the same packet.
 const CONTROL_PRIORITY: i32 = 1;
+/// From so many bytes on that the peer has not taken nothing more is read from it: it would only ask for more answers.
+/// Pushes stop long before, so that a slow reader's own batches still get through.
+const UNHEARD_BYTES: u64 = 2 * SESSION_SEND_BYTES_MAX;
+const _: () = assert!(UNHEARD_BYTES < CONNECTION_QUEUE_BYTES_MAX as u64);
 
 /// What the endpoint must know about a connection's end.
 #[derive(Debug)]
@@ -77,9 +81,13 @@ impl Link {
         matches!(self.phase, Phase::Open)
     }
 
-    /// Whether bytes lie ready that the last round had no room for.
+    fn is_unheard(&self) -> bool {
+        UNHEARD_BYTES <= self.queued as u64
+    }
+
+    /// Whether bytes lie ready that the last round had no room for and that may be read now.
     pub(crate) fn has_unread(&self) -> bool {
-        !self.unread.is_empty()
+        !self.unread.is_empty() && !self.is_unheard()
     }
 
     /// When it wants to be looked at.
@@ -285,7 +293,14 @@ impl Link {
 
     /// Reads one stream until it is dry or the round is full.
     fn read(&mut self, stream: StreamId, room: &mut usize, events: &mut VecDeque<QuicEvent>, stats: &mut QuicStats) {
+        let is_unheard = self.is_unheard();
         let Some(decoder) = self.inlets.get_mut(&stream) else { return };
+        if is_unheard {
+            if !self.unread.contains(&stream) {
+                self.unread.push_back(stream);
+            }
+            return;
+        }
         let mut half = self.connection.recv_stream(stream);
         let Ok(mut chunks) = half.read(true) else {
             self.inlets.remove(&stream);

@@ -221,6 +221,31 @@ fn a_client_that_reads_nothing_is_closed_before_it_costs_too_much() {
 }
 
 #[test]
+fn nothing_more_is_heard_of_a_client_that_takes_no_answers_until_it_does() {
+    let mut pair = Pair::with(16, |transport| {
+        transport.stream_receive_window(VarInt::from_u32(1 << 20));
+    });
+    let (client, key) = pair.connected();
+    let stream = pair.clients[client].connection.streams().open(Dir::Uni).unwrap();
+    pair.write(client, stream, ping(1));
+    pair.run_until(|pair| frames(pair).len() == 1);
+    pair.clients[client].is_reading = false;
+    let count = 2 * SESSION_SEND_BYTES_MAX / 100_000 + 100;
+    for serial in 0..count {
+        pair.send(key, SendStream::Push(0), push(serial, 100_000));
+    }
+    pair.run_for(Duration::from_millis(20));
+    for number in 0..100 {
+        pair.write(client, stream, ping(number));
+    }
+    pair.run_for(Duration::from_millis(100));
+    assert_eq!(frames(&pair).len(), 1);
+    assert!(!pair.server.has_work(), "an endpoint that waits for its peer rests");
+    pair.clients[client].is_reading = true;
+    pair.run_until(|pair| frames(pair).len() == 101);
+}
+
+#[test]
 fn much_that_waits_is_told_and_so_is_its_end() {
     let mut pair = Pair::with(16, |transport| {
         transport.stream_receive_window(VarInt::from_u32(1 << 20));
