@@ -7,19 +7,17 @@
 //! | `/metrics` | Prometheus' text format |
 //! | `/status` | JSON |
 
+mod http;
 mod status;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use corelane_shard::{ShardPhase, ShardStatus};
 use corelane_telemetry::Exposition;
-use tiny_http::{Header, Method, Request, Response, Server};
 
-/// Threads that answer: one slow reader does not hold up the probes.
-const THREADS: usize = 2;
+use self::http::{Answer, Request, Server};
 
 /// What the listener tells about.
 pub trait Source: Send + Sync + 'static {
@@ -48,8 +46,7 @@ pub struct About {
 
 /// The running listener; dropping it ends its threads.
 pub struct Listener {
-    server: Arc<Server>,
-    threads: Vec<JoinHandle<()>>,
+    _server: Server,
     address: SocketAddr,
 }
 
@@ -65,19 +62,9 @@ impl Listener {
     /// # Errors
     /// The operating system refuses.
     pub fn start(socket: std::net::TcpListener, source: &Arc<impl Source>) -> io::Result<Self> {
-        let address = socket.local_addr()?;
-        let server = Arc::new(Server::from_listener(socket, None).map_err(io::Error::other)?);
-        let mut threads = Vec::new();
-        for number in 0..THREADS {
-            let (server, source) = (Arc::clone(&server), Arc::clone(source));
-            let serve = move || {
-                while let Ok(request) = server.recv() {
-                    answer(request, source.as_ref());
-                }
-            };
-            threads.push(std::thread::Builder::new().name(format!("admin-{number}")).spawn(serve)?);
-        }
-        Ok(Self { server, threads, address })
+        let source = Arc::clone(source);
+        let server = Server::start(socket, move |request| answer(request, source.as_ref()))?;
+        Ok(Self { address: server.address()?, _server: server })
     }
 
     /// Where it listens.
@@ -87,51 +74,32 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        for _ in &self.threads {
-            self.server.unblock();
-        }
-        for thread in self.threads.drain(..) {
-            let _panicked = thread.join();
-        }
-    }
-}
-
-/// Status code, content type and body.
-struct Answer(u16, &'static str, String);
-
-const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// <https://prometheus.io/docs/instrumenting/exposition_formats/>
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-fn answer(request: Request, source: &impl Source) {
-    let path = request.url().split('?').next().unwrap_or_default().to_owned();
-    let Answer(code, content, body) = match request.method() {
-        Method::Get | Method::Head => route(&path, source),
-        _ => Answer(405, TEXT, "only GET and HEAD are answered here\n".to_owned()),
-    };
-    let header = Header::from_bytes("Content-Type", content).expect("a content type of ours is a valid header");
-    // A client that went away is no concern of ours.
-    let _gone = request.respond(Response::from_string(body).with_status_code(code).with_header(header));
+fn answer(request: &Request, source: &impl Source) -> Answer {
+    match request.method.as_str() {
+        "GET" | "HEAD" => route(&request.path, source),
+        _ => Answer::text(405, "only GET and HEAD are answered here\n"),
+    }
 }
 
 fn route(path: &str, source: &impl Source) -> Answer {
     match path {
         "/healthz" => probe(&unhealthy(source), "healthy"),
         "/readyz" => probe(&unready(source), "ready"),
-        "/metrics" => Answer(200, METRICS, metrics(&source.shards())),
-        "/status" => Answer(200, JSON, status::status(source)),
-        _ => Answer(404, TEXT, format!("there is no {path}; there are /healthz /readyz /metrics /status\n")),
+        "/metrics" => Answer { code: 200, content_type: METRICS, body: metrics(&source.shards()) },
+        "/status" => Answer { code: 200, content_type: JSON, body: status::status(source) },
+        _ => Answer::text(404, format!("there is no {path}; there are /healthz /readyz /metrics /status\n")),
     }
 }
 
 fn probe(problems: &[String], good: &str) -> Answer {
     if problems.is_empty() {
-        Answer(200, TEXT, format!("{good}\n"))
+        Answer::text(200, format!("{good}\n"))
     } else {
-        Answer(503, TEXT, problems.join("\n") + "\n")
+        Answer::text(503, problems.join("\n") + "\n")
     }
 }
 
@@ -227,7 +195,7 @@ mod tests {
     }
 
     fn code(path: &str, source: &Fixed) -> (u16, String) {
-        let Answer(code, _, body) = route(path, source);
+        let Answer { code, body, .. } = route(path, source);
         (code, body)
     }
 
