@@ -23,10 +23,10 @@ fn resolve(_: &Subscription) -> Vec<TopicShape> {
 }
 
 fn join(member: u128, static_id: Option<&str>) -> Join {
-    let topics = ["inputs", "match.events"].map(|name| TopicName::parse(name).unwrap());
+    let topics = ["inputs", "match.events"].map(|name| TopicName::parse(name).expect("it is sound"));
     let subscription = Subscription { topics: topics.into(), pattern: Some("chat-.*".to_owned()) };
     Join {
-        static_id: static_id.map(|id| StaticId::parse(id).unwrap()),
+        static_id: static_id.map(|id| StaticId::parse(id).expect("it is sound")),
         capacity: 3,
         reset: ResetPolicy::Time(WallMillis(1_600_000_000_000)),
         ..Join::new(MemberId(member), subscription.clone(), resolve(&subscription))
@@ -36,20 +36,20 @@ fn join(member: u128, static_id: Option<&str>) -> Join {
 /// A group with a record of every kind: a static member, one that waits, a commit, and a blob on its way.
 fn group() -> Group {
     let settings = Settings { strategy: Strategy::Weighted, standbys: 1, ..Settings::default() };
-    let mut group = Group::new(now(), GroupName::parse(NAME).unwrap(), settings).unwrap();
-    group.join(now(), RequestTicket(1), join(0x1111, Some("server-1"))).unwrap();
+    let mut group = Group::new(now(), GroupName::parse(NAME).expect("it is sound"), settings).expect("it is sound");
+    group.join(now(), RequestTicket(1), join(0x1111, Some("server-1"))).expect("it is sound");
     group.finish_round(now());
     let commit = Commit {
         leader_epoch: LeaderEpoch(4),
         metadata: "tick 512".to_owned(),
         ..Commit::new(partition(1), Offset(4711))
     };
-    group.commit(now(), RequestTicket(2), MemberId(0x1111), group.generation(), &[commit]).unwrap();
-    group.join(now(), RequestTicket(3), join(0x2222, None)).unwrap();
+    group.commit(now(), RequestTicket(2), MemberId(0x1111), group.generation(), &[commit]).expect("it is sound");
+    group.join(now(), RequestTicket(3), join(0x2222, None)).expect("it is sound");
     group.finish_round(now());
     let moved = revoked(&group);
     let seen = group.generation();
-    group.give_up(now(), MemberId(0x1111), seen, moved, Some(Bytes::from_static(b"warm state"))).unwrap();
+    group.give_up(now(), MemberId(0x1111), seen, moved, Some(Bytes::from_static(b"warm state"))).expect("it is sound");
     group.finish_round(now());
     group
 }
@@ -67,9 +67,9 @@ fn partition(index: u32) -> PartitionId {
 fn bytes(kind: usize) -> Vec<u8> {
     let mut out = Vec::new();
     for (key, value) in group().records().filter(|(key, _)| usize::from(key[1]) == kind + 1) {
-        out.extend_from_slice(&u16::try_from(key.len()).unwrap().to_le_bytes());
+        out.extend_from_slice(&u16::try_from(key.len()).expect("it is sound").to_le_bytes());
         out.extend_from_slice(&key);
-        out.extend_from_slice(&u32::try_from(value.len()).unwrap().to_le_bytes());
+        out.extend_from_slice(&u32::try_from(value.len()).expect("it is sound").to_le_bytes());
         out.extend_from_slice(&value);
     }
     out
@@ -79,7 +79,7 @@ fn records(mut bytes: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut records = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk::<2>() {
         let (key, rest) = rest.split_at(u16::from_le_bytes(*length).into());
-        let (length, rest) = rest.split_first_chunk::<4>().unwrap();
+        let (length, rest) = rest.split_first_chunk::<4>().expect("it is sound");
         let (value, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
         records.push((key.to_vec(), value.to_vec()));
         bytes = rest;

@@ -62,13 +62,13 @@ fn apply(world: &mut World, step: &Step) {
             let topics: Vec<u64> = (0..2).filter(|topic| topics >> topic & 1 == 1).collect();
             let static_id = format!("static-{count}");
             let at = world.client(&topics, is_static.then_some(&static_id));
-            world.join(at).unwrap();
+            world.join(at).expect("it is sound");
         }
         Step::Start { .. } => {}
         Step::Twin(at) => {
             if let Some(id) = place(at).and_then(|at| world.clients[at].static_id.clone()).filter(|_| count < 12) {
                 let at = world.client(&[0, 1], Some(id.as_str()));
-                world.join(at).unwrap();
+                world.join(at).expect("it is sound");
             }
         }
         Step::Report(at) => place(at).into_iter().for_each(|at| world.report(at)),
@@ -123,7 +123,7 @@ fn restart(world: &mut World, at: usize) {
 }
 
 fn grow(world: &mut World, topic: u64, more: u32) {
-    *world.catalog.get_mut(&corelane_model::TopicId(topic)).unwrap() += more;
+    *world.catalog.get_mut(&corelane_model::TopicId(topic)).expect("it is sound") += more;
     let catalog = world.catalog.clone();
     world.group.on_catalog(|subscription| crate::world::resolve(&catalog, subscription));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use corelane_group::{FenceReason, GroupError, Leave, MemberState, Report, Settings, StaticId, Strategy};
 use corelane_model::limits::{GROUP_HANDOVER_BYTES_MAX, GROUP_SHIFT_INTERVAL};
-use corelane_model::{ErrorCode, TopicId};
+use corelane_model::{ErrorCode, Generation, TopicId};
 
 use crate::world::{REBALANCE, SESSION, World, partition, resolve};
 
@@ -213,6 +213,9 @@ fn what_the_old_owner_leaves_reaches_the_new_one_once_it_is_durable() {
     let large = Bytes::from(vec![0; GROUP_HANDOVER_BYTES_MAX + 1]);
     let error = world.group.give_up(world.now, id, seen, moving, Some(large)).unwrap_err();
     assert!(matches!(error, GroupError::Limit { .. }), "{error}");
+    let before = Generation(seen.0 - 1);
+    let error = world.group.give_up(world.now, id, before, moving, None).unwrap_err();
+    assert!(matches!(error, GroupError::NotRevoked { .. }), "it has not seen the revocation: {error}");
     let kept = world.works(old)[0];
     let error = world.group.give_up(world.now, id, seen, kept, None).unwrap_err();
     assert!(matches!(error, GroupError::NotRevoked { .. }), "{error}");

@@ -15,7 +15,7 @@ pub(crate) const SESSION: Duration = Duration::from_secs(10);
 pub(crate) const REBALANCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn name() -> GroupName {
-    GroupName::parse("match-makers").unwrap()
+    GroupName::parse("match-makers").expect("it is sound")
 }
 
 pub(crate) fn partition(topic: u64, index: u32) -> PartitionId {
@@ -68,7 +68,7 @@ impl World {
     pub(crate) fn new(settings: Settings, topics: &[u32]) -> Self {
         let now = Now { monotonic: MonotonicNanos(1_000_000_000), wall: WallMillis(1_700_000_000_000) };
         Self {
-            group: Group::new(now, name(), settings).unwrap(),
+            group: Group::new(now, name(), settings).expect("it is sound"),
             now,
             clients: Vec::new(),
             catalog: (0..).map(TopicId).zip(topics.iter().copied()).collect(),
@@ -100,10 +100,10 @@ impl World {
     /// A process that has not joined yet, which subscribes to the topics with these numbers.
     pub(crate) fn client(&mut self, topics: &[u64], static_id: Option<&str>) -> usize {
         let id = self.fresh_id();
-        let topics = topics.iter().map(|topic| TopicName::parse(&format!("t{topic}")).unwrap()).collect();
+        let topics = topics.iter().map(|topic| TopicName::parse(&format!("t{topic}")).expect("it is sound")).collect();
         self.clients.push(Client {
             id,
-            static_id: static_id.map(|id| StaticId::parse(id).unwrap()),
+            static_id: static_id.map(|id| StaticId::parse(id).expect("it is sound")),
             subscription: Subscription { topics, pattern: None },
             capacity: 1,
             is_alive: true,
@@ -122,7 +122,7 @@ impl World {
     /// A process that has joined and heard so.
     pub(crate) fn member(&mut self, topics: &[u64], static_id: Option<&str>) -> usize {
         let at = self.client(topics, static_id);
-        self.join(at).unwrap();
+        self.join(at).expect("it is sound");
         self.settle_round();
         at
     }
@@ -190,7 +190,7 @@ impl World {
 
     pub(crate) fn advance(&mut self, duration: Duration) {
         self.now.monotonic = self.now.monotonic.after(duration);
-        self.now.wall.0 += i64::try_from(duration.as_millis()).unwrap();
+        self.now.wall.0 += i64::try_from(duration.as_millis()).expect("it is sound");
         if self.group.next_deadline().is_some_and(|at| at <= self.now.monotonic) {
             self.group.on_deadline(self.now);
         }
@@ -205,7 +205,7 @@ impl World {
         self.base = kept;
         let mut restore = Restore::new(name());
         for (key, value) in &self.log {
-            restore.apply(key, value.as_deref()).unwrap();
+            restore.apply(key, value.as_deref()).expect("it is sound");
         }
         let catalog = self.catalog.clone();
         self.group = restore.finish(self.now, |subscription| resolve(&catalog, subscription));
@@ -236,7 +236,7 @@ impl World {
             match effect {
                 Effect::Append { position, key, value } => {
                     self.log.push((key, value));
-                    assert_eq!(position.0 as usize, self.log.len() - self.base, "positions are dense");
+                    assert_eq!(position.0, (self.log.len() - self.base) as u64, "positions are dense");
                 }
                 Effect::Done { ticket } => self.done(ticket),
                 Effect::Assign { member, .. } | Effect::HandOver { member, .. } | Effect::Fence { member, .. } => {
