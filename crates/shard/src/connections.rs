@@ -29,6 +29,8 @@ pub(crate) struct Connection {
     pub(crate) is_congested: bool,
     /// Shards that hold a subscription of it.
     pub(crate) known_to: ShardSet,
+    /// Bytes of large answers in the round of this number.
+    pub(crate) answered: (u64, u64),
 }
 
 impl Shard {
@@ -48,7 +50,7 @@ impl Shard {
         if let Some(deadline) = session.deadline() {
             self.greetings.push_back((deadline, connection));
         }
-        vacant.insert(Connection { session, is_gathering: false, is_congested: false, known_to: ShardSet::default() });
+        vacant.insert(Connection { session, is_gathering: false, is_congested: false, known_to: ShardSet::default(), answered: (0, 0) });
     }
 
     pub(crate) fn handle_frame(&mut self, connection: ConnectionKey, frame: Frame) {

@@ -25,6 +25,9 @@ const DESCRIBE_RANGES_MAX: usize = 16;
 const DESCRIBE_WAIT: Duration = Duration::from_secs(1);
 /// Describes that wait for other shards at once; more are refused.
 const DESCRIBES_MAX: usize = 1024;
+/// Bytes of answers about topics that one connection gets in a round. A short question can have a long answer, and all
+/// answers of a round wait in memory together; the rest is asked again in a moment.
+const ANSWERS_BYTES_MAX: u64 = 4 << 20;
 
 const _: () = {
     assert!(METADATA_BYTES_MAX < FRAME_BYTES_MAX as usize);
@@ -59,6 +62,9 @@ impl Describes {
 
 impl Shard {
     pub(crate) fn answer_metadata(&mut self, asker: Asker, names: &[String]) {
+        if let Some(refused) = self.refuse_greedy(asker) {
+            return self.refuse(asker, None, refused);
+        }
         let (Some(catalog), None) = (&self.catalog, self.refuse_until_ready()) else {
             let refused = self.refuse_until_ready().unwrap_or_else(recovering);
             return self.refuse(asker, None, refused);
@@ -89,14 +95,14 @@ impl Shard {
         } else {
             let _ = names.iter().filter_map(|name| catalog.find(name)).all(&mut add);
         }
-        if let Some(state) = self.connections.get_mut(&asker.peer.connection) {
-            let frame = state.session.answer(asker.correlation, &answer);
-            self.send_control(asker.peer.connection, frame);
-        }
+        self.send_large(asker, &answer);
     }
 
     pub(crate) fn describe_topic(&mut self, asker: Asker, name: &str, from: u32, most: u32) {
         if let Some(refused) = self.refuse_until_ready() {
+            return self.refuse(asker, None, refused);
+        }
+        if let Some(refused) = self.refuse_greedy(asker) {
             return self.refuse(asker, None, refused);
         }
         if DESCRIBES_MAX <= self.describes.len() {
@@ -165,10 +171,23 @@ impl Shard {
         }
         let Describe { asker, mut answer, .. } = self.describes.waiting.remove(&ticket).expect("it was just there");
         answer.partitions.sort_unstable_by_key(|partition| partition.partition);
-        if let Some(state) = self.connections.get_mut(&asker.peer.connection) {
-            let frame = state.session.answer(asker.correlation, &answer);
-            self.send_control(asker.peer.connection, frame);
-        }
+        self.send_large(asker, &answer);
+    }
+
+    fn send_large<B: corelane_wire::Body>(&mut self, asker: Asker, answer: &B) {
+        let round = self.stats.rounds;
+        let Some(state) = self.connections.get_mut(&asker.peer.connection) else { return };
+        let frame = state.session.answer(asker.correlation, answer);
+        let before = if state.answered.0 == round { state.answered.1 } else { 0 };
+        state.answered = (round, before + frame.len() as u64);
+        self.send_control(asker.peer.connection, frame);
+    }
+
+    fn refuse_greedy(&self, asker: Asker) -> Option<Refused> {
+        let state = self.connections.get(&asker.peer.connection)?;
+        let is_greedy = state.answered.0 == self.stats.rounds && ANSWERS_BYTES_MAX <= state.answered.1;
+        let text = || format!("this connection got {} bytes of answers in this moment; ask again", state.answered.1);
+        is_greedy.then(|| Refused::new(ErrorCode::Busy, text()))
     }
 
     fn describe_partition(&self, partition: PartitionId, shard: ShardId) -> Option<PartitionDescription> {

@@ -190,3 +190,20 @@ fn metadata_is_cut_to_a_frame_and_says_so() {
     let last: MetadataAnswer = world.ask(client, &Metadata { names: vec![name(4999)] }).unwrap();
     assert_eq!((last.is_cut, last.topics.len()), (false, 1));
 }
+
+#[test]
+fn short_questions_with_long_answers_are_answered_a_few_at_a_time() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    world.create(client, "inputs", 10_000);
+    let names = vec!["inputs".to_owned(); 90];
+    let asked: Vec<u64> = (0..50).map(|_| world.send(client, &Metadata { names: names.clone() })).collect();
+    world.run();
+    let answers: Vec<Result<MetadataAnswer, _>> =
+        asked.into_iter().map(|asked| world.answer(client, asked).expect("each is answered")).collect();
+    assert!(answers[0].is_ok(), "the first is answered whatever it takes");
+    let given = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!(given < 10, "{given} answers of 900 KB in one round");
+    assert!(answers.iter().all(|answer| answer.as_ref().err().is_none_or(|(code, _)| *code == ErrorCode::Busy)));
+    world.ask::<_, MetadataAnswer>(client, &Metadata { names }).expect("there is another round");
+}
