@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 mod admin;
+mod bench;
 mod broker;
 mod closed_pipes;
 mod full_disk;

@@ -1,0 +1,90 @@
+//! The load generator against a broker that runs. What it measures is not judged here, what it verifies is.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::broker::{Broker, Place};
+
+/// A match of `frames` frames of two players, as a recording is.
+fn recording(frames: u32) -> String {
+    let mut text = "t_us,key,kind,size\n0,0,54,353\n".to_owned();
+    for frame in 0..frames {
+        let t_us = u64::from(frame) * 16_667;
+        for (key, kind, size) in [(1, 55, 59), (3, 55, 59), (1, 56, 38), (3, 56, 38)] {
+            writeln!(text, "{t_us},{key},{kind},{size}").unwrap();
+        }
+    }
+    text
+}
+
+fn check_right(report: &Value, sent: u64, consumed: u64) {
+    for (field, expected) in [("planned", sent), ("sent", sent), ("received", sent), ("stored", sent)] {
+        assert_eq!(report[field], expected, "{field}: {report}");
+    }
+    assert_eq!(report["consumed"], consumed, "{report}");
+    for fault in ["lost", "duplicated", "reordered", "corrupt", "failed"] {
+        assert_eq!(report[fault], 0, "{fault}: {report}");
+    }
+    assert!(report["void"].is_boolean() && report["seconds"].is_number(), "{report}");
+    assert!(report["latency_us"]["consumed"]["p50"].is_number(), "{report}");
+    assert!(report["lateness_us"]["max"].is_number() && report["members"].is_array(), "{report}");
+}
+
+#[test]
+fn a_recorded_match_is_replayed_many_times_at_once_without_loss() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    let file = place.path().join("match.csv");
+    std::fs::write(&file, recording(60)).unwrap();
+    let file = file.to_str().unwrap();
+    let arguments = ["bench", "--trace", file, "--copies", "5", "--speed", "4", "--quiet", "--json", "-"];
+    let report: Value = serde_json::from_str(&broker.good(&arguments, b"")).unwrap();
+    assert_eq!(report["scenario"], "trace:match.csv");
+    check_right(&report, 5 * 241, 5 * 241);
+    let topics = broker.good(&["topic", "list"], b"");
+    assert!(!topics.contains("bench-"), "the run left a topic: {topics}");
+}
+
+#[test]
+fn duels_and_members_see_every_message() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    for class in ["durable", "memory"] {
+        let duel =
+            ["bench", "duel-60", "--matches", "3", "--duration", "500ms", "--class", class, "--quiet", "--json", "-"];
+        let report: Value = serde_json::from_str(&broker.good(&duel, b"")).unwrap();
+        check_right(&report, 30 * 12, 30 * 18);
+        assert!(report["budget"]["p99_us"].is_number(), "{report}");
+    }
+    let members = ["bench", "nxm", "--members", "2", "--rate", "1000", "--duration", "500ms", "--quiet", "--json", "-"];
+    let report: Value = serde_json::from_str(&broker.good(&members, b"")).unwrap();
+    check_right(&report, 1000, 1000);
+    assert_eq!(report["ideal_per_s"], 2000.0);
+    assert_eq!(report["members"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_file_that_is_no_recording_is_told_what_one_is() {
+    let place = Place::new();
+    let file = place.path().join("garbage");
+    std::fs::write(&file, [0x1f, 0x8b, 3, 1, 4, 1, 5]).unwrap();
+    let said = place.run(&["bench", "--trace", file.to_str().unwrap()], b"").bad(2);
+    assert!(said.contains("garbage"), "{said}");
+    std::fs::write(&file, "time,who\n1,2\n").unwrap();
+    let said = place.run(&["bench", "--trace", file.to_str().unwrap()], b"").bad(2);
+    assert!(said.contains("t_us,key,kind,size"), "{said}");
+}
+
+#[test]
+fn nothing_stored_is_lost_by_kills_under_load() {
+    let place = Place::new();
+    let data = place.path().join("lab");
+    let arguments = ["bench", "crash", "--rounds", "3", "--quiet", "--json", "-", "--data", data.to_str().unwrap()];
+    let report: Value = serde_json::from_str(&place.run(&arguments, b"").good()).unwrap();
+    assert_eq!(report["rounds"], 3);
+    assert!(0 < report["stored"].as_u64().unwrap(), "{report}");
+    for fault in ["lost", "duplicated", "reordered", "gaps", "corrupt"] {
+        assert_eq!(report[fault], 0, "{fault}: {report}");
+    }
+}
