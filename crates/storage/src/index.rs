@@ -164,9 +164,10 @@ impl SegmentIndex {
     }
 
     fn found(&self, place: usize, bytes: u64) -> Found {
-        if place < self.entries.len() {
-            Found::Entry(place)
-        } else if self.scanned_bytes < bytes {
+        if let Some(entry) = self.entries.get(place) {
+            // The segment may have grown since the reader was told how much of it there is.
+            if entry.position() < bytes { Found::Entry(place) } else { Found::Absent }
+        } else if self.next_position() < bytes {
             Found::Unscanned
         } else {
             Found::Absent

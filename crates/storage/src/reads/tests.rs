@@ -311,3 +311,18 @@ proptest! {
         reader.time(WallMillis(1001));
     }
 }
+
+#[test]
+fn a_search_that_finds_damage_stays_inside_what_it_may_read() {
+    let whole = segment(0, &[vec![(1, 100, 5)], vec![(1, 100, 5)]]);
+    let mut damaged = segment(0, &[vec![(1, 100, 5)], vec![(1, 100, 5)]]);
+    damaged.file[EXTENT_HEAD_BYTES + 90] ^= 1;
+    let first = SegmentView { base: Offset(0), end: whole.extents[0].end, bytes: whole.extents[0].disk_bytes() };
+    let mut reader = Reader::new(&damaged, 1 << 20);
+    reader.reads.on_settled(Offset(0), &whole.extents[0]);
+    assert!(matches!(reader.reads.look(PARTITION, first, Goal::Time(WallMillis(1001))), Reply::Pending(_)));
+    // The segment grows while the read is on its way.
+    reader.reads.on_settled(Offset(0), &whole.extents[1]);
+    let answers = reader.pump();
+    assert!(matches!(answers[..], [ReadAnswer::Time { result: Ok(Offset(1)), .. }]), "{answers:?}");
+}
