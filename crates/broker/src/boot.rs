@@ -307,20 +307,31 @@ fn probe_udp(address: SocketAddr) -> Result<(), StartError> {
 
 /// Tells clients of this user on this machine the fingerprint; without it they need `?pin=`.
 fn publish(quic: SocketAddr, fingerprint: &str) -> Option<PublishedFingerprint> {
-    let pin = format!("corelane://{quic}?pin={fingerprint}");
+    let pin = pinned_address(quic, fingerprint);
     let Some(directory) = fingerprint_directory() else {
         tracing::warn!("neither XDG_RUNTIME_DIR nor HOME is set: clients find this broker as {pin}");
         return None;
     };
     match PublishedFingerprint::write(&directory, quic.port(), fingerprint) {
         Ok(published) => {
-            tracing::info!("development certificate; from other machines: {pin}");
+            let others = if quic.ip().is_loopback() { "users" } else { "machines" };
+            tracing::info!("development certificate; for other {others}: {pin}");
             Some(published)
         }
         Err(error) => {
             tracing::warn!(%error, directory = %directory.display(), "no fingerprint file: clients find this broker as {pin}");
             None
         }
+    }
+}
+
+/// The address for clients that do not find the fingerprint by themselves.
+fn pinned_address(quic: SocketAddr, fingerprint: &str) -> String {
+    if quic.ip().is_unspecified() {
+        // Which of this machine's addresses they reach is not for us to know.
+        format!("corelane://HOST:{}?pin={fingerprint}", quic.port())
+    } else {
+        format!("corelane://{quic}?pin={fingerprint}")
     }
 }
 
@@ -334,4 +345,16 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], StartError> {
 fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_every_address_is_not_told_to_clients() {
+        let pinned = |address: &str| pinned_address(address.parse().unwrap(), "sha256:00");
+        assert_eq!(pinned("0.0.0.0:7420"), "corelane://HOST:7420?pin=sha256:00");
+        assert_eq!(pinned("[::1]:7420"), "corelane://[::1]:7420?pin=sha256:00");
+    }
 }
