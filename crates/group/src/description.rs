@@ -95,13 +95,12 @@ impl Group {
     /// How it is, in one word.
     #[must_use]
     pub fn state(&self) -> GroupState {
-        let is_moving = || self.slots.values().any(|slot| matches!(slot.hold, Hold::Revoking { .. }));
         match self.phase {
             Phase::Deleted => GroupState::Deleted,
             Phase::Draining { .. } => GroupState::Draining,
             Phase::Drained => GroupState::Drained,
             Phase::Open if self.members.is_empty() => GroupState::Empty,
-            Phase::Open if self.round.is_stale || is_moving() => GroupState::Reconciling,
+            Phase::Open if self.round.is_stale || !self.revoking.is_empty() => GroupState::Reconciling,
             Phase::Open => GroupState::Stable,
         }
     }
@@ -134,8 +133,8 @@ impl Group {
         let revoking: Vec<_> = member.holds.iter().filter(|partition| !is_owned(partition)).copied().collect();
         let is_awaited =
             |hold: &Hold| matches!(hold, Hold::Revoking { next: Some(next), .. } if *next == id && hold.owner() != id);
-        let awaited = self.slots.iter().filter(|(_, slot)| is_awaited(&slot.hold));
-        let awaiting: Vec<_> = awaited.map(|(&partition, _)| partition).collect();
+        let awaiting: Vec<_> =
+            self.revoking.iter().filter(|partition| is_awaited(&self.slots[*partition].hold)).copied().collect();
         let state = match member.presence {
             Presence::Away => MemberState::Away,
             Presence::Present if !revoking.is_empty() => MemberState::GivingUp,

@@ -75,6 +75,8 @@ pub struct Group {
     pub(crate) statics: BTreeMap<StaticId, MemberId>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) slots: BTreeMap<PartitionId, Slot>,
+    /// Index of the slots that are being revoked.
+    pub(crate) revoking: BTreeSet<PartitionId>,
     pub(crate) offsets: BTreeMap<PartitionId, CommittedOffset>,
     /// What old owners left and new ones have not taken.
     pub(crate) handovers: BTreeMap<PartitionId, Bytes>,
@@ -113,6 +115,7 @@ impl Group {
             statics: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
             slots: BTreeMap::new(),
+            revoking: BTreeSet::new(),
             offsets: BTreeMap::new(),
             handovers: BTreeMap::new(),
             handover_bytes: 0,
@@ -181,6 +184,8 @@ impl Group {
         assert_eq!(self.members.is_empty(), self.empty_since.is_some(), "an empty group knows since when it is empty");
         let mut held = 0;
         let mut followed = 0;
+        let is_revoking = |slot: &&Slot| matches!(slot.hold, Hold::Revoking { .. });
+        assert_eq!(self.slots.values().filter(is_revoking).count(), self.revoking.len(), "index of what is revoked");
         for (&partition, slot) in &self.slots {
             self.check_slot(partition, slot);
             held += 1;
@@ -200,6 +205,7 @@ impl Group {
         assert!(self.members[&owner].holds.contains(&partition), "owner {owner} does not know of {partition}");
         assert!(slot.hold.since() <= self.generation, "partition {partition} was assigned in the future");
         if let Hold::Revoking { since, revoked, next, .. } = slot.hold {
+            assert!(self.revoking.contains(&partition), "partition {partition} is revoked but not indexed");
             assert!(since < revoked, "partition {partition} was revoked in the generation that gave it");
             assert!(revoked <= self.generation, "partition {partition} was revoked in the future");
             assert!(next.is_none_or(|next| self.members.contains_key(&next)), "next of {partition} is no member");

@@ -38,8 +38,9 @@ impl Group {
             self.seat(&join, subscription);
         }
         self.revive(now, join.member);
-        self.empty_since = None;
-        self.timers.disarm_all(Timer::Retention);
+        if self.empty_since.take().is_some() {
+            self.timers.disarm_all(Timer::Retention);
+        }
         self.round.members.insert(join.member);
         self.round.tell.insert(join.member);
         self.round.answers.push(ticket);

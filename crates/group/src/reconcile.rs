@@ -138,6 +138,7 @@ impl Group {
         if let Some(before) = before {
             if let Hold::Revoking { deadline, .. } = before {
                 self.timers.disarm(deadline, Timer::Revoke(partition));
+                self.revoking.remove(&partition);
             }
             if let Some(member) = self.members.get_mut(&before.owner()) {
                 member.holds.remove(&partition);
@@ -159,6 +160,7 @@ impl Group {
         self.round.tell.insert(owner);
         if let Hold::Revoking { deadline, .. } = hold {
             self.timers.arm(deadline, Timer::Revoke(partition));
+            self.revoking.insert(partition);
         }
         let slot = self.slots.entry(partition).or_insert_with(|| Slot { hold, standbys: Vec::new() });
         slot.hold = hold;
@@ -169,7 +171,8 @@ impl Group {
 
     /// Whoever waits for a partition that `before` was to get waits for `after`.
     pub(crate) fn rename_next(&mut self, before: MemberId, after: Option<MemberId>) {
-        for (&partition, slot) in &mut self.slots {
+        for &partition in &self.revoking {
+            let slot = self.slots.get_mut(&partition).expect("what is revoked has a slot");
             if let Hold::Revoking { next, .. } = &mut slot.hold
                 && *next == Some(before)
             {

@@ -191,6 +191,7 @@ impl Group {
             self.generation = self.generation.max(*revoked);
             *deadline = now.monotonic.after(member.rebalance_timeout);
             self.timers.arm(*deadline, Timer::Revoke(partition));
+            self.revoking.insert(partition);
             if next.is_some_and(|next| !self.members.contains_key(&next)) {
                 *next = None;
                 self.round.slots.insert(partition);
