@@ -249,14 +249,20 @@ impl Output {
                 stdout(&(serde_json::to_string_pretty(report).map_err(Failure::failed)? + "\n"))
             }
             Some(path) => {
-                let fail = |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", path.display()));
-                let mut file = BufWriter::new(File::create(path).map_err(fail)?);
-                serde_json::to_writer_pretty(&mut file, report).map_err(Failure::failed)?;
-                file.write_all(b"\n").and_then(|()| file.flush()).map_err(fail)?;
-                stdout(text)
+                // What took minutes to measure is printed even if the file is no good.
+                let printed = stdout(text);
+                write_json(path, report)?;
+                printed
             }
         }
     }
+}
+
+fn write_json(path: &Path, report: &impl Serialize) -> Outcome {
+    let fail = |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", path.display()));
+    let mut file = BufWriter::new(File::create(path).map_err(fail)?);
+    serde_json::to_writer_pretty(&mut file, report).map_err(Failure::failed)?;
+    file.write_all(b"\n").and_then(|()| file.flush()).map_err(fail)
 }
 
 /// What a bench that starts things itself fails with; the causes belong to the text.

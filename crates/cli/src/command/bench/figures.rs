@@ -70,7 +70,8 @@ pub(crate) struct Idle {
 /// What these benches share.
 #[derive(Debug, Args)]
 struct Own {
-    /// A directory for the broker's data; what is in it is removed. A cache directory when it is left out.
+    /// A directory on the disk to use; the broker's data goes into one of its own in there, named after the bench, and what
+    /// was in that is removed. A cache directory when it is left out.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
