@@ -231,8 +231,8 @@ impl Storage {
         self.say_drained();
     }
 
-    /// The next thing to do to a file.
-    pub fn poll_effect(&mut self) -> Option<FileEffect> {
+    /// Passes on what the journal and the reads want of files.
+    fn gather_effects(&mut self) {
         while let Some(effect) = self.journal.poll_effect() {
             let file = FileName::Journal { shard: self.config.shard, slot: effect.slot.0 };
             let urgency = match effect.op {
@@ -246,6 +246,11 @@ impl Storage {
             let op = FileOp::Read { position: order.position, length: order.length };
             self.disk.push(file, op, order.urgency, Purpose::Read(order));
         }
+    }
+
+    /// The next thing to do to a file.
+    pub fn poll_effect(&mut self) -> Option<FileEffect> {
+        self.gather_effects();
         self.disk.poll()
     }
 
@@ -279,7 +284,10 @@ impl Storage {
             }
         }
         while let Some(output) = self.journal.poll_output() {
+            // A drain came before the end of recovery: the journal stays as it is for the next start.
+            let is_given_up = matches!(self.phase, Phase::Draining { is_closing: false, is_closed: true });
             match output {
+                JournalOutput::Recovered(_) | JournalOutput::CheckpointWanted if is_given_up => {}
                 JournalOutput::Recovered(report) => {
                     let is_clean = self.config.was_clean && report.was_clean;
                     let shutdown = if is_clean { Shutdown::Clean } else { Shutdown::Unclean };

@@ -143,6 +143,9 @@ impl Storage {
     pub(super) fn say_drained(&mut self) {
         let Phase::Draining { is_closed, .. } = self.phase else { return };
         let is_over = is_closed || self.failure.is_some();
+        if is_over {
+            self.gather_effects();
+        }
         if is_over && self.disk.is_idle() && !self.settling.is_busy() && self.outputs.is_empty() {
             self.phase = Phase::Drained;
             self.outputs.push_back(StorageOutput::Drained);

@@ -309,3 +309,22 @@ fn producer_ids_never_repeat() {
         if start % 2 == 0 { world.crash() } else { world.restart_cleanly() }
     }
 }
+
+#[test]
+fn a_drain_at_any_moment_of_recovery_ends_and_loses_nothing() {
+    let mut is_over = false;
+    let mut steps = 0;
+    while !is_over {
+        let mut world = World::new(21, small_config());
+        world.add_topic(1, 3, durable_topic());
+        for fill in 0..30 {
+            world.append_soon(partition(1, u32::try_from(fill % 3).unwrap()), &batch(2, 900, fill));
+            world.step();
+        }
+        world.make_durable();
+        is_over = world.drain_in_recovery(steps);
+        world.check_all();
+        steps += 1;
+    }
+    assert!(10 < steps, "recovery took {steps} steps");
+}

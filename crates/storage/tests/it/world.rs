@@ -259,6 +259,27 @@ impl World {
         self.settle_model();
     }
 
+    /// Cuts the power, starts again, drains after so many steps of recovery, and starts once more. Whether recovery was
+    /// over before the drain.
+    pub(crate) fn drain_in_recovery(&mut self, steps: usize) -> bool {
+        self.disk.crash(&mut self.chance);
+        self.config.was_clean = false;
+        self.storage = Storage::new(self.config);
+        self.said.clear();
+        self.report = None;
+        for _ in 0..steps {
+            self.round();
+            self.complete_one();
+        }
+        let is_over = self.storage.is_recovered();
+        self.storage.drain();
+        self.run_until("the drain", |world| world.said.contains(&"drained"));
+        assert!(self.disk.is_idle(), "something is in flight after the drain");
+        assert_eq!(self.report.is_some(), is_over, "recovery went on after the drain");
+        self.crash();
+        is_over
+    }
+
     /// Drains and starts again.
     pub(crate) fn restart_cleanly(&mut self) {
         self.storage.drain();
