@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
+use corelane_model::TopicId;
+
 use crate::Problem;
 
 /// How burdened a member is: partitions by weight. Ordered as a fraction, without rounding.
@@ -83,9 +85,14 @@ impl<'a> Balance<'a> {
         let mut known: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
         let mut class_of = vec![None; problem.partitions.len()];
         let burden = |load, member: usize| Burden { load, weight: weights[member].max(1) };
+        let ends: BTreeSet<(TopicId, u32)> = problem
+            .candidates
+            .iter()
+            .flat_map(|candidate| candidate.topics.iter().map(|(&topic, &end)| (topic, end)))
+            .collect();
         for at in 0..problem.partitions.len() {
             // Neighbours have the same subscribers unless the topic changes or a subscription knows fewer partitions.
-            let subscribers: Vec<usize> = if at != 0 && Self::is_alike(problem, at) {
+            let subscribers: Vec<usize> = if at != 0 && Self::is_alike(problem, &ends, at) {
                 class_of[at] = class_of[at - 1];
                 continue;
             } else {
@@ -113,13 +120,12 @@ impl<'a> Balance<'a> {
         Self { problem, weights, loads, owners, class_of, classes, classes_of, parts, by_burden }
     }
 
-    /// Whether the partition at `at` has the same subscribers as the one before it for certain.
-    fn is_alike(problem: &Problem<'_>, at: usize) -> bool {
+    /// Whether the partition at `at` has the same subscribers as the one before it for certain. `ends` are the numbers of
+    /// partitions that subscriptions know.
+    fn is_alike(problem: &Problem<'_>, ends: &BTreeSet<(TopicId, u32)>, at: usize) -> bool {
         let (before, this) = (problem.partitions[at - 1], problem.partitions[at]);
-        let ends_between = |candidate: &crate::Candidate<'_>| {
-            candidate.topics.get(&this.topic).is_some_and(|&end| before.index.0 < end && end <= this.index.0)
-        };
-        before.topic == this.topic && !problem.candidates.iter().any(ends_between)
+        let between = (this.topic, before.index.0 + 1)..=(this.topic, this.index.0);
+        before.topic == this.topic && ends.range(between).next().is_none()
     }
 
     fn burden(&self, member: usize, load: u64) -> Burden {
