@@ -44,8 +44,8 @@ enum Phase {
 /// A checkpoint that is being fed to the journal.
 #[derive(Debug)]
 struct Feed {
-    /// Items of the shard itself, last one first.
-    items: Vec<Item>,
+    /// Items of the shard itself, last one first; nothing before the first is added.
+    items: Option<Vec<Item>>,
     /// The partition that was fed last.
     last: Option<PartitionId>,
 }

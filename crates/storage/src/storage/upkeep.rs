@@ -128,19 +128,31 @@ impl Storage {
 
     /// A checkpoint is wanted: what the shard itself has comes first, then the partitions, over several rounds.
     pub(super) fn begin_checkpoint(&mut self) {
+        self.feed = Some(Feed { items: None, last: None });
+    }
+
+    /// What the shard itself has now, last one first.
+    fn own_items(&self) -> Vec<Item> {
         let mut items = self.catalog.items();
         if 0 < self.producers.asked {
             items.push(Item::ProducerLease { until: ProducerId(self.producers.asked) });
         }
-        self.feed = Some(Feed { items, last: None });
+        items
     }
 
     pub(super) fn feed_checkpoint(&mut self) {
-        let Some(mut feed) = self.feed.take() else { return };
+        if self.journal.checkpoint_room() == 0 {
+            return;
+        }
+        let Some(Feed { items, mut last }) = self.feed.take() else { return };
+        let mut has_begun = items.is_some();
+        // The checkpoint counts from the file of its first part: what was written until then may lie in an earlier one,
+        // which it lets go.
+        let mut items = items.unwrap_or_else(|| self.own_items());
         while 0 < self.journal.checkpoint_room() {
-            let item = match feed.items.last() {
+            let item = match items.last() {
                 Some(item) => item.clone(),
-                None => match self.table.after(feed.last) {
+                None => match self.table.after(last) {
                     Some((partition, known)) => Item::State { partition, state: known.record().encode() },
                     None => {
                         self.journal.finish_checkpoint();
@@ -153,12 +165,13 @@ impl Storage {
                 break;
             }
             self.journal.add_checkpoint_item(&item);
+            has_begun = true;
             match item {
-                Item::State { partition, .. } => feed.last = Some(partition),
-                _ => drop(feed.items.pop()),
+                Item::State { partition, .. } => last = Some(partition),
+                _ => drop(items.pop()),
             }
         }
-        self.feed = Some(feed);
+        self.feed = Some(Feed { items: has_begun.then_some(items), last });
     }
 
     /// Retention of the partitions that are due, a bounded number of them.

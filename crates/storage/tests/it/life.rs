@@ -1,7 +1,7 @@
 //! What storage does when nothing goes wrong.
 
 use corelane_model::{Offset, TopicId, WallMillis};
-use corelane_storage::Fetch;
+use corelane_storage::{ChangeTicket, Fetch};
 
 use crate::world::{World, batch, batch_from, durable_topic, memory_topic, partition, small_config};
 
@@ -327,4 +327,33 @@ fn a_drain_at_any_moment_of_recovery_ends_and_loses_nothing() {
         steps += 1;
     }
     assert!(10 < steps, "recovery took {steps} steps");
+}
+
+#[test]
+fn a_crowd_of_catalog_changes_is_there_after_a_crash() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, small_config());
+        let mut first_ticket = None;
+        for round in 0..200 {
+            for _ in 0..world.chance.below(24) {
+                let change = vec![7; usize::try_from(world.chance.below(9000)).unwrap()];
+                if let Ok(ticket) = world.storage.write_catalog(change.into()) {
+                    first_ticket.get_or_insert(ticket.0);
+                }
+            }
+            if round % 8 == 7 {
+                let durable = world.catalog_durable;
+                world.storage.set_catalog_snapshot(durable.to_string().into(), Some(ChangeTicket(durable)));
+            }
+            world.step();
+        }
+        let durable = world.catalog_durable;
+        world.crash();
+        let catalog = world.catalog.as_ref().expect("recovered");
+        let snapshot = catalog.snapshot.as_ref().map_or(0, |bytes| {
+            std::str::from_utf8(bytes).expect("a number").parse::<u64>().expect("a number")
+        });
+        let held = snapshot + catalog.changes.len() as u64;
+        assert!(durable <= held, "seed {seed}: change {durable} was durable, {held} are there from {first_ticket:?}");
+    }
 }
