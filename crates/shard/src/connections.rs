@@ -50,7 +50,13 @@ impl Shard {
         if let Some(deadline) = session.deadline() {
             self.greetings.push_back((deadline, connection));
         }
-        vacant.insert(Connection { session, is_gathering: false, is_congested: false, known_to: ShardSet::default(), answered: (0, 0) });
+        vacant.insert(Connection {
+            session,
+            is_gathering: false,
+            is_congested: false,
+            known_to: ShardSet::default(),
+            answered: (0, 0),
+        });
     }
 
     pub(crate) fn handle_frame(&mut self, connection: ConnectionKey, frame: Frame) {

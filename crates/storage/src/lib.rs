@@ -29,7 +29,9 @@ mod storage;
 
 pub use config::{MEMORY_BYTES_MIN, StorageConfig};
 pub use error::{AppendError, ChangeError, ImportError, ReadError};
-pub use extent::{EXTENT_DISK_BYTES_MAX, EXTENT_HEAD_BYTES, EXTENT_MAGIC, EXTENT_VERSION, ExtentError, ExtentHead, payload_crc};
+pub use extent::{
+    EXTENT_DISK_BYTES_MAX, EXTENT_HEAD_BYTES, EXTENT_MAGIC, EXTENT_VERSION, ExtentError, ExtentHead, payload_crc,
+};
 pub use file::{FileDone, FileEffect, FileError, FileName, FileOp, FileOutcome, IoId, Urgency};
 pub use output::{Appended, CatalogRecovery, ChangeTicket, Fetch, OffsetFor, ReadTicket, ShardExport, StorageOutput};
 pub use report::{CorruptRange, RecoveryError, RecoveryReport};

@@ -350,9 +350,10 @@ fn a_crowd_of_catalog_changes_is_there_after_a_crash() {
         let durable = world.catalog_durable;
         world.crash();
         let catalog = world.catalog.as_ref().expect("recovered");
-        let snapshot = catalog.snapshot.as_ref().map_or(0, |bytes| {
-            std::str::from_utf8(bytes).expect("a number").parse::<u64>().expect("a number")
-        });
+        let snapshot = catalog
+            .snapshot
+            .as_ref()
+            .map_or(0, |bytes| std::str::from_utf8(bytes).expect("a number").parse::<u64>().expect("a number"));
         let held = snapshot + catalog.changes.len() as u64;
         assert!(durable <= held, "seed {seed}: change {durable} was durable, {held} are there from {first_ticket:?}");
     }
