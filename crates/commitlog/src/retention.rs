@@ -3,6 +3,7 @@
 use corelane_model::limits::MEMORY_RING_BYTES_DEFAULT;
 use corelane_model::{Now, Offset, TopicClass, WallMillis};
 
+use crate::cache::CachedBatch;
 use crate::{CommitLog, Segment, TruncateError};
 
 /// What a pass of retention gave up.
@@ -50,7 +51,31 @@ impl CommitLog {
         Retention { log_start: Some(self.log_start()).filter(|&start| before < start), dropped }
     }
 
-    /// When [`CommitLog::apply_retention`] next has something to do for the age of records, as far as is known now.
+    /// Gives up batches of a durable log that are too old and still in no segment: where little is written, nothing settles
+    /// for long. Returns the log start if it moved; it is to be noted in the journal, which keeps the batches until then.
+    ///
+    /// All that is too old goes at once, and no sooner than the oldest would have sealed a segment, so that a log start is
+    /// noted a few times per retention and not once for each batch.
+    pub fn expire_unsettled(&mut self, now: Now) -> Option<Offset> {
+        let retention_ms = self.settings.retention_ms.filter(|_| self.settings.class == TopicClass::Durable)?;
+        let start = self.log_start();
+        if self.settling.is_some() || self.state.segments.iter().any(|segment| start < segment.end) {
+            return None;
+        }
+        let age = |batch: &CachedBatch| now.wall.millis_since(batch.append_timestamp);
+        let slack = retention_ms / ROLLS_PER_RETENTION.unsigned_abs();
+        self.cache.front().filter(|oldest| retention_ms.saturating_add(slack) < age(oldest))?;
+        let durable = self.high_watermark();
+        let expired = self.cache.iter().take_while(|batch| batch.end <= durable && retention_ms < age(batch));
+        let end = expired.last()?.end;
+        let dropped = self.move_start(end);
+        assert!(dropped.is_empty(), "there was no segment");
+        self.check();
+        Some(self.log_start()).filter(|&moved| start < moved)
+    }
+
+    /// When [`CommitLog::apply_retention`] or [`CommitLog::expire_unsettled`] next has something to do for the age of
+    /// records, as far as is known now. It has passed while the oldest batch is too old before it is durable.
     #[must_use]
     pub fn retention_deadline(&self) -> Option<WallMillis> {
         let retention = i64::try_from(self.settings.retention_ms?).unwrap_or(i64::MAX);
@@ -58,7 +83,11 @@ impl CommitLog {
             TopicClass::Durable => {
                 // A segment that is given up already only waits for its last write.
                 let mut kept = self.state.segments.iter().filter(|segment| self.log_start() < segment.end);
-                let expiry = kept.next()?.max_timestamp.0.saturating_add(retention);
+                let Some(oldest) = kept.next() else {
+                    let oldest = self.cache.front()?.append_timestamp.0.saturating_add(retention);
+                    return Some(WallMillis(oldest.saturating_add(retention / ROLLS_PER_RETENTION).saturating_add(1)));
+                };
+                let expiry = oldest.max_timestamp.0.saturating_add(retention);
                 let active = self.state.segments.last().filter(|last| !last.is_sealed);
                 let roll =
                     active.map(|active| active.first_timestamp.0.saturating_add(retention / ROLLS_PER_RETENTION));

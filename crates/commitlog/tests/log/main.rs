@@ -176,6 +176,33 @@ fn retention_by_age_seals_then_drops() {
 }
 
 #[test]
+fn what_is_too_old_goes_even_if_it_was_never_settled() {
+    let mut rig = Rig::new(TopicSettings { retention_ms: Some(800), ..TopicSettings::default() });
+    rig.append(1);
+    rig.sync();
+    rig.wait(300);
+    rig.append(2);
+    rig.sync();
+    rig.append(3);
+    assert_eq!(rig.log.retention_deadline(), Some(WallMillis(1901)));
+    rig.wait(600);
+    assert_eq!(rig.log.expire_unsettled(rig.now), None, "a moment of patience saves notes in the journal");
+    rig.wait(1);
+    assert_eq!(rig.log.expire_unsettled(rig.now), Some(Offset(1)));
+    assert_eq!(rig.ends(), [1, 1, 3, 6]);
+    rig.wait(1000);
+    assert_eq!(rig.log.expire_unsettled(rig.now), Some(Offset(3)), "what is not durable stays");
+    assert_eq!(rig.log.expire_unsettled(rig.now), None);
+    rig.sync();
+    let plan = rig.log.settle_plan(1000).expect("durable");
+    assert_eq!(rig.log.expire_unsettled(rig.now), None, "what is being settled goes with its segment");
+    rig.log.note_settled(&plan.settled(4096));
+    assert_eq!(rig.log.expire_unsettled(rig.now), None);
+    rig.log.on_settled();
+    assert_eq!(rig.log.expire_unsettled(rig.now), None);
+}
+
+#[test]
 fn retention_by_bytes_drops_sealed_segments_only() {
     let settings = TopicSettings {
         retention_ms: None,

@@ -339,7 +339,12 @@ impl Rig {
             assert_eq!(start, self.log.log_start());
             self.journal.push(Item::LogStart(start));
         }
-        if let Some(deadline) = self.log.retention_deadline() {
+        if let Some(start) = self.log.expire_unsettled(self.now) {
+            assert!(start <= self.log.durable_end());
+            self.journal.push(Item::LogStart(start));
+        }
+        let waits = self.log.durable_end() < self.log.log_end() || self.plan.is_some() || self.note.is_some();
+        if let Some(deadline) = self.log.retention_deadline().filter(|_| !waits) {
             assert!(self.now.wall < deadline, "a deadline in the past asks for ever");
         }
     }

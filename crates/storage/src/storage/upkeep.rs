@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use corelane_journal::{Item, JournalPosition};
 use corelane_model::limits::{
-    DELETES_IN_FLIGHT_MAX, RETENTION_INTERVAL, RETENTION_PARTITIONS_MAX, SETTLE_RETRY_MAX, SETTLE_RETRY_MIN,
+    DELETES_IN_FLIGHT_MAX, RETENTION_INTERVAL, RETENTION_PARTITIONS_MAX, SETTLE_FILL_MIN_PERMILLE, SETTLE_RETRY_MAX,
+    SETTLE_RETRY_MIN,
 };
 use corelane_model::{Now, Offset, PartitionId, ProducerId, TopicClass, WallMillis};
 
@@ -176,12 +177,20 @@ impl Storage {
 
     /// Retention of the partitions that are due, a bounded number of them.
     pub(super) fn retain_due(&mut self, now: Now) {
+        // Batches that nothing settles are given up where there is ample room for the notes of it; above this fill they
+        // are on their way into segments. One such pass at a time, so that the ring is released between them.
+        let may_expire = self.release_holds == 0
+            && self.changes.is_empty()
+            && u64::from(self.journal.pressure()) < SETTLE_FILL_MIN_PERMILLE;
         for _ in 0..RETENTION_PARTITIONS_MAX {
             let Some((due, id)) = self.table.first_due() else { return };
             if now.wall < due || !self.is_running() {
                 return;
             }
             self.retain(now, id);
+            if may_expire {
+                self.expire_unsettled(now, id);
+            }
             let interval = i64::try_from(RETENTION_INTERVAL.as_millis()).expect("a short time");
             self.table.schedule(id, WallMillis(now.wall.0.saturating_add(interval)));
         }
@@ -205,6 +214,20 @@ impl Storage {
             }),
             TopicClass::Memory => self.table.refresh(id),
         }
+    }
+
+    fn expire_unsettled(&mut self, now: Now, id: PartitionId) {
+        let Some(partition) = self.table.open_mut(id) else { return };
+        let Some(log_start) = partition.log.expire_unsettled(now) else { return };
+        // Until the note is durable the log would look for these batches after a crash.
+        self.release_holds += 1;
+        self.move_log_start(MovedStart {
+            partition: id,
+            log_start,
+            ticket: None,
+            dropped: Vec::new(),
+            gives_up_unsettled: true,
+        });
     }
 
     /// Deletes files that nobody needs, a few at a time.

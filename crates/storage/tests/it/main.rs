@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod age;
 mod chance;
 mod disk;
 mod faults;
