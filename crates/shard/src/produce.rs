@@ -53,7 +53,7 @@ impl Backlog {
     }
 }
 
-fn bytes_of(request: &PartitionRequest) -> u64 {
+pub(crate) fn bytes_of(request: &PartitionRequest) -> u64 {
     match &request.ask {
         Ask::Append { batch, .. } => batch.bytes().len() as u64,
         Ask::Find { .. } | Ask::Truncate { .. } | Ask::Subscribe { .. } => 0,

@@ -9,11 +9,14 @@ use corelane_session::Refused;
 use crate::Shard;
 use crate::ask::{Ask, Asker, Outcome, PartitionRequest, Peer};
 use crate::mesh::Message;
+use crate::produce::bytes_of;
 
 /// How long a request waits for a catalog that knows its topic: long beside a sync and a message, short for a person.
 const CATALOG_WAIT: Duration = Duration::from_millis(250);
 /// Requests that wait for a newer catalog at once; more are refused.
 const PARKED_MAX: usize = 4096;
+/// Bytes of batches that wait at once.
+const PARKED_BYTES_MAX: u64 = 16 << 20;
 
 /// Requests for topics or partitions that this shard has not heard of but that may exist already: another shard may have
 /// applied a change that is still on its way here.
@@ -21,6 +24,8 @@ const PARKED_MAX: usize = 4096;
 pub(crate) struct Parked {
     /// In the order of arrival and thus of their deadlines.
     requests: VecDeque<(MonotonicNanos, PartitionRequest)>,
+    /// Bytes of their batches.
+    bytes: u64,
 }
 
 impl Parked {
@@ -32,13 +37,34 @@ impl Parked {
         self.requests.front().map(|(deadline, _)| *deadline)
     }
 
+    fn has_room(&self, request: &PartitionRequest) -> bool {
+        self.requests.len() < PARKED_MAX && self.bytes + bytes_of(request) <= PARKED_BYTES_MAX
+    }
+
+    fn push_back(&mut self, deadline: MonotonicNanos, request: PartitionRequest) {
+        self.bytes += bytes_of(&request);
+        self.requests.push_back((deadline, request));
+    }
+
+    fn pop_front(&mut self) -> Option<(MonotonicNanos, PartitionRequest)> {
+        let (deadline, request) = self.requests.pop_front()?;
+        self.bytes -= bytes_of(&request);
+        Some((deadline, request))
+    }
+
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = PartitionRequest> + use<> {
+        self.bytes = 0;
         std::mem::take(&mut self.requests).into_iter().map(|(_, request)| request)
     }
 
     /// Drops what a connection asked that is gone.
     pub(crate) fn forget(&mut self, peer: Peer) {
-        self.requests.retain(|(_, request)| request.asker.peer != peer);
+        let Self { requests, bytes } = self;
+        requests.retain(|(_, request)| {
+            let stays = request.asker.peer != peer;
+            *bytes -= if stays { 0 } else { bytes_of(request) };
+            stays
+        });
     }
 
     /// Takes out the subscribe of that subscription, if it waits here.
@@ -68,10 +94,10 @@ impl Shard {
         match self.locate(request.partition) {
             Place::Owner(owner) if owner == self.me() => self.fulfil(request),
             Place::Owner(owner) => self.forward(owner, request),
-            Place::Later(refused) if self.parked.requests.len() < PARKED_MAX => {
+            Place::Later(refused) if self.parked.has_room(&request) => {
                 drop(refused);
                 let deadline = self.now.monotonic.after(CATALOG_WAIT);
-                self.parked.requests.push_back((deadline, request));
+                self.parked.push_back(deadline, request);
             }
             Place::Later(refused) | Place::Nowhere(refused) => self.refuse_request(request, refused),
         }
@@ -79,9 +105,9 @@ impl Shard {
 
     /// Tries the parked requests again, after the catalog changed.
     pub(crate) fn route_parked(&mut self) {
-        for (deadline, request) in std::mem::take(&mut self.parked.requests) {
+        for (deadline, request) in std::mem::take(&mut self.parked).requests {
             match self.locate(request.partition) {
-                Place::Later(_) => self.parked.requests.push_back((deadline, request)),
+                Place::Later(_) => self.parked.push_back(deadline, request),
                 Place::Owner(_) | Place::Nowhere(_) => self.route(request),
             }
         }
@@ -91,11 +117,12 @@ impl Shard {
         while let Some((deadline, _)) = self.parked.requests.front()
             && *deadline <= self.now.monotonic
         {
-            let (_, request) = self.parked.requests.pop_front().expect("it was there");
-            let (Place::Later(refused) | Place::Nowhere(refused)) = self.locate(request.partition) else {
-                panic!("partition {} is known, but its request was left waiting", request.partition);
-            };
-            self.refuse_request(request, refused);
+            let (_, request) = self.parked.pop_front().expect("it was there");
+            match self.locate(request.partition) {
+                Place::Later(refused) | Place::Nowhere(refused) => self.refuse_request(request, refused),
+                // A shard that is drained opens nothing more and leaves what waits to its time.
+                Place::Owner(_) => self.route(request),
+            }
         }
     }
 
@@ -133,7 +160,10 @@ impl Shard {
     }
 
     fn locate(&self, partition: PartitionId) -> Place {
-        let catalog = self.catalog.as_ref().expect("requests are routed when the catalog is known");
+        let Some(catalog) = &self.catalog else {
+            // A drain may come before the catalog.
+            return Place::Nowhere(Refused::new(ErrorCode::Recovering, "the shard has not heard of the catalog yet"));
+        };
         let PartitionId { topic: id, index } = partition;
         let Some(topic) = catalog.topic(id) else {
             let refused = Refused::new(ErrorCode::UnknownTopic, format!("there is no topic with id {id}"));

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use corelane_model::{CorrelationId, ErrorCode, Incarnation, StartAt, TopicSettings};
 use corelane_shard::{AdminAnswer, AdminQuery, Boot, Event, ShardConfig, ShardExport, ShardPhase, reshard};
 use corelane_wire::{
-    CreateTopic, CreateTopicAnswer, Frame, FrameError, FrameHead, FrameKind, Goaway, Metadata, MetadataAnswer, Ping,
-    ProducerIdAnswer, RequestProducerId, StorageStopped, encode,
+    AlterTopic, AlterTopicAnswer, CreateTopic, CreateTopicAnswer, FindOffset, FindOffsetAnswer, Frame, FrameError,
+    FrameHead, FrameKind, Goaway, Metadata, MetadataAnswer, Ping, ProducerIdAnswer, RequestProducerId, StorageStopped,
+    encode,
 };
 use proptest::prelude::*;
 
@@ -82,6 +83,23 @@ fn a_drain_ends_clean_and_takes_nothing_more() {
     assert_eq!(world.status(1).phase, ShardPhase::Drained);
     let mut world = restart(world, 2, true);
     check_filled(&mut world, 2, 2);
+}
+
+#[test]
+fn a_question_that_waits_for_the_catalog_outlives_a_drain() {
+    let mut world = World::new(2);
+    let (client, other) = (world.connect(1), world.connect(0));
+    let topic = world.create(other, "inputs", 1);
+    world.event(1, Event::Drain);
+    world.run();
+    let start = StartAt::Earliest.into();
+    let asked = world.send(client, &FindOffset { topic, partition: 1, start });
+    world.run();
+    let alter = AlterTopic { name: "inputs".to_owned(), partitions: Some(2), settings: None };
+    world.ask::<_, AlterTopicAnswer>(other, &alter).expect("shard 0 is not told to drain yet");
+    world.pass(1_000_000_000);
+    let answer: Result<FindOffsetAnswer, _> = world.answer(client, asked).expect("it is answered");
+    assert!(answer.is_err(), "{answer:?}");
 }
 
 #[test]

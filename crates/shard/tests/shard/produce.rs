@@ -215,3 +215,23 @@ fn more_than_a_round_holds_waits_in_order() {
     assert_eq!(read.high_watermark, 25);
     assert_eq!(world.pushed(client, 1).len(), 25);
 }
+
+/// Anybody can name partitions that do not exist; until they are known not to, their batches wait in memory.
+#[test]
+fn batches_for_partitions_that_may_come_wait_within_a_bound() {
+    let mut world = World::new(1);
+    let clients: Vec<_> = (0..4).map(|_| world.connect(0)).collect();
+    let topic = world.create(clients[0], "inputs", 1);
+    let big = "x".repeat(900_000);
+    for &client in &clients {
+        for correlation in 1..=10 {
+            world.produce(client, topic, 7, correlation, batch(&[&big]));
+        }
+    }
+    world.run();
+    let refused: usize = clients.iter().map(|&client| world.outcomes(client).len()).sum();
+    assert!(20 < refused, "{refused} of 40 batches of 900 KB were refused at once");
+    world.pass(1_000_000_000);
+    let later: usize = clients.iter().map(|&client| world.outcomes(client).len()).sum();
+    assert_eq!(refused + later, 40);
+}
