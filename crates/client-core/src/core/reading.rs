@@ -76,7 +76,6 @@ impl ClientCore {
             return;
         }
         reader.phase = Phase::Active { connection };
-        reader.attempts = 0;
         let next = *reader.next.get_or_insert(Offset(answer.offset));
         let early = std::mem::take(&mut reader.early);
         let (log_start, high_watermark) = (Offset(answer.log_start), Offset(answer.high_watermark));
@@ -108,6 +107,8 @@ impl ClientCore {
         let Some(reader) = self.subscriptions.get_mut(&key) else { return };
         match reader.on_pushed(&bytes) {
             Ok((count, from)) => {
+                // Not before: a broker that cannot read its disk takes a subscription and ends it at once.
+                reader.attempts = 0;
                 self.stats.batches_pushed += count;
                 self.stats.bytes_pushed += bytes.len() as u64;
                 self.effects.push_back(Effect::Deliver { subscription: key, bytes, from, high_watermark });

@@ -11,7 +11,7 @@ use corelane_record::{RecordBatch, SealedBatch, Stamp, stamp};
 use corelane_wire::{
     CreateTopic, CreateTopicAnswer, Credit, DurableEnd, DurableEnds, FindOffset, FindOffsetAnswer, Frame, FrameKind,
     Hello, Metadata, MetadataAnswer, OutFrame, Produce, ProduceAnswer, ProduceAnswers, ProducerIdAnswer, Push, Refusal,
-    RequestProducerId, Subscribe, SubscribeAnswer, TopicMetadata, Unsubscribe, Welcome, decode, encode, encode_with,
+    RequestProducerId, Subscribe, SubscribeAnswer, SubscriptionEnded, TopicMetadata, Unsubscribe, Welcome, decode, encode, encode_with,
 };
 
 /// A batch in a partition's log.
@@ -121,6 +121,9 @@ pub(crate) struct Broker {
     pub(crate) token: String,
     /// Produce frames are refused with these codes, first come, first served.
     pub(crate) refusals: Vec<ErrorCode>,
+    /// Subscriptions are taken, but nothing can be read: each ends with `Busy`. How often that was.
+    pub(crate) is_disk_failing: bool,
+    pub(crate) failed_reads: u32,
     next_id: u64,
     sessions: BTreeMap<u64, Session>,
 }
@@ -131,6 +134,8 @@ impl Broker {
             incarnation: 1,
             shards,
             topics: BTreeMap::new(),
+            is_disk_failing: false,
+            failed_reads: 0,
             token: String::new(),
             refusals: Vec::new(),
             next_id: 1,
@@ -341,6 +346,14 @@ impl Broker {
     pub(crate) fn pushes(&mut self, connection: u64) -> Vec<OutFrame> {
         let Some(session) = self.sessions.get_mut(&connection) else { return Vec::new() };
         let mut frames = Vec::new();
+        if self.is_disk_failing {
+            for (subscription, _) in std::mem::take(&mut session.readers) {
+                let body = SubscriptionEnded { subscription, code: ErrorCode::Busy.to_wire(), text: String::new() };
+                frames.push(encode(CorrelationId(0), &body));
+                self.failed_reads += 1;
+            }
+            return frames;
+        }
         for (&subscription, reader) in &mut session.readers {
             let Some(topic) = self.topics.values().find(|topic| topic.id == reader.topic) else { continue };
             let log = &topic.logs[reader.partition as usize];

@@ -167,3 +167,18 @@ fn what_is_no_batch_ends_the_subscription() {
     let is_malformed = |effect: &Effect| matches!(effect, Effect::Ended { error: SubscriptionError::Batch(_), .. });
     assert!(world.told.iter().any(is_malformed), "{:?}", world.told);
 }
+
+#[test]
+fn a_reader_whose_records_cannot_be_read_asks_less_and_less_often() {
+    let mut world = filled(TopicClass::Durable, 4);
+    world.broker.is_disk_failing = true;
+    let subscription = world.core.subscribe(settings(StartAt::Earliest));
+    for _ in 0..5 {
+        world.settle_all();
+    }
+    let tries = world.broker.failed_reads;
+    assert!((5..30).contains(&tries), "{tries} tries in ten seconds");
+    world.broker.is_disk_failing = false;
+    world.settle_all();
+    assert_eq!(take(&mut world, subscription), [0, 1, 2, 3]);
+}
