@@ -7,6 +7,7 @@ pub mod idle;
 pub mod ingest;
 pub mod round_trip;
 pub mod start;
+pub mod sustained;
 
 use corelane::{Client, Options};
 

@@ -125,13 +125,7 @@ impl Server {
     /// # Errors
     /// The admin listener does not answer.
     pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        let mut stream = TcpStream::connect(self.admin)?;
-        stream.set_read_timeout(Some(DEADLINE))?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        anyhow::ensure!(text.starts_with("HTTP/1") && text.contains(" 200 "), "the admin listener answered {text:.80}");
-        Ok(sum_metric(&text, name))
+        metric(self.admin, name)
     }
 
     /// Resident bytes of the broker's process.
@@ -189,6 +183,20 @@ pub fn disk_bytes(directory: &Path) -> std::io::Result<u64> {
         sum += if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.blocks() * 512 };
     }
     Ok(sum)
+}
+
+/// A metric of the broker with this admin listener, added up over its labels.
+///
+/// # Errors
+/// The admin listener does not answer.
+pub fn metric(admin: SocketAddr, name: &str) -> anyhow::Result<f64> {
+    let mut stream = TcpStream::connect(admin)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    anyhow::ensure!(text.starts_with("HTTP/1") && text.contains(" 200 "), "the admin listener answered {text:.80}");
+    Ok(sum_metric(&text, name))
 }
 
 /// Adds up the samples of one metric in Prometheus text.

@@ -58,7 +58,7 @@ pub async fn measure(options: &ServerOptions, rounds: u32, show: impl Fn(&Crashe
         let server = Server::start(options)?;
         let address = format!("corelane://{}", server.quic);
         if round == 0 {
-            create(&address, TOPIC, PARTITIONS).await?;
+            create(&address, TOPIC, PARTITIONS, None).await?;
         } else {
             verify(&address, &all, &mut crashes).await?;
         }

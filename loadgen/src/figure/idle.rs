@@ -28,9 +28,9 @@ pub async fn measure(options: &ServerOptions, partitions: u32) -> anyhow::Result
     fresh(&options.data)?;
     let server = Server::start(options)?;
     let address = format!("corelane://{}", server.quic);
-    create(&address, "one", 1).await?;
+    create(&address, "one", 1, None).await?;
     let before_bytes = server.resident_bytes()?;
-    create(&address, "many", partitions).await?;
+    create(&address, "many", partitions, None).await?;
     let after_bytes = server.resident_bytes()?;
     server.stop()?;
     let server = Server::start(options)?;

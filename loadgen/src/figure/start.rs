@@ -29,7 +29,7 @@ pub async fn measure(options: &ServerOptions, bytes: u64, rounds: u32) -> anyhow
     fresh(&options.data)?;
     let server = Server::start(options)?;
     let address = format!("corelane://{}", server.quic);
-    create(&address, "start", 1).await?;
+    create(&address, "start", 1, None).await?;
     let written_bytes = ingest::fill(&address, "start", bytes).await? * ingest::RECORD_BYTES as u64;
     server.kill()?;
     let disk_bytes = disk_bytes(&options.data)?;
@@ -51,9 +51,14 @@ pub(crate) fn fresh(data: &Path) -> anyhow::Result<()> {
 }
 
 /// Creates a durable topic.
-pub(crate) async fn create(address: &str, topic: &str, partitions: u32) -> anyhow::Result<()> {
+pub(crate) async fn create(
+    address: &str,
+    topic: &str,
+    partitions: u32,
+    retention_bytes: Option<u64>,
+) -> anyhow::Result<()> {
     let client = super::connect(address).await?;
-    let settings = TopicSettings { class: TopicClass::Durable, ..TopicSettings::default() };
+    let settings = TopicSettings { class: TopicClass::Durable, retention_bytes, ..TopicSettings::default() };
     client.admin().create_topic(topic, partitions, settings).await?;
     client.close().await;
     Ok(())

@@ -54,6 +54,7 @@ enum BenchCommand {
     Crash(figures::Crash),
     Start(figures::Start),
     Idle(figures::Idle),
+    Sustained(figures::Sustained),
 }
 
 /// Workloads that need no file.
@@ -161,6 +162,7 @@ impl Bench {
             Some(BenchCommand::Crash(crash)) => crash.run(),
             Some(BenchCommand::Start(start)) => start.run(),
             Some(BenchCommand::Idle(idle)) => idle.run(),
+            Some(BenchCommand::Sustained(sustained)) => sustained.run(),
             None => self.load.run(),
         }
     }

@@ -1,10 +1,10 @@
-//! `corelane bench crash|start|idle`: figures that need brokers of their own.
+//! `corelane bench crash|start|idle|sustained`: figures that need brokers of their own.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use corelane_broker::quantity::ByteSize;
-use corelane_loadgen::figure::{crash, idle, start};
+use corelane_broker::quantity::{ByteSize, Span};
+use corelane_loadgen::figure::{crash, idle, start, sustained};
 use corelane_loadgen::server::ServerOptions;
 
 use super::floor::{block_on, eprintln_step};
@@ -63,6 +63,23 @@ pub(crate) struct Idle {
     /// How many.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=16_384))]
     partitions: u32,
+    #[command(flatten)]
+    own: Own,
+}
+
+/// Ingest for so long that settling is part of it, and how full the journal was meanwhile.
+#[derive(Debug, Args)]
+#[command(
+    before_help = examples!(
+        "corelane bench sustained                  a minute",
+        "corelane bench sustained --duration 10m   ten",
+        "corelane bench sustained --json sus.json  for a program",
+    )
+)]
+pub(crate) struct Sustained {
+    /// How long.
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    duration: Span,
     #[command(flatten)]
     own: Own,
 }
@@ -148,5 +165,27 @@ impl Idle {
             idle.restarted_bytes >> 10
         );
         self.own.output.write(&idle, &text)
+    }
+}
+
+impl Sustained {
+    pub(crate) fn run(self) -> Outcome {
+        let options = self.own.broker("sustained")?;
+        let duration = self.duration.0;
+        if duration.is_zero() {
+            return Err(Failure::usage("a run of no duration measures nothing; try --duration 60s"));
+        }
+        let sustained = block_on(sustained::measure(&options, duration)).map_err(failure)?;
+        let fill = &sustained.journal_fill_permille;
+        let (first, second) = fill.split_at(fill.len() / 2);
+        let most = |half: &[f64]| half.iter().copied().fold(0.0, f64::max) / 10.0;
+        let text = format!(
+            "{:.2} M records/s stored for {} s; the journal was at most {:.1} % full in the first half, {:.1} % in the second\n",
+            sustained.records_per_s / 1e6,
+            sustained.seconds,
+            most(first),
+            most(second)
+        );
+        self.own.output.write(&sustained, &text)
     }
 }
