@@ -23,6 +23,33 @@ pub(crate) enum SettleState {
     Failed { until: MonotonicNanos },
 }
 
+/// Batches with their ends, and their bytes together: there can be many while the disk is slow, and each append looks at
+/// how much memory they take.
+#[derive(Debug)]
+pub(crate) struct Held {
+    batches: VecDeque<(Bytes, Offset)>,
+    bytes: u64,
+}
+
+impl Held {
+    pub(crate) fn push(&mut self, batch: Bytes, end: Offset) {
+        self.bytes += batch.len() as u64;
+        self.batches.push_back((batch, end));
+    }
+
+    /// The oldest batch, if it ends at `end` or before.
+    pub(crate) fn pop_until(&mut self, end: u64) -> Option<Bytes> {
+        let (batch, _) = self.batches.pop_front_if(|(_, batch_end)| batch_end.0 <= end)?;
+        self.bytes -= batch.len() as u64;
+        Some(batch)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.batches.clear();
+        self.bytes = 0;
+    }
+}
+
 /// One partition.
 #[derive(Debug)]
 pub(crate) struct Partition {
@@ -34,7 +61,7 @@ pub(crate) struct Partition {
     /// Offsets that a memory partition may hand out.
     pub(crate) lease: Option<Lease>,
     /// Batches of a memory partition whose offsets are not durably leased yet, with their ends.
-    pub(crate) held: VecDeque<(Bytes, Offset)>,
+    pub(crate) held: Held,
     pub(crate) settle: SettleState,
     /// Times that settling failed since it last went well.
     pub(crate) failures: u32,
@@ -57,7 +84,7 @@ impl Partition {
             is_open: false,
             is_removed: false,
             lease: None,
-            held: VecDeque::new(),
+            held: Held { batches: VecDeque::new(), bytes: 0 },
             settle: SettleState::Idle,
             failures: 0,
             failed_segment: None,
@@ -100,9 +127,7 @@ impl Partition {
     fn count_ring_bytes(&self) -> u64 {
         match self.class() {
             TopicClass::Durable => 0,
-            TopicClass::Memory => {
-                self.log.cached_bytes() + self.held.iter().map(|(bytes, _)| bytes.len() as u64).sum::<u64>()
-            }
+            TopicClass::Memory => self.log.cached_bytes() + self.held.bytes,
         }
     }
 }

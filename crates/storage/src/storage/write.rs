@@ -120,7 +120,7 @@ impl Storage {
         let mut copy = BytesMut::from(&batch.bytes()[..]);
         stamp(&mut copy[..BATCH_HEAD_BYTES], stamped);
         let appended = accepted(batch, stamped);
-        partition.held.push_back((copy.freeze(), appended.end_offset));
+        partition.held.push(copy.freeze(), appended.end_offset);
         self.count_append(batch);
         self.attach_held(id);
         self.renew_offsets(id);
@@ -146,11 +146,7 @@ impl Storage {
         let Some(partition) = self.table.get_mut(id) else { return };
         let Some(lease) = partition.lease else { return };
         let mut is_new = false;
-        while let Some((bytes, end)) = partition.held.pop_front() {
-            if lease.durable < end.0 {
-                partition.held.push_front((bytes, end));
-                break;
-            }
+        while let Some(bytes) = partition.held.pop_until(lease.durable) {
             partition.log.attach(bytes, 0);
             is_new = true;
         }
