@@ -11,7 +11,8 @@ use corelane_record::{RecordBatch, SealedBatch, Stamp, stamp};
 use corelane_wire::{
     CreateTopic, CreateTopicAnswer, Credit, DurableEnd, DurableEnds, FindOffset, FindOffsetAnswer, Frame, FrameKind,
     Hello, Metadata, MetadataAnswer, OutFrame, Produce, ProduceAnswer, ProduceAnswers, ProducerIdAnswer, Push, Refusal,
-    RequestProducerId, Subscribe, SubscribeAnswer, SubscriptionEnded, TopicMetadata, Unsubscribe, Welcome, decode, encode, encode_with,
+    RequestProducerId, Subscribe, SubscribeAnswer, SubscriptionEnded, TopicMetadata, Unsubscribe, Welcome, decode,
+    encode, encode_with,
 };
 
 /// A batch in a partition's log.
