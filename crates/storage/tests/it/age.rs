@@ -67,3 +67,40 @@ fn the_ring_turns_while_partitions_expire_all_the_time() {
     world.crash();
     world.check_all();
 }
+
+#[test]
+fn expiry_settling_truncation_and_crashes_get_along() {
+    for seed in 0..60 {
+        let mut world = World::new(seed, small_config());
+        world.add_topic(1, 3, aged(40));
+        world.add_topic(2, 1, durable_topic());
+        for fill in 0..250 {
+            for id in [partition(1, 0), partition(1, 1), partition(1, 2), partition(2, 0)] {
+                if world.chance.permille(400) {
+                    let bytes = usize::try_from(world.chance.below(12_000)).unwrap();
+                    world.append_soon(id, &batch(1, bytes, fill));
+                }
+            }
+            world.step();
+            if world.chance.permille(200) {
+                world.pass(30_000_000);
+            }
+            if world.chance.permille(50) {
+                let status = world.storage.describe(partition(1, 1)).unwrap();
+                drop(world.storage.truncate(world.now, partition(1, 1), status.high_watermark));
+            }
+            world.round();
+            starts(&mut world, 3);
+            if world.chance.permille(10) {
+                world.crash();
+                starts(&mut world, 3);
+            }
+        }
+        world.storage.alter(TopicId(1), &durable_topic());
+        world.topics.insert(TopicId(1), (3, durable_topic()));
+        world.make_durable();
+        starts(&mut world, 3);
+        world.crash();
+        world.check_all();
+    }
+}
