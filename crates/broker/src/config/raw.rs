@@ -73,7 +73,7 @@ settings! {
     tls_key: PathBuf, default "the development certificate's", example "\"/etc/corelane/tls/key.pem\"";
     /// How long a shutdown may take from the first signal until the process ends anyway.
     drain: Span, default "`20s`", example "\"20s\"";
-    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,corelane_shard=debug`.
+    /// What is logged: `error`, `warn`, `info`, `debug`, or directives such as `info,corelane_shard=debug`.
     log: String, default "`info`", example "\"info\"";
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Consume {
     target: Target,
     /// The topic.
     topic: String,
-    /// Only this partition; may be given several times. All when it is left out.
+    /// Only this partition; may be given several times. When it is left out, all that there are when reading begins.
     #[arg(short, long = "partition", value_name = "PARTITION")]
     partitions: Vec<u32>,
     /// Where to start: earliest, latest, an offset, a time ago such as -5m, or @ and milliseconds since 1970.

@@ -57,7 +57,8 @@ pub(crate) struct SettingsArgs {
     /// Keep the records of a durable topic this long, or `forever` [default: 7d].
     #[arg(long, value_name = "TIME", conflicts_with = "ttl")]
     retention: Option<Bound<Span>>,
-    /// Keep at most this much of each partition, or `unlimited` [default: unlimited; memory topics 16MiB].
+    /// Drop what is oldest in a partition that holds more than this, or `unlimited` [default: unlimited; memory topics
+    /// 16MiB].
     #[arg(long, value_name = "SIZE")]
     retention_bytes: Option<Bound<ByteSize>>,
     /// Seal a segment at this size [default: 128MiB].
