@@ -195,6 +195,18 @@ impl ProducerTable {
         }
     }
 
+    /// Forgets all but so many producers, those first whose latest batch is the oldest.
+    pub(crate) fn keep(&mut self, count: usize) {
+        if self.0.len() <= count {
+            return;
+        }
+        let mut latest: Vec<Offset> = self.0.values().map(|known| known.latest().base_offset).collect();
+        latest.sort_unstable_by(|a, b| b.cmp(a));
+        // No two producers have a batch at one offset.
+        let oldest = latest.get(count.wrapping_sub(1)).copied().unwrap_or(Offset(u64::MAX));
+        self.0.retain(|_, known| oldest <= known.latest().base_offset);
+    }
+
     /// Forgets producers that were silent for too long.
     pub(crate) fn expire(&mut self, now: MonotonicNanos) {
         self.0.retain(|_, known| now.since(known.heard) < PRODUCER_EXPIRY);

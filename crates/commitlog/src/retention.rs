@@ -74,6 +74,13 @@ impl CommitLog {
         Some(self.log_start()).filter(|&moved| start < moved)
     }
 
+    /// Forgets producers that were silent for too long, and beyond so many those that were silent for longest: before a
+    /// checkpoint, which has all of them in it.
+    pub fn forget_producers(&mut self, now: Now, keep: usize) {
+        self.state.producers.expire(now.monotonic);
+        self.state.producers.keep(keep);
+    }
+
     /// When [`CommitLog::apply_retention`] or [`CommitLog::expire_unsettled`] next has something to do for the age of
     /// records, as far as is known now. It has passed while the oldest batch is too old before it is durable.
     #[must_use]

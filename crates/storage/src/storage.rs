@@ -48,6 +48,8 @@ struct Feed {
     items: Option<Vec<Item>>,
     /// The partition that was fed last.
     last: Option<PartitionId>,
+    /// Bytes of the partitions so far.
+    bytes: u64,
 }
 
 /// How a call to settle everything goes.

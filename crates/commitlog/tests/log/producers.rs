@@ -116,3 +116,23 @@ fn a_silent_producer_is_forgotten_by_the_clock_that_does_not_jump() {
     rig.log.apply_retention(rig.now);
     assert!(matches!(rig.decide((9, 0, 2), 1), Err(AppendError::UnknownProducer { .. })));
 }
+
+#[test]
+fn the_producers_that_were_heard_last_are_kept() {
+    let mut rig = Rig::durable();
+    for id in [3, 1, 2, 4] {
+        assert!(is_accepted(&rig.append_as((id, 0, 0), 1)));
+    }
+    assert!(is_accepted(&rig.append_as((3, 0, 1), 1)));
+    let kept = |rig: &Rig| rig.log.state().producers().len();
+    rig.log.forget_producers(corelane_model::Now::default(), 4);
+    assert_eq!(kept(&rig), 4);
+    rig.log.forget_producers(corelane_model::Now::default(), 2);
+    assert_eq!(kept(&rig), 2);
+    assert!(is_accepted(&rig.append_as((3, 0, 2), 1)));
+    assert!(is_accepted(&rig.append_as((4, 0, 1), 1)));
+    let unknown = AppendError::UnknownProducer { producer: ProducerId(1), found: Sequence(1) };
+    assert_eq!(rig.decide((1, 0, 1), 1), Err(unknown));
+    rig.log.forget_producers(corelane_model::Now::default(), 0);
+    assert_eq!(kept(&rig), 0);
+}

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use corelane_journal::{Item, JournalPosition};
 use corelane_model::limits::{
-    DELETES_IN_FLIGHT_MAX, RETENTION_INTERVAL, RETENTION_PARTITIONS_MAX, SETTLE_FILL_MIN_PERMILLE, SETTLE_RETRY_MAX,
-    SETTLE_RETRY_MIN,
+    DELETES_IN_FLIGHT_MAX, PARTITION_PRODUCERS_MAX, RETENTION_INTERVAL, RETENTION_PARTITIONS_MAX,
+    SETTLE_FILL_MIN_PERMILLE, SETTLE_RETRY_MAX, SETTLE_RETRY_MIN,
 };
 use corelane_model::{Now, Offset, PartitionId, ProducerId, TopicClass, WallMillis};
 
@@ -16,6 +17,9 @@ use crate::partition::SettleState;
 use crate::round::{MovedStart, Note};
 use crate::settle::{Job, TurnResult, is_new_segment};
 use crate::{FileName, FileOp, Urgency};
+
+/// Producers that a partition keeps when those of others fill an eighth of the journal's ring.
+const CROWDED_PRODUCERS: usize = 16;
 
 impl Storage {
     /// Bytes a second that settling may take now; `None`: as many as it can.
@@ -129,7 +133,7 @@ impl Storage {
 
     /// A checkpoint is wanted: what the shard itself has comes first, then the partitions, over several rounds.
     pub(super) fn begin_checkpoint(&mut self) {
-        self.feed = Some(Feed { items: None, last: None });
+        self.feed = Some(Feed { items: None, last: None, bytes: 0 });
     }
 
     /// What the shard itself has now, last one first.
@@ -145,7 +149,7 @@ impl Storage {
         if self.journal.checkpoint_room() == 0 {
             return;
         }
-        let Some(Feed { items, mut last }) = self.feed.take() else { return };
+        let Some(Feed { items, mut last, mut bytes }) = self.feed.take() else { return };
         let mut has_begun = items.is_some();
         // The checkpoint counts from the file of its first part: what was written until then may lie in an earlier one,
         // which it lets go.
@@ -153,8 +157,8 @@ impl Storage {
         while 0 < self.journal.checkpoint_room() {
             let item = match items.last() {
                 Some(item) => item.clone(),
-                None => match self.table.after(last) {
-                    Some((partition, known)) => Item::State { partition, state: known.record().encode() },
+                None => match self.table.after(last).map(|(id, _)| id) {
+                    Some(partition) => Item::State { partition, state: self.state_of(partition, bytes) },
                     None => {
                         self.journal.finish_checkpoint();
                         self.round.notes.push(Note::Checkpoint);
@@ -168,11 +172,30 @@ impl Storage {
             self.journal.add_checkpoint_item(&item);
             has_begun = true;
             match item {
-                Item::State { partition, .. } => last = Some(partition),
+                Item::State { partition, state } => {
+                    last = Some(partition);
+                    bytes += state.len() as u64;
+                }
                 _ => drop(items.pop()),
             }
         }
-        self.feed = Some(Feed { items: has_begun.then_some(items), last });
+        self.feed = Some(Feed { items: has_begun.then_some(items), last, bytes });
+    }
+
+    /// What a checkpoint that has so many bytes already says of the partition.
+    ///
+    /// A checkpoint must fit the ring several times over, or no file would ever become free: beyond an eighth of the ring a
+    /// partition keeps few producers, beyond a quarter none. Those that it forgets are told so when they send again.
+    fn state_of(&mut self, id: PartitionId, bytes: u64) -> Bytes {
+        let ring = u64::from(self.config.journal_files) * self.config.journal_file_bytes;
+        let keep = match bytes {
+            bytes if bytes < ring / 8 => PARTITION_PRODUCERS_MAX,
+            bytes if bytes < ring / 4 => CROWDED_PRODUCERS,
+            _ => 0,
+        };
+        let partition = self.table.get_mut(id).expect("the caller has found it");
+        partition.log.forget_producers(self.now, keep);
+        partition.record().encode()
     }
 
     /// Retention of the partitions that are due, a bounded number of them.

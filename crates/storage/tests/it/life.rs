@@ -358,3 +358,18 @@ fn a_crowd_of_catalog_changes_is_there_after_a_crash() {
         assert!(durable <= held, "seed {seed}: change {durable} was durable, {held} are there from {first_ticket:?}");
     }
 }
+
+#[test]
+fn more_producers_than_a_checkpoint_can_hold_do_not_fill_the_ring_for_good() {
+    let mut world = World::new(5, small_config());
+    world.add_topic(1, 40, durable_topic());
+    for producer in 1..=900 {
+        for index in 0..40 {
+            world.append_soon(partition(1, index), &batch_from(producer, 0, 0, 1));
+        }
+    }
+    world.make_durable();
+    world.crash();
+    world.append_soon(partition(1, 0), &batch(1, 100, 1));
+    world.check_all();
+}
