@@ -80,8 +80,11 @@ pub enum DeliveryError {
         reason: &'static str,
     },
     /// The delivery time was over before the batch left; it is not in the log.
-    #[error("the record batch could not be sent within the delivery time")]
-    TimedOut,
+    #[error("the record batch could not be sent within the delivery time{}", last_word(refusal.as_deref()))]
+    TimedOut {
+        /// Why the broker last refused a batch of the partition for a while, if it did and has taken none since.
+        refusal: Option<String>,
+    },
     /// The topic was deleted.
     #[error("topic {topic} was deleted")]
     TopicDeleted {
@@ -103,7 +106,7 @@ impl DeliveryError {
     pub const fn is_retriable(&self) -> bool {
         match self {
             Self::Refused { code, .. } => matches!(code.retry(), Retry::Later | Retry::Refresh),
-            Self::TimedOut => true,
+            Self::TimedOut { .. } => true,
             Self::Unknown { .. } | Self::TopicDeleted { .. } | Self::Closed | Self::NotAsked => false,
         }
     }
@@ -113,6 +116,10 @@ impl DeliveryError {
     pub const fn may_be_stored(&self) -> bool {
         matches!(self, Self::Unknown { .. } | Self::NotAsked)
     }
+}
+
+fn last_word(refusal: Option<&str>) -> String {
+    refusal.map(|text| format!("; what the broker last said: {text}")).unwrap_or_default()
 }
 
 /// Why a request has no answer.

@@ -72,6 +72,8 @@ pub(crate) struct Queue {
     connection: Option<ConnectionKey>,
     hold: Option<MonotonicNanos>,
     refusals: u32,
+    /// Why the broker last refused a batch for a while; none after it took one.
+    last_refusal: Option<String>,
     is_flushing: bool,
     /// Whether its producer is listed with those that wait for the partition's durable end.
     is_registered: bool,
@@ -93,6 +95,7 @@ impl Queue {
             connection: None,
             hold: None,
             refusals: 0,
+            last_refusal: None,
             is_flushing: false,
             is_registered: false,
             is_dirty: false,
@@ -263,6 +266,7 @@ impl Queue {
     pub(crate) fn on_accepted(&mut self, low: u64, placement: Placement, class: TopicClass, tell: &mut Tell<'_>) {
         let Some(at) = self.take_answered(low) else { return };
         self.refusals = 0;
+        self.last_refusal = None;
         let durable_end = self.durable_end;
         let batch = &mut self.window[at];
         batch.phase = Phase::Received(placement);
@@ -308,6 +312,7 @@ impl Queue {
                     // A request that timed out within the broker may have been carried out.
                     let is_doubtful = self.window[at].is_doubtful || code == ErrorCode::TimedOut;
                     self.window[at].set_waiting(is_doubtful);
+                    self.last_refusal = Some(format!("{text} ({code:?})"));
                     if code.retry() == Retry::Later { Remedy::Pause } else { Remedy::Refresh }
                 }
                 Retry::Never | Retry::Close => {
@@ -403,13 +408,15 @@ impl Queue {
                 if batch.phase == Phase::Sent {
                     self.outstanding -= 1;
                 }
-                let error = batch.unsettled(DeliveryError::TimedOut, "the delivery time is over");
+                let refusal = self.last_refusal.clone();
+                let error = batch.unsettled(DeliveryError::TimedOut { refusal }, "the delivery time is over");
                 batch.fail(error, tell);
             }
         }
         self.trim();
         while self.gathering.front().is_some_and(|open| open.opened_at <= oldest) {
-            self.gathering.pop_front().expect("just looked at").fail(DeliveryError::TimedOut, tell);
+            let error = DeliveryError::TimedOut { refusal: self.last_refusal.clone() };
+            self.gathering.pop_front().expect("just looked at").fail(error, tell);
         }
     }
 

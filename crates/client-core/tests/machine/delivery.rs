@@ -251,8 +251,23 @@ fn time_runs_out_for_what_cannot_leave() {
     for _ in 0..70 {
         world.advance(Duration::from_secs(1));
     }
-    assert_eq!(world.fates[&sent.batch], Fate::Failed(DeliveryError::TimedOut));
+    assert_eq!(world.fates[&sent.batch], Fate::Failed(DeliveryError::TimedOut { refusal: None }));
     assert_eq!(world.core.stats().buffer_records, 0);
+}
+
+#[test]
+fn records_that_ran_out_of_time_say_what_the_broker_had_against_them() {
+    let mut world = world(TopicClass::Durable);
+    let producer = world.open("t", ProducerSettings::default());
+    world.broker.refusals = vec![ErrorCode::StorageFull; 10_000];
+    let (_, sent) = world.send(producer, 0);
+    for _ in 0..70 {
+        world.advance(Duration::from_secs(1));
+        while world.up(0) || world.down(0) {}
+    }
+    let Fate::Failed(error) = &world.fates[&sent.batch] else { panic!("{:?}", world.fates) };
+    assert!(matches!(error, DeliveryError::TimedOut { .. }) && error.is_retriable(), "{error}");
+    assert!(error.to_string().contains("(StorageFull)"), "{error}");
 }
 
 #[test]
