@@ -102,6 +102,8 @@ struct Waiter {
 #[derive(Debug)]
 struct RunRead {
     segment: Offset,
+    /// Base and end of each of its extents.
+    extents: Vec<(Offset, Offset)>,
     end: Offset,
     position: u64,
     length: u32,

@@ -21,13 +21,14 @@ impl Reads {
             .take_while(|&(_, _, length)| length <= EXTENT_DISK_BYTES_MAX)
             .collect();
         let stop = self.next_known(partition, first.end);
-        let (_, end, length) = ends
+        let ends: Vec<_> = ends
             .into_iter()
             .take_while(|&(base, _, _)| base == first.base || stop.is_none_or(|stop| base < stop))
-            .last()
-            .expect("the first entry is readable and no longer than a read");
+            .collect();
+        let &(_, end, length) = ends.last().expect("the first entry is readable and no longer than a read");
         let run = RunRead {
             segment: view.base,
+            extents: ends.iter().map(|&(base, end, _)| (base, end)).collect(),
             end,
             position: first.position(),
             length: u32::try_from(length).expect("reads are bounded"),
@@ -72,9 +73,13 @@ impl Reads {
         let mut rest = bytes;
         let mut position = run.position;
         let mut extents = Vec::new();
-        while position < run.position + u64::from(run.length) {
+        for &(base, end) in &run.extents {
             let extent = ExtentHead::parse(&rest).and_then(|head| Ok((head, head.payload(&rest)?)));
-            let is_expected = |head: &ExtentHead| head.partition == partition && head.position == position;
+            // A sound extent that is another one than was written here: the disk lost the last write. Taken for the one that
+            // was asked for it would leave its readers without an answer.
+            let is_expected = |head: &ExtentHead| {
+                head.partition == partition && head.position == position && (head.base, head.end) == (base, end)
+            };
             match extent {
                 Ok((head, payload)) if is_expected(&head) => {
                     extents.push(CachedExtent::new(head.base, head.end, payload));

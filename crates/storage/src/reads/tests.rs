@@ -326,3 +326,20 @@ fn a_search_that_finds_damage_stays_inside_what_it_may_read() {
     let answers = reader.pump();
     assert!(matches!(answers[..], [ReadAnswer::Time { result: Ok(Offset(1)), .. }]), "{answers:?}");
 }
+
+#[test]
+fn an_older_extent_in_the_place_of_one_is_damage() {
+    let older = segment(0, &[vec![(1, 100, 5)]]);
+    let written = segment(0, &[vec![(1, 40, 5), (1, 40, 5)]]);
+    assert_eq!(older.view.bytes, written.view.bytes);
+    let mut reader = Reader::new(&older, 1 << 20);
+    reader.reads.on_settled(Offset(0), &written.extents[0]);
+    let goal = Goal::Records { from: Offset(1), bytes_max: 1000 };
+    assert!(matches!(reader.reads.look(PARTITION, written.view, goal), Reply::Pending(_)));
+    let order = reader.reads.poll_order().expect("a read");
+    let bytes = Bytes::copy_from_slice(&older.file[..order.length as usize]);
+    reader.reads.on_read(&order, Ok(bytes), Some(Offset(0)));
+    let answer = reader.reads.poll_answer();
+    let lost = ReadError::Corrupt { partition: PARTITION, first: Offset(1), end: Offset(2) };
+    assert!(matches!(&answer, Some(ReadAnswer::Records { result: Err(error), .. }) if *error == lost), "{answer:?}");
+}
