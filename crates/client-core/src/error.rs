@@ -1,6 +1,8 @@
 //! Why something did not happen, and whether it is safe to try again.
 
-use corelane_model::{ErrorCode, PartitionIndex, Retry, TopicName};
+use std::ops::Range;
+
+use corelane_model::{ErrorCode, Offset, PartitionIndex, Retry, TopicName};
 
 /// Why a record was not taken by [`crate::ClientCore::send`]. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -192,6 +194,10 @@ pub enum SubscriptionError {
         code: ErrorCode,
         /// The broker's words.
         text: String,
+        /// When it ended by `CorruptLog`, the damaged records, see [`Self::damaged`]. When it ended by `OffsetOutOfRange`,
+        /// the log, from log start offset to high watermark; a subscription that is refused for that from the outset has
+        /// it in the text alone.
+        range: Option<Range<Offset>>,
     },
     /// There is no such topic, or it was deleted.
     #[error("there is no topic {topic}")]
@@ -223,6 +229,22 @@ pub enum SubscriptionError {
 }
 
 impl SubscriptionError {
+    /// The records whose damage ended the subscription, never none of them. Every record before them was delivered; a new
+    /// subscription can read on from their end.
+    #[must_use]
+    pub fn damaged(&self) -> Option<Range<Offset>> {
+        match self {
+            Self::Refused { code: ErrorCode::CorruptLog, range: Some(range), .. } if range.start < range.end => {
+                Some(range.clone())
+            }
+            Self::Refused { .. }
+            | Self::UnknownTopic { .. }
+            | Self::UnknownPartition { .. }
+            | Self::WentBack { .. }
+            | Self::Batch(_) => None,
+        }
+    }
+
     /// Whether the same subscription may work later.
     #[must_use]
     pub const fn is_retriable(&self) -> bool {

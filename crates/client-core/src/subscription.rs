@@ -1,8 +1,10 @@
 //! One subscription: where it is, and what it may still be sent.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use corelane_model::limits::{BATCH_BYTES_MAX, SUBSCRIPTION_CREDIT_BYTES_MAX};
-use corelane_model::{ConnectionKey, CorrelationId, MonotonicNanos, Offset, StartAt};
+use corelane_model::{ConnectionKey, ErrorCode, MonotonicNanos, Offset, StartAt};
 use corelane_record::{BatchError, BatchHead};
 
 use crate::{OutOfRange, SubscribeSettings, SubscriptionError};
@@ -19,8 +21,16 @@ use crate::{OutOfRange, SubscribeSettings, SubscriptionError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Waiting { retry_at: MonotonicNanos },
-    Asked { connection: ConnectionKey, correlation: CorrelationId },
+    Asked { connection: ConnectionKey },
     Active { connection: ConnectionKey },
+}
+
+/// Why the broker does not serve a subscription.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    pub(crate) code: ErrorCode,
+    pub(crate) text: String,
+    pub(crate) range: Option<Range<Offset>>,
 }
 
 #[derive(Debug)]
@@ -32,6 +42,8 @@ pub(crate) struct Subscription {
     pub(crate) attempts: u32,
     /// Pushes that overtook the answer, which come on another stream.
     pub(crate) early: Vec<(Bytes, Offset)>,
+    /// The end, if it overtook the answer too: it comes after those pushes.
+    pub(crate) early_end: Option<Ending>,
     window: u64,
     /// Bytes given to the application and not consumed.
     in_hand: u64,
@@ -52,6 +64,7 @@ impl Subscription {
             next: None,
             attempts: 0,
             early: Vec::new(),
+            early_end: None,
             in_hand: 0,
             to_return: 0,
             is_begun: false,
@@ -62,7 +75,7 @@ impl Subscription {
     pub(crate) const fn connection(&self) -> Option<ConnectionKey> {
         match self.phase {
             Phase::Waiting { .. } => None,
-            Phase::Asked { connection, .. } | Phase::Active { connection } => Some(connection),
+            Phase::Asked { connection } | Phase::Active { connection } => Some(connection),
         }
     }
 
@@ -74,9 +87,15 @@ impl Subscription {
     /// A new conversation about it begins; returns the credit to open it with.
     pub(crate) fn begin(&mut self) -> u64 {
         self.to_return = 0;
-        self.early.clear();
+        self.forget_early();
         self.is_begun = false;
         self.window.saturating_sub(self.in_hand)
+    }
+
+    /// Forgets what came before the answer: it belongs to a conversation that is over.
+    pub(crate) fn forget_early(&mut self) {
+        self.early.clear();
+        self.early_end = None;
     }
 
     /// What to do when the offset is outside the log; `None` ends the subscription.

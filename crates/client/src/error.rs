@@ -153,7 +153,8 @@ pub enum ConsumeError {
     /// The topic could not be asked about.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// A partition's subscription ended; the consumer goes on with its other partitions.
+    /// A partition's subscription ended; the consumer goes on with its other partitions. Everything before the end was
+    /// handed out; behind damage a new consumer can read on, see [`SubscriptionError::damaged`].
     #[error("partition {partition}: {error}")]
     Subscription {
         /// The partition.

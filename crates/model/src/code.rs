@@ -83,9 +83,10 @@ codes! {
     ProducerFenced = 35, Never;
     /// The partition no longer knows this producer: take a new epoch.
     UnknownProducer = 36, Never;
-    /// The offset is outside the log; the text names the bounds.
+    /// The offset is outside the log; the text names the bounds, and the end of a subscription has them as numbers.
     OffsetOutOfRange = 37, Never;
-    /// Bytes on disk are damaged here; the text names the offsets. The rest of the log is readable.
+    /// Bytes on disk are damaged here; the text names the offsets, and the end of a subscription has them as numbers. The
+    /// rest of the log is readable.
     CorruptLog = 38, Never;
     /// A budget is used up at the moment; nothing was taken.
     Busy = 48, Later;

@@ -1,5 +1,7 @@
 //! What is asked of a partition's owner, by whom, and what it answers.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use corelane_model::{
     Acks, CatalogVersion, ConnectionKey, CorrelationId, Offset, PartitionId, ShardId, StartAt, SubscriptionId, TopicId,
@@ -69,6 +71,20 @@ pub(crate) enum Answer {
 
 /// What became of an append: base offset and append timestamp, or why not.
 pub(crate) type Outcome = Result<(Offset, WallMillis), Box<Refused>>;
+
+/// Why the broker ends a subscription.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub(crate) refused: Refused,
+    /// The damaged records, or what the log holds, if that is why.
+    pub(crate) range: Option<Range<Offset>>,
+}
+
+impl From<Refused> for Ending {
+    fn from(refused: Refused) -> Self {
+        Self { refused, range: None }
+    }
+}
 
 /// Batches on their way to a subscription.
 #[derive(Debug)]

@@ -210,7 +210,7 @@ impl Shard {
         for partition in partitions {
             let mut active = self.active.remove(&partition).expect("it was just listed");
             for subscription in active.subscribers {
-                self.abort_subscription(subscription, deleted());
+                self.abort_subscription(subscription, deleted().into());
             }
             // The records are gone because somebody wanted them gone, durably: nothing is left that could be lost, and
             // nobody shall wait for it.

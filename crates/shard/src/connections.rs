@@ -14,7 +14,7 @@ use corelane_wire::{
     SubscribeAnswer, SubscriptionEnded, TopicDone, encode, encode_with,
 };
 
-use crate::ask::{Answer, Ask, Asker, CatalogRequest, Outcome, PartitionRequest, Peer, PushBatches, Wish};
+use crate::ask::{Answer, Ask, Asker, CatalogRequest, Ending, Outcome, PartitionRequest, Peer, PushBatches, Wish};
 use crate::mesh::Message;
 use crate::shard_set::ShardSet;
 use crate::{Effect, OutStream, Shard};
@@ -307,25 +307,30 @@ impl Shard {
         self.effects.push_back(Effect::Send { connection, stream, frame });
     }
 
-    /// A subscription of a connection here ended by itself.
+    /// A subscription of a connection here ended by itself. The news goes behind its pushes on their stream: what was
+    /// pushed before the end is read before it.
     pub(crate) fn tell_ended(
         &mut self,
         connection: ConnectionKey,
         subscription: SubscriptionId,
         serial: u64,
-        refused: &Refused,
+        ending: Ending,
     ) {
         let Some(state) = self.connections.get_mut(&connection) else { return };
-        if state.session.subscription(subscription).is_none_or(|route| route.serial != serial) {
+        let Some(route) = state.session.subscription(subscription).filter(|route| route.serial == serial) else {
             return;
-        }
+        };
+        let stream = OutStream::Push(route.slot);
         state.session.close_subscription(subscription);
+        let Ending { refused, range } = ending;
         let body = SubscriptionEnded {
             subscription: subscription.0,
             code: refused.code.to_wire(),
-            text: refused.text.clone(),
+            range: range.map(|range| (range.start.0, range.end.0)),
+            text: refused.text,
         };
-        self.send_control(connection, encode(CorrelationId(0), &body));
+        let frame = encode(CorrelationId(0), &body);
+        self.effects.push_back(Effect::Send { connection, stream, frame });
     }
 
     /// The journal of a shard failed: everybody hears of it.

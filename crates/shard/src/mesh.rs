@@ -5,7 +5,7 @@ use corelane_model::{CatalogVersion, ConnectionKey, CorrelationId, Offset, Parti
 use corelane_session::Refused;
 use corelane_wire::PartitionDescription;
 
-use crate::ask::{Answer, CatalogRequest, Outcome, PartitionRequest, PushBatches};
+use crate::ask::{Answer, CatalogRequest, Ending, Outcome, PartitionRequest, PushBatches};
 
 /// A message from one shard to another. Whoever carries it looks at nothing; it arrives whole, once, and after those that
 /// the same shard sent to the same shard before.
@@ -45,7 +45,7 @@ pub(crate) enum Message {
     /// Batches for a subscription.
     Push(PushBatches),
     /// A subscription ended by itself.
-    Ended { connection: ConnectionKey, subscription: SubscriptionId, serial: u64, refused: Box<Refused> },
+    Ended { connection: ConnectionKey, subscription: SubscriptionId, serial: u64, ending: Box<Ending> },
     /// To an owner: more bytes may be pushed.
     Credit { connection: ConnectionKey, subscription: SubscriptionId, bytes: u64 },
     /// To an owner: push no more.

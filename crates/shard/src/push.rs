@@ -8,7 +8,7 @@ use corelane_session::Refused;
 use corelane_storage::{Fetch, OffsetFor, ReadError, ReadTicket};
 
 use crate::Shard;
-use crate::ask::{Answer, Asker, Peer, PushBatches};
+use crate::ask::{Answer, Asker, Ending, Peer, PushBatches};
 use crate::mesh::Message;
 use crate::subscriptions::{ReadFor, State, Subscription, SubscriptionKey};
 
@@ -20,11 +20,20 @@ const ROUND_PUSH_TURNS: u32 = 128;
 
 const _: () = assert!((PUSH_BYTES as u64) < ROUND_PUSH_BYTES);
 
-fn out_of_range(partition: PartitionId, offset: Offset, log_start: Offset, high_watermark: Offset) -> Refused {
+fn out_of_range(partition: PartitionId, offset: Offset, log_start: Offset, high_watermark: Offset) -> Ending {
     let text = format!(
         "offset {offset} of partition {partition} is outside the log, which is from {log_start} to {high_watermark}"
     );
-    Refused::new(ErrorCode::OffsetOutOfRange, text)
+    Ending { refused: Refused::new(ErrorCode::OffsetOutOfRange, text), range: Some(log_start..high_watermark) }
+}
+
+/// Storage's words, and the offsets if it names some.
+fn unreadable(error: &ReadError) -> Ending {
+    let range = match *error {
+        ReadError::Corrupt { first, end, .. } => Some(first..end),
+        ReadError::Gone | ReadError::Failed { .. } => None,
+    };
+    Ending { refused: Refused::new(error.code(), error.to_string()), range }
 }
 
 fn unknown(partition: PartitionId) -> Refused {
@@ -82,7 +91,7 @@ impl Shard {
             return if status.log_start <= offset && offset <= status.high_watermark {
                 Ok(Ok(offset))
             } else {
-                Err(out_of_range(partition, offset, status.log_start, status.high_watermark))
+                Err(out_of_range(partition, offset, status.log_start, status.high_watermark).refused)
             };
         }
         match self.storage.offset_for(partition, start) {
@@ -154,16 +163,16 @@ impl Shard {
     }
 
     /// The broker ends a subscription and says why.
-    pub(crate) fn abort_subscription(&mut self, key: SubscriptionKey, refused: Refused) {
+    pub(crate) fn abort_subscription(&mut self, key: SubscriptionKey, ending: Ending) {
         let Some(Subscription { peer, id, serial, state, .. }) = self.drop_subscription(key) else { return };
         if let State::Starting { asker } = state {
-            return self.refuse(asker, Some((id, serial)), refused);
+            return self.refuse(asker, Some((id, serial)), ending.refused);
         }
         let Peer { shard, connection } = peer;
         if shard == self.me() {
-            self.tell_ended(connection, id, serial, &refused);
+            self.tell_ended(connection, id, serial, ending);
         } else {
-            self.send_mesh(shard, Message::Ended { connection, subscription: id, serial, refused: Box::new(refused) });
+            self.send_mesh(shard, Message::Ended { connection, subscription: id, serial, ending: Box::new(ending) });
         }
     }
 
@@ -221,8 +230,10 @@ impl Shard {
             Fetch::OutOfRange { log_start, high_watermark } => {
                 self.abort_subscription(key, out_of_range(partition, from, log_start, high_watermark));
             }
-            Fetch::Corrupt { first, end } => self.abort_subscription(key, corrupt(partition, first, end)),
-            Fetch::Unknown => self.abort_subscription(key, unknown(partition)),
+            Fetch::Corrupt { first, end } => {
+                self.abort_subscription(key, unreadable(&ReadError::Corrupt { partition, first, end }));
+            }
+            Fetch::Unknown => self.abort_subscription(key, unknown(partition).into()),
         }
         0
     }
@@ -271,7 +282,7 @@ impl Shard {
         match result {
             Ok(batches) => self.push_read(key, partition, batches),
             Err(ReadError::Gone) => self.subscriptions.wake(key),
-            Err(error) => self.abort_subscription(key, Refused::new(error.code(), error.to_string())),
+            Err(error) => self.abort_subscription(key, unreadable(&error)),
         }
     }
 
@@ -287,7 +298,7 @@ impl Shard {
                 Ok(head) => head,
                 Err(error) => {
                     let text = format!("a batch of partition {partition} read from disk is damaged: {error}");
-                    return self.abort_subscription(key, Refused::new(ErrorCode::CorruptLog, text));
+                    return self.abort_subscription(key, Refused::new(ErrorCode::CorruptLog, text).into());
                 }
             };
             if head.end_offset() <= subscription.next {
@@ -327,9 +338,7 @@ impl Shard {
             (Some(ReadFor::Find(asker, _)), Err(error)) => {
                 self.refuse(asker, None, Refused::new(error.code(), error.to_string()));
             }
-            (Some(ReadFor::Start(key, _)), Err(error)) => {
-                self.abort_subscription(key, Refused::new(error.code(), error.to_string()));
-            }
+            (Some(ReadFor::Start(key, _)), Err(error)) => self.abort_subscription(key, unreadable(&error)),
             (Some(ReadFor::Push(_)), _) => panic!("a fetch was answered with a search"),
             (None, _) => {}
         }
@@ -342,12 +351,7 @@ impl Shard {
         match self.look_up(partition, start) {
             Ok(Ok(offset)) => self.begin_pushing(key, offset),
             Ok(Err(ticket)) => self.subscriptions.expect_read(ticket, partition, ReadFor::Start(key, start)),
-            Err(refused) => self.abort_subscription(key, refused),
+            Err(refused) => self.abort_subscription(key, refused.into()),
         }
     }
-}
-
-fn corrupt(partition: PartitionId, first: Offset, end: Offset) -> Refused {
-    let text = format!("records {first} to {end} of partition {partition} are damaged on disk; read on from {end}");
-    Refused::new(ErrorCode::CorruptLog, text)
 }

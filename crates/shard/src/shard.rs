@@ -217,8 +217,8 @@ impl Shard {
                 self.tell_answer(connection, correlation, subscription, *answer);
             }
             Message::Push(push) => self.tell_push(push),
-            Message::Ended { connection, subscription, serial, refused } => {
-                self.tell_ended(connection, subscription, serial, &refused);
+            Message::Ended { connection, subscription, serial, ending } => {
+                self.tell_ended(connection, subscription, serial, *ending);
             }
             Message::Credit { connection, subscription, bytes } => {
                 self.add_credit(Peer { shard: from, connection }, subscription, bytes);

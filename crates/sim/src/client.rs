@@ -342,20 +342,16 @@ impl Client {
         reading.is_subscribed = false;
         let unreadable = Violation::Unreadable { client: self.number, what: error.to_string() };
         match error {
-            SubscriptionError::Refused { code: ErrorCode::CorruptLog, text } if is_rotten => {
-                let range = damaged_range(text).ok_or_else(|| unreadable.clone())?;
-                if range.end <= reading.next {
-                    return Err(unreadable);
-                }
-                // The end may overtake records that were pushed before it on another stream: those are asked for again.
-                if range.start <= reading.next {
-                    reading.next = range.end;
-                    reading.damaged.push(range);
-                    oracle.on_reader(self.number, partition, Some(reading.next));
-                }
+            SubscriptionError::Refused { code: ErrorCode::CorruptLog, .. } if is_rotten => {
+                // Whatever is readable before the damage has come: the end goes behind it.
+                let range = error.damaged().filter(|range| range.contains(&reading.next)).ok_or(unreadable)?;
+                reading.next = range.end;
+                reading.damaged.push(range);
+                oracle.on_reader(self.number, partition, Some(reading.next));
             }
-            SubscriptionError::Refused { code: ErrorCode::OffsetOutOfRange, .. }
-                if reading.next < oracle.log_start(partition) =>
+            SubscriptionError::Refused { code: ErrorCode::OffsetOutOfRange, range, .. }
+                if reading.next < oracle.log_start(partition)
+                    && range.as_ref().is_none_or(|log| reading.next < log.start) =>
             {
                 // It began before a truncation that had been asked for was carried out.
                 reading.next = Offset::ZERO;
@@ -401,12 +397,4 @@ impl Client {
         let delay = Duration::from_micros(self.random.skewed(1..20_000));
         Ok(Some((delay, Todo::Consumed { subscription, bytes: length })))
     }
-}
-
-/// The offsets in "records 5 to 9 of partition 1/0 are damaged on disk; read on from 9": only the text names them.
-fn damaged_range(text: &str) -> Option<Range<Offset>> {
-    let range = text.strip_prefix("records ")?;
-    let (first, rest) = range.strip_prefix("from ").unwrap_or(range).split_once(" to ")?;
-    let (end, _) = rest.split_once(' ')?;
-    Some(Offset(first.parse().ok()?)..Offset(end.parse().ok()?))
 }

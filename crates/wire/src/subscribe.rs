@@ -87,12 +87,16 @@ body! {
         high_watermark: u64,
     }
 
-    /// A subscription ended by itself.
+    /// A subscription that had been taken ended by itself. It comes on the subscription's push stream, after everything
+    /// that was pushed.
     SubscriptionEnded (SubscriptionEnded, 1) {
         /// The subscription.
         subscription: u64,
         /// A [`corelane_model::ErrorCode`].
         code: u16,
+        /// First offset and exclusive end: for `CorruptLog` of the damaged records, for `OffsetOutOfRange` of the log, that
+        /// is log start offset and high watermark.
+        range: Option<(u64, u64)>,
         /// What happened and what to do.
         text: String,
     }

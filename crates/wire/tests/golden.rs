@@ -157,7 +157,8 @@ fn reading(seen: &mut Vec<FrameKind>) {
     check(seen, &Credit { subscription: 5, bytes: 1 << 20 }, b"");
     check(seen, &Unsubscribe { subscription: 5 }, b"");
     check(seen, &Push { subscription: 5, high_watermark: 90 }, b"two record batches");
-    check(seen, &SubscriptionEnded { subscription: 5, code: 66, text: "the topic was deleted".into() }, b"");
+    let text = "records from 20 to 30 are damaged on disk".into();
+    check(seen, &SubscriptionEnded { subscription: 5, code: 38, range: Some((20, 30)), text }, b"");
 }
 
 /// Whatever a frame's body holds, looking at it as any kind gives a body or an error.

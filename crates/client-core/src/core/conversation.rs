@@ -243,7 +243,7 @@ impl ClientCore {
                 let answer = decode::<ProducerIdAnswer>(frame)?;
                 self.on_identity(producer, ProducerId(answer.producer), ProducerEpoch(answer.epoch));
             }
-            Asker::Subscription(key) => self.on_subscribed(key, connection, &decode::<SubscribeAnswer>(frame)?),
+            Asker::Subscription(key) => self.on_subscribed(now, key, connection, &decode::<SubscribeAnswer>(frame)?),
             Asker::Operation(operation) => self.on_operation_answer(operation, frame),
         }
         Ok(())

@@ -7,7 +7,7 @@ use corelane_wire::{
 
 use super::ClientCore;
 use crate::request::Asker;
-use crate::subscription::{Phase, Subscription};
+use crate::subscription::{Ending, Phase, Subscription};
 use crate::timers::Timer;
 use crate::topics::Known;
 use crate::{Effect, SubscribeSettings, SubscriptionError, SubscriptionKey};
@@ -62,7 +62,7 @@ impl ClientCore {
             let topic = info.topic.0;
             let correlation = self.requests.add(connection, Asker::Subscription(key));
             let reader = self.subscriptions.get_mut(&key).expect("just looked at");
-            reader.phase = Phase::Asked { connection, correlation };
+            reader.phase = Phase::Asked { connection };
             let start = reader.start().into();
             let credit = reader.begin();
             let body = Subscribe { subscription: key.0, topic, partition: partition.0, start, credit };
@@ -70,18 +70,29 @@ impl ClientCore {
         }
     }
 
-    pub(super) fn on_subscribed(&mut self, key: SubscriptionKey, connection: ConnectionKey, answer: &SubscribeAnswer) {
+    pub(super) fn on_subscribed(
+        &mut self,
+        now: Now,
+        key: SubscriptionKey,
+        connection: ConnectionKey,
+        answer: &SubscribeAnswer,
+    ) {
         let Some(reader) = self.subscriptions.get_mut(&key) else { return };
-        if !matches!(reader.phase, Phase::Asked { connection: asked, .. } if asked == connection) {
+        if !matches!(reader.phase, Phase::Asked { connection: asked } if asked == connection) {
             return;
         }
         reader.phase = Phase::Active { connection };
         let next = *reader.next.get_or_insert(Offset(answer.offset));
         let early = std::mem::take(&mut reader.early);
+        let early_end = reader.early_end.take();
         let (log_start, high_watermark) = (Offset(answer.log_start), Offset(answer.high_watermark));
         self.effects.push_back(Effect::Subscribed { subscription: key, next, log_start, high_watermark });
         for (bytes, high_watermark) in early {
             self.deliver(key, bytes, high_watermark);
+        }
+        // What was delivered may have ended it already.
+        if let Some(ending) = early_end.filter(|_| self.subscriptions.contains_key(&key)) {
+            self.settle_refusal(now, key, ending);
         }
     }
 
@@ -92,7 +103,7 @@ impl ClientCore {
         // What was under way when the application unsubscribed is dropped.
         let Some(reader) = self.subscriptions.get_mut(&key) else { return Ok(()) };
         match reader.phase {
-            Phase::Asked { connection: on, .. } if on == connection => {
+            Phase::Asked { connection: on } if on == connection => {
                 reader.early.push((frame.attachment.clone(), high_watermark));
             }
             Phase::Active { connection: on } if on == connection => {
@@ -131,10 +142,11 @@ impl ClientCore {
         text: String,
     ) {
         if self.subscriptions.get(&key).and_then(Subscription::connection) == Some(connection) {
-            self.settle_refusal(now, key, code, text);
+            self.settle_refusal(now, key, Ending { code, text, range: None });
         }
     }
 
+    /// A subscription that was taken ends, behind its pushes. As they do, the news may overtake the answer.
     pub(super) fn on_subscription_ended(
         &mut self,
         now: Now,
@@ -143,18 +155,24 @@ impl ClientCore {
     ) -> Result<(), BodyError> {
         let ended = decode::<SubscriptionEnded>(frame)?;
         let key = SubscriptionKey(ended.subscription);
-        if self.subscriptions.get(&key).and_then(Subscription::connection) == Some(connection) {
-            self.settle_refusal(now, key, ErrorCode::from_wire(ended.code), ended.text);
+        let ending = Ending {
+            code: ErrorCode::from_wire(ended.code),
+            text: ended.text,
+            range: ended.range.map(|(first, end)| Offset(first)..Offset(end)),
+        };
+        let Some(reader) = self.subscriptions.get_mut(&key) else { return Ok(()) };
+        match reader.phase {
+            Phase::Asked { connection: on } if on == connection => reader.early_end = Some(ending),
+            Phase::Active { connection: on } if on == connection => self.settle_refusal(now, key, ending),
+            Phase::Waiting { .. } | Phase::Asked { .. } | Phase::Active { .. } => {}
         }
         Ok(())
     }
 
     /// The broker does not serve a subscription: try again, start elsewhere, or end.
-    fn settle_refusal(&mut self, now: Now, key: SubscriptionKey, code: ErrorCode, text: String) {
+    fn settle_refusal(&mut self, now: Now, key: SubscriptionKey, ending: Ending) {
+        let Ending { code, text, range } = ending;
         let reader = self.subscriptions.get_mut(&key).expect("the caller found it");
-        if let Phase::Asked { correlation, .. } = reader.phase {
-            self.requests.forget(correlation);
-        }
         let topic = reader.settings.topic.clone();
         let attempts = reader.attempts;
         reader.attempts = attempts.saturating_add(1);
@@ -171,7 +189,7 @@ impl ClientCore {
             },
         };
         if !goes_on {
-            self.end_subscription(key, SubscriptionError::Refused { code, text });
+            self.end_subscription(key, SubscriptionError::Refused { code, text, range });
             return;
         }
         let retry_at = self.pause(now, attempts);
@@ -191,7 +209,7 @@ impl ClientCore {
         for reader in self.subscriptions.values_mut() {
             if reader.connection() == Some(connection) {
                 reader.phase = Phase::Waiting { retry_at: corelane_model::MonotonicNanos::default() };
-                reader.early.clear();
+                reader.forget_early();
             }
         }
     }

@@ -349,7 +349,12 @@ impl Broker {
         let mut frames = Vec::new();
         if self.is_disk_failing {
             for (subscription, _) in std::mem::take(&mut session.readers) {
-                let body = SubscriptionEnded { subscription, code: ErrorCode::Busy.to_wire(), text: String::new() };
+                let body = SubscriptionEnded {
+                    subscription,
+                    code: ErrorCode::Busy.to_wire(),
+                    range: None,
+                    text: String::new(),
+                };
                 frames.push(encode(CorrelationId(0), &body));
                 self.failed_reads += 1;
             }

@@ -5,6 +5,7 @@
 mod broker;
 mod chaos;
 mod delivery;
+mod ends;
 mod operations;
 mod reading;
 mod world;

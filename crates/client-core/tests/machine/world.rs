@@ -9,9 +9,11 @@ use corelane_client_core::{
     Placement, ProducerKey, ProducerSettings, Sent, SubscriptionKey,
 };
 use corelane_model::{
-    ConnectionKey, CorrelationId, MonotonicNanos, Now, PartitionIndex, SessionId, TopicName, WallMillis,
+    ConnectionKey, CorrelationId, ErrorCode, MonotonicNanos, Now, PartitionIndex, SessionId, TopicName, WallMillis,
 };
-use corelane_wire::{Frame, FrameDecoder, FrameHead, FrameKind, OutFrame, Push, encode_with};
+use corelane_wire::{
+    Frame, FrameDecoder, FrameHead, FrameKind, OutFrame, Push, SubscriptionEnded, encode, encode_with,
+};
 
 use crate::broker::Broker;
 
@@ -245,6 +247,14 @@ impl World {
             self.core.handle(self.now, Event::Frame { connection, frame });
         }
         self.round();
+    }
+
+    /// The broker ends a subscription behind what it has pushed and not yet delivered.
+    pub(crate) fn end(&mut self, subscription: SubscriptionKey, code: ErrorCode, range: Option<(u64, u64)>) {
+        let body = SubscriptionEnded { subscription: subscription.0, code: code.to_wire(), range, text: "why".into() };
+        for pipe in self.pipes.values_mut().filter(|pipe| !pipe.pushes.is_empty()) {
+            pipe.pushes.push_back(encode(CorrelationId(0), &body));
+        }
     }
 
     /// Answers with a frame whose body is of the test's own.

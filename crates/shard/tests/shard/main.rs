@@ -1,5 +1,6 @@
 //! Shards driven with frames, on files in memory.
 
+mod ends;
 mod lifecycle;
 mod produce;
 mod records;

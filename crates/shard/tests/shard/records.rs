@@ -6,8 +6,8 @@ use corelane_model::{
 };
 use corelane_record::{BatchBuilder, Compression, ProducerStamp, RecordBatch, split_batch};
 use corelane_wire::{
-    CreateTopic, CreateTopicAnswer, Credit, DurableEnds, Produce, ProduceAnswer, ProduceAnswers, Push, Settings,
-    Subscribe, SubscribeAnswer, SubscriptionEnded, decode, encode_with,
+    CreateTopic, CreateTopicAnswer, Credit, DurableEnds, FrameKind, Produce, ProduceAnswer, ProduceAnswers, Push,
+    Settings, Subscribe, SubscribeAnswer, SubscriptionEnded, decode, encode_with,
 };
 
 use crate::world::{Client, World, frame_of};
@@ -87,11 +87,10 @@ impl World {
         let mut records = Vec::new();
         let mut others = std::collections::VecDeque::new();
         for (slot, frame) in std::mem::take(&mut self.inbox(client).pushes) {
-            let push: Push = decode(&frame).expect("push streams carry pushes");
-            if push.subscription != subscription {
+            let Some(push) = decode::<Push>(&frame).ok().filter(|push| push.subscription == subscription) else {
                 others.push_back((slot, frame));
                 continue;
-            }
+            };
             let mut run = frame.attachment.clone();
             while let Some(bytes) = split_batch(&mut run).expect("batches are whole") {
                 let batch = RecordBatch::parse(bytes).expect("batches are sound");
@@ -108,7 +107,13 @@ impl World {
 
     /// Subscriptions that ended by themselves, taken out.
     pub(crate) fn ended(&mut self, client: Client) -> Vec<(u64, ErrorCode, String)> {
-        let frames = self.take::<SubscriptionEnded>(client);
-        frames.into_iter().map(|end| (end.subscription, ErrorCode::from_wire(end.code), end.text)).collect()
+        assert!(self.take::<SubscriptionEnded>(client).is_empty(), "ends come behind pushes");
+        let pushes = &mut self.inbox(client).pushes;
+        let (ends, rest) = std::mem::take(pushes)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(_, frame)| frame.head.kind == FrameKind::SubscriptionEnded);
+        *pushes = rest.into();
+        let ends = ends.iter().map(|(_, frame)| decode::<SubscriptionEnded>(frame).expect("a frame of its kind"));
+        ends.map(|end| (end.subscription, ErrorCode::from_wire(end.code), end.text)).collect()
     }
 }

@@ -56,6 +56,17 @@ impl Disk {
 }
 
 impl Disk {
+    /// Changes a byte in the middle of each segment that has bytes.
+    pub(crate) fn damage_segments(&mut self) {
+        let segments = self.files.iter_mut().filter(|(name, _)| matches!(name, FileName::Segment { .. }));
+        for (_, bytes) in segments {
+            let middle = bytes.len() / 2;
+            if let Some(byte) = bytes.get_mut(middle) {
+                *byte ^= 1;
+            }
+        }
+    }
+
     /// The segments of all disks, on each of so many new ones: every shard finds those of its partitions.
     pub(crate) fn merge_segments(disks: Vec<Self>, count: usize) -> Vec<Self> {
         let files = disks
