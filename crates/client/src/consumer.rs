@@ -219,6 +219,10 @@ impl Consumer {
         while self.sources.iter().any(|source| source.position.is_none()) {
             match poll_fn(|context| self.queue.poll(context)).await {
                 effect @ Effect::Deliver { .. } => self.waiting.push_back(effect),
+                // A partition that was open has records before its end, and they wait here.
+                effect @ Effect::Ended { subscription, .. } if self.is_open(subscription) => {
+                    self.waiting.push_back(effect);
+                }
                 effect => self.take(effect).map_or(Ok(()), Err)?,
             }
         }
@@ -248,6 +252,10 @@ impl Consumer {
             }
             _ => None,
         }
+    }
+
+    fn is_open(&self, subscription: SubscriptionKey) -> bool {
+        self.find(subscription).is_some_and(|source| self.sources[source].position.is_some())
     }
 
     fn find(&self, subscription: SubscriptionKey) -> Option<usize> {
