@@ -1,5 +1,6 @@
 //! `corelane bench ratios`: our figures beside what this machine can do, interleaved.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -81,6 +82,8 @@ struct Row {
 struct Comparison {
     rounds: u32,
     disk: Disk,
+    /// Workloads whose generator was late, one entry a run.
+    void: Vec<String>,
     ratios: Vec<Row>,
 }
 
@@ -143,10 +146,12 @@ impl Ratios {
             prepare_cold(&lab)?;
         }
         let mut samples = Samples::new();
+        let void = RefCell::new(Vec::new());
         for round in 1..=self.rounds {
             self.step(&format!("round {round} of {}", self.rounds));
             let server = lab.start_fresh("broker")?;
-            let round = Round { lab: &lab, bare: &bare, server: &server, duration: Duration::from_secs(self.seconds) };
+            let duration = Duration::from_secs(self.seconds);
+            let round = Round { lab: &lab, bare: &bare, server: &server, duration, void: &void };
             self.round_trips(&round, &mut samples)?;
             self.streams(&round, &mut samples)?;
             self.ticks(&round, &mut samples)?;
@@ -156,6 +161,7 @@ impl Ratios {
         Ok(Comparison {
             rounds: self.rounds,
             disk: Disk::of(&lab.directory),
+            void: void.into_inner(),
             ratios: AIMS.iter().filter_map(|aim| row(*aim, samples.get(aim.0)?)).collect(),
         })
     }
@@ -264,6 +270,7 @@ struct Round<'a> {
     bare: &'a Bare,
     server: &'a Server,
     duration: Duration,
+    void: &'a RefCell<Vec<String>>,
 }
 
 impl Round<'_> {
@@ -283,6 +290,9 @@ impl Round<'_> {
         };
         let report = block_on(carry_out(plan, &options))?;
         anyhow::ensure!(report.is_right(), "the run is not right:\n{report}");
+        if let Some(reason) = &report.void_reason {
+            self.void.borrow_mut().push(format!("{}: {reason}", report.scenario));
+        }
         Ok(report)
     }
 }
@@ -365,6 +375,9 @@ fn text(result: &Comparison) -> Result<String, std::fmt::Error> {
             "{:<34} {:>12.1} {:<9} floor {:>12.1}  ratio {:>6.2} [{:.2} to {:.2}]  target {:.1}  {verdict}",
             row.name, row.figure, row.unit, row.floor, row.ratio, row.ratio_spread.0, row.ratio_spread.1, row.target
         )?;
+    }
+    for reason in &result.void {
+        writeln!(out, "void, so that its row says as much about the generator: {reason}")?;
     }
     writeln!(out, "disk: {}", result.disk)?;
     Ok(out)
