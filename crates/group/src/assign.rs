@@ -6,7 +6,6 @@ mod round_robin;
 mod strategies;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use corelane_model::{PartitionId, TopicId};
 
@@ -14,7 +13,7 @@ pub use range::Range;
 pub use round_robin::RoundRobin;
 pub use strategies::{CooperativeSticky, LeastResponseTime, Sticky, Weighted};
 
-use crate::NameError;
+use crate::Strategy;
 
 /// A member as a strategy sees it.
 #[derive(Clone, Copy, Debug)]
@@ -47,76 +46,16 @@ pub trait Assignor {
     fn assign(&self, problem: &Problem<'_>) -> Vec<Option<usize>>;
 }
 
-/// The rules that there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Strategy {
-    /// Each topic's partitions in contiguous runs, in the order of joining; equal indexes of topics with the same
-    /// number of partitions and the same subscribers meet at one member.
-    Range,
-    /// All partitions dealt out in turn.
-    RoundRobin,
-    /// Balanced with the fewest moves.
-    Sticky,
-    /// The same as [`Strategy::Sticky`]: reconciliation revokes only what moves whatever the strategy. Both names exist
-    /// because both are known.
-    #[default]
-    CooperativeSticky,
-    /// By declared capacity, with the fewest moves.
-    Weighted,
-    /// By reported processing time; load moves when it pays.
-    LeastResponseTime,
-}
-
-impl Strategy {
-    /// Every strategy.
-    pub const ALL: &'static [Self] = &[
-        Self::Range,
-        Self::RoundRobin,
-        Self::Sticky,
-        Self::CooperativeSticky,
-        Self::Weighted,
-        Self::LeastResponseTime,
-    ];
-
-    /// Its name on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Range => "range",
-            Self::RoundRobin => "round-robin",
-            Self::Sticky => "sticky",
-            Self::CooperativeSticky => "cooperative-sticky",
-            Self::Weighted => "weighted",
-            Self::LeastResponseTime => "least-response-time",
-        }
-    }
-
-    /// The strategy of that name.
-    ///
-    /// # Errors
-    /// There is none; the error names those that there are.
-    pub fn parse(name: &str) -> Result<Self, NameError> {
-        let found = Self::ALL.iter().copied().find(|strategy| strategy.name() == name);
-        found.ok_or_else(|| NameError::Strategy { name: name.to_owned() })
-    }
-
-    /// Its function.
-    #[must_use]
-    pub const fn assignor(self) -> &'static dyn Assignor {
-        match self {
-            Self::Range => &Range,
-            Self::RoundRobin => &RoundRobin,
-            Self::Sticky => &Sticky,
-            Self::CooperativeSticky => &CooperativeSticky,
-            Self::Weighted => &Weighted,
-            Self::LeastResponseTime => &LeastResponseTime,
-        }
-    }
-}
-
-impl fmt::Display for Strategy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+/// The function of a strategy.
+#[must_use]
+pub const fn assignor(strategy: Strategy) -> &'static dyn Assignor {
+    match strategy {
+        Strategy::Range => &Range,
+        Strategy::RoundRobin => &RoundRobin,
+        Strategy::Sticky => &Sticky,
+        Strategy::CooperativeSticky => &CooperativeSticky,
+        Strategy::Weighted => &Weighted,
+        Strategy::LeastResponseTime => &LeastResponseTime,
     }
 }
 

@@ -2,47 +2,7 @@
 
 use corelane_model::{ErrorCode, Generation, MemberId, Offset, PartitionId};
 
-use crate::{FenceReason, StaticId, Strategy};
-
-/// Why a text cannot be a name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
-    /// Nothing in it.
-    #[error("a {what} needs at least one character")]
-    Empty {
-        /// What it would name.
-        what: &'static str,
-    },
-    /// Over the limit.
-    #[error("{what} of {len} bytes is over the limit of {limit} bytes")]
-    TooLong {
-        /// What it would name.
-        what: &'static str,
-        /// Its length in bytes.
-        len: usize,
-        /// The limit in bytes.
-        limit: usize,
-    },
-    /// A character that cannot be shown.
-    #[error("{what} has the control character {found:?} at byte {at}")]
-    Control {
-        /// What it would name.
-        what: &'static str,
-        /// The first offender.
-        found: char,
-        /// Where it stands.
-        at: usize,
-    },
-    /// No strategy of this version.
-    #[error(
-        "there is no strategy {name:?}; there are range, round-robin, sticky, cooperative-sticky, weighted and \
-         least-response-time"
-    )]
-    Strategy {
-        /// What was asked for.
-        name: String,
-    },
-}
+use crate::{FenceReason, NameError, StaticId, Strategy};
 
 /// Why a request is refused. The group is as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

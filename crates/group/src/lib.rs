@@ -23,7 +23,6 @@ mod error;
 mod group;
 mod member;
 mod membership;
-mod name;
 mod offsets;
 mod reconcile;
 mod restore;
@@ -35,15 +34,15 @@ mod subscriptions;
 
 pub use admin::{Change, OffsetReset};
 pub use assign::{
-    Assignor, Candidate, CooperativeSticky, LeastResponseTime, Problem, Range, RoundRobin, Sticky, Strategy, Weighted,
+    Assignor, Candidate, CooperativeSticky, LeastResponseTime, Problem, Range, RoundRobin, Sticky, Weighted, assignor,
 };
+pub use corelane_model::{GroupName, GroupNameError as NameError, ResetPolicy, StaticId, Strategy};
 pub use description::{GroupDescription, GroupState, MemberDescription, MemberState, PartitionDescription};
 pub use effect::{AppendPosition, Assignment, Effect, FenceReason, OwnedPartition, RequestTicket, Start};
 pub use encoding::{GROUP_FORMAT, group_of};
-pub use error::{DecodeError, GroupError, NameError};
+pub use error::{DecodeError, GroupError};
 pub use group::{Group, Phase, Settings};
-pub use member::{Join, Leave, Presence, Report, ResetPolicy};
-pub use name::{GroupName, StaticId};
+pub use member::{Join, Leave, Presence, Report};
 pub use offsets::{Commit, CommittedOffset};
 pub use restore::Restore;
 pub use slot::{Hold, Slot};

@@ -7,24 +7,10 @@ use corelane_model::limits::{
     GROUP_CAPACITY_MAX, GROUP_REBALANCE_TIMEOUT_DEFAULT, GROUP_REBALANCE_TIMEOUT_MAX, GROUP_REBALANCE_TIMEOUT_MIN,
     GROUP_SESSION_TIMEOUT_DEFAULT, GROUP_SESSION_TIMEOUT_MAX, GROUP_SESSION_TIMEOUT_MIN,
 };
-use corelane_model::{Generation, MemberId, MonotonicNanos, PartitionId, WallMillis};
+use corelane_model::{Generation, MemberId, MonotonicNanos, PartitionId};
 
 use crate::subscriptions::SubscriptionKey;
-use crate::{GroupError, StaticId, Strategy, Subscription, TopicShape};
-
-/// Where a member begins when the group has no committed offset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ResetPolicy {
-    /// At the log start.
-    Earliest,
-    /// At the end of what is visible.
-    #[default]
-    Latest,
-    /// At the first record that is not older than this.
-    Time(WallMillis),
-    /// Nowhere: the application is told.
-    Error,
-}
+use crate::{GroupError, ResetPolicy, StaticId, Strategy, Subscription, TopicShape};
 
 /// What a member says when it joins.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use corelane_model::{Generation, MemberId, Now, PartitionId, PartitionIndex, Top
 
 use crate::deadlines::Timer;
 use crate::subscriptions::Topics;
-use crate::{Candidate, Group, GroupError, Hold, Phase, Problem, Slot, Subscription, TopicShape};
+use crate::{Candidate, Group, GroupError, Hold, Phase, Problem, Slot, Subscription, TopicShape, assignor};
 
 impl Group {
     /// The catalog changed: topics came, grew or went. `resolve` says what a subscription means now.
@@ -227,7 +227,7 @@ impl Group {
             }
         });
         let problem = Problem { candidates: candidates.collect(), current: current.collect(), standbys, partitions };
-        let assigned = self.settings.strategy.assignor().assign(&problem);
+        let assigned = assignor(self.settings.strategy).assign(&problem);
         problem.check(&assigned);
         let mut targets: BTreeMap<_, _> = self.slots.keys().map(|&partition| (partition, None)).collect();
         let owners = assigned.into_iter().map(|owner| owner.map(|at| order[at]));

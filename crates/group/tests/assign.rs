@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use corelane_group::{Candidate, Problem, Strategy};
+use corelane_group::{Candidate, Problem, Strategy, assignor};
 use corelane_model::limits::GROUP_SHIFT_GAIN_PERMILLE;
 use corelane_model::{PartitionId, PartitionIndex, TopicId};
 use proptest::prelude::{BoxedStrategy, Just, ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
@@ -45,7 +45,7 @@ impl Case {
     }
 
     fn assign(&self, strategy: Strategy) -> Vec<Option<usize>> {
-        strategy.assignor().assign(&self.problem())
+        assignor(strategy).assign(&self.problem())
     }
 
     fn loads(&self, assigned: &[Option<usize>]) -> Vec<u64> {

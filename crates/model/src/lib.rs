@@ -5,6 +5,7 @@
 
 mod class;
 mod code;
+mod group;
 mod id;
 pub mod limits;
 mod name;
@@ -15,6 +16,7 @@ mod time;
 
 pub use class::{Acks, StartAt, TopicClass, TopicSettings};
 pub use code::{ErrorCode, Retry};
+pub use group::{GroupName, GroupNameError, ResetPolicy, StaticId, Strategy};
 pub use id::{
     CatalogVersion, ConnectionKey, CorrelationId, Generation, Incarnation, MemberId, PartitionId, PartitionIndex,
     ProducerEpoch, ProducerId, Sequence, SessionId, ShardId, StreamKey, SubscriptionId, TopicId,
