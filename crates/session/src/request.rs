@@ -186,25 +186,7 @@ pub(crate) fn parse_request(frame: Frame) -> Result<Request, NoRequest> {
             let Unsubscribe { subscription } = decode(&frame)?;
             Ok(Request::Unsubscribe { subscription: SubscriptionId(subscription) })
         }
-        kind @ (FrameKind::Hello
-        | FrameKind::Welcome
-        | FrameKind::Goaway
-        | FrameKind::Refusal
-        | FrameKind::Ping
-        | FrameKind::Pong
-        | FrameKind::MetadataAnswer
-        | FrameKind::CreateTopicAnswer
-        | FrameKind::AlterTopicAnswer
-        | FrameKind::TopicDone
-        | FrameKind::DescribeTopicAnswer
-        | FrameKind::ProducerIdAnswer
-        | FrameKind::FindOffsetAnswer
-        | FrameKind::ProduceAnswers
-        | FrameKind::DurableEnds
-        | FrameKind::StorageStopped
-        | FrameKind::SubscribeAnswer
-        | FrameKind::Push
-        | FrameKind::SubscriptionEnded) => Err(NoRequest::Close(Refused::new(
+        kind => Err(NoRequest::Close(Refused::new(
             ErrorCode::UnexpectedFrame,
             format!("a client may not send a frame of kind {kind:?} here"),
         ))),

@@ -296,6 +296,11 @@ const fn is_answer(kind: FrameKind) -> bool {
             | FrameKind::ProducerIdAnswer
             | FrameKind::FindOffsetAnswer
             | FrameKind::SubscribeAnswer
+            | FrameKind::JoinGroupAnswer
+            | FrameKind::GroupDone
+            | FrameKind::ListGroupsAnswer
+            | FrameKind::DescribeGroupAnswer
+            | FrameKind::FetchOffsetsAnswer
             | FrameKind::Refusal
     )
 }

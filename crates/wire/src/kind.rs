@@ -1,4 +1,4 @@
-//! Kinds of frames. An answer to a request is its kind plus one.
+//! Kinds of frames. An answer to a request is its kind plus one, unless it says otherwise.
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $number:literal;)*) => {
@@ -88,6 +88,50 @@ kinds! {
     Push = 84;
     /// Broker, control stream: a subscription ended by itself.
     SubscriptionEnded = 85;
+    /// Client: a member joins a consumer group.
+    JoinGroup = 96;
+    /// Answer.
+    JoinGroupAnswer = 97;
+    /// Client: a member is alive. Answered by [`FrameKind::GroupDone`].
+    GroupHeartbeat = 98;
+    /// Client: a member gives up a partition. Answered by [`FrameKind::GroupDone`].
+    GiveUp = 99;
+    /// Client: a member leaves. Answered by [`FrameKind::GroupDone`].
+    LeaveGroup = 100;
+    /// Client: a member commits offsets. Answered by [`FrameKind::GroupDone`].
+    CommitOffsets = 101;
+    /// Answer to every request for a group that asks for nothing else.
+    GroupDone = 102;
+    /// Broker, control stream: what a member has.
+    GroupAssignment = 103;
+    /// Broker, control stream: what the old owner of a partition left for the new one.
+    HandOver = 104;
+    /// Broker, control stream: a member is no longer in its group.
+    MemberFenced = 105;
+    /// Client: which groups there are.
+    ListGroups = 112;
+    /// Answer.
+    ListGroupsAnswer = 113;
+    /// Client: a group in full.
+    DescribeGroup = 114;
+    /// Answer.
+    DescribeGroupAnswer = 115;
+    /// Client: committed offsets of a group.
+    FetchOffsets = 116;
+    /// Answer.
+    FetchOffsetsAnswer = 117;
+    /// Client: put committed offsets elsewhere. Answered by [`FrameKind::GroupDone`].
+    ResetOffsets = 118;
+    /// Client: change a group's settings. Answered by [`FrameKind::GroupDone`].
+    AlterGroup = 119;
+    /// Client: ask everything back. Answered by [`FrameKind::GroupDone`].
+    DrainGroup = 120;
+    /// Client: assign again. Answered by [`FrameKind::GroupDone`].
+    ResumeGroup = 121;
+    /// Client: delete a group. Answered by [`FrameKind::GroupDone`].
+    DeleteGroup = 122;
+    /// Client: remove a static member. Answered by [`FrameKind::GroupDone`].
+    RemoveStaticMember = 123;
 }
 
 impl FrameKind {

@@ -18,6 +18,16 @@ mod frame;
     missing_debug_implementations,
     reason = "rkyv makes resolver types without Debug, and offers no way to add it"
 )]
+mod group;
+#[expect(
+    missing_debug_implementations,
+    reason = "rkyv makes resolver types without Debug, and offers no way to add it"
+)]
+mod groups;
+#[expect(
+    missing_debug_implementations,
+    reason = "rkyv makes resolver types without Debug, and offers no way to add it"
+)]
 mod hello;
 mod kind;
 #[expect(
@@ -43,6 +53,15 @@ pub use admin::{
 pub use body::{Body, BodyError, access, decode, encode, encode_with};
 pub use decoder::FrameDecoder;
 pub use frame::{FRAME_HEAD_BYTES, Frame, FrameError, FrameHead, OutFrame};
+pub use group::{
+    CommitOffsets, GiveUp, GroupAssignment, GroupDone, GroupHeartbeat, HandOver, JoinGroup, JoinGroupAnswer,
+    LeaveGroup, MemberFenced, OffsetCommit, OwnedPartition, PartitionRange, ResetPolicy, TopicLabel,
+};
+pub use groups::{
+    AlterGroup, DeleteGroup, DescribeGroup, DescribeGroupAnswer, DrainGroup, FetchOffsets, FetchOffsetsAnswer,
+    FetchedOffset, GroupMember, GroupPartition, GroupSummary, ListGroups, ListGroupsAnswer, OffsetReset,
+    RemoveStaticMember, ResetOffsets, ResumeGroup,
+};
 pub use hello::{Goaway, Hello, Ping, Pong, Refusal, Welcome};
 pub use kind::FrameKind;
 pub use metadata::{

@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod group;
+
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -70,6 +72,9 @@ fn every_kind_keeps_its_bytes() {
     partitions(&mut seen);
     producing(&mut seen);
     reading(&mut seen);
+    group::members(&mut seen);
+    group::descriptions(&mut seen);
+    group::offsets_and_settings(&mut seen);
     seen.sort_unstable();
     assert_eq!(seen, FrameKind::ALL, "every kind has a fixture");
 }
