@@ -128,6 +128,20 @@ codes! {
     NothingSubscribed = 89, Never;
     /// The group has no committed offset for the partition, and its reset policy is to say so.
     NoCommittedOffset = 90, Never;
+    /// There is no such shared queue.
+    UnknownQueue = 112, Never;
+    /// The queue does not know this member, or put it out: join again under a new member id.
+    UnknownQueueMember = 113, Refresh;
+    /// The name is in use as a shared queue, and cannot be a consumer group's too.
+    GroupIsQueue = 114, Never;
+    /// The name is in use as a consumer group, and cannot be a shared queue's too.
+    QueueIsGroup = 115, Never;
+    /// The queue has other settings than the ones that were asked for; the text names both.
+    QueueSettingsMismatch = 116, Never;
+    /// The queue has members, and the request needs that it has none.
+    QueueInUse = 117, Later;
+    /// The queue has no dead-letter topic, and the request needs one.
+    NoDeadLetterTopic = 118, Never;
 }
 
 impl ErrorCode {

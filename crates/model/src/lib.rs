@@ -12,6 +12,7 @@ mod name;
 mod number;
 #[cfg(planted)]
 pub mod planted;
+pub mod queue;
 mod time;
 
 pub use class::{Acks, StartAt, TopicClass, TopicSettings};
@@ -23,4 +24,5 @@ pub use id::{
 };
 pub use name::{NameError, TopicName};
 pub use number::{LeaderEpoch, Offset};
+pub use queue::{Backoff, Dispatch, QueueSettings, QueueSettingsError, QueueWish};
 pub use time::{MonotonicNanos, Now, WallMillis};

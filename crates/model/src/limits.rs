@@ -221,6 +221,71 @@ pub const GROUP_RETENTION_MIN: Duration = Duration::from_secs(1);
 /// The longest time that committed offsets of a group without members are kept: ten years.
 pub const GROUP_RETENTION_MAX: Duration = Duration::from_secs(3650 * 24 * 3600);
 
+/// Members of one shared queue.
+pub const QUEUE_MEMBERS_MAX: usize = 4096;
+/// The least time for which a member has a record of a shared queue.
+pub const QUEUE_VISIBILITY_MIN: Duration = Duration::from_millis(50);
+/// For how long a member has a record when the queue says nothing.
+pub const QUEUE_VISIBILITY_DEFAULT: Duration = Duration::from_secs(30);
+/// The longest time for which a member has a record without asking for more.
+pub const QUEUE_VISIBILITY_MAX: Duration = Duration::from_secs(12 * 3600);
+/// Deliveries of one record before it becomes a dead letter, at most.
+pub const QUEUE_DELIVERY_LIMIT_MAX: u32 = 1000;
+/// Deliveries of one record are counted up to this number.
+pub const QUEUE_DELIVERIES_COUNTED_MAX: u32 = 8191;
+/// Steps of a back-off that is a list.
+pub const QUEUE_BACKOFF_STEPS_MAX: usize = 32;
+/// The longest back-off, and the longest delay that a negative acknowledgement may ask for.
+pub const QUEUE_DELAY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Records of one partition between the first that is not done and the last that may be handed out. While one record is
+/// stuck, so many behind it go on.
+pub const QUEUE_WINDOW_RECORDS: u64 = 65_536;
+/// Bytes of one partition that a queue has asked for or has, and has not handed out.
+pub const QUEUE_READ_AHEAD_BYTES: u64 = 1 << 20;
+/// The same for one queue with many partitions, each of which gets an equal part.
+pub const QUEUE_READS_BYTES: u64 = 16 << 20;
+/// But no partition gets less than this.
+pub const QUEUE_READ_AHEAD_BYTES_MIN: u64 = 64 << 10;
+/// Records that a member may have been sent and not made room for.
+pub const QUEUE_CREDIT_RECORDS_MAX: u32 = 65_536;
+/// The same in bytes.
+pub const QUEUE_CREDIT_BYTES_MAX: u64 = 64 << 20;
+/// Records that one member gets before it is the next one's turn, when there are enough for everybody.
+pub const QUEUE_TURN_RECORDS: u64 = 64;
+/// Lines in which records of one partition wait for their key, by hash: keys of one line wait for each other.
+pub const QUEUE_KEY_LINES: usize = 16_384;
+/// Bytes of the reason in a negative acknowledgement.
+pub const QUEUE_REASON_BYTES_MAX: usize = 256;
+/// Bytes of what a member's client says of itself.
+pub const QUEUE_CLIENT_BYTES_MAX: usize = 256;
+/// Answers of one queue that wait until what they say is durable.
+pub const QUEUE_WAITING_MAX: usize = 65_536;
+/// Ranges of leases in one request.
+pub const QUEUE_RANGES_MAX: usize = 8192;
+/// Dead letters of one queue that are on their way to their topic at once.
+pub const QUEUE_DEAD_LETTERS_MAX: usize = 256;
+/// A dead letter that could not be appended is tried again after this time.
+pub const QUEUE_DEAD_LETTER_RETRY: Duration = Duration::from_secs(1);
+/// Members that were put out of a queue and are still told why.
+pub const QUEUE_FENCED_MAX: usize = 1024;
+
+const _: () = {
+    // What is kept of a partition in one record: every record of the window has failed, each with an offset (the
+    // distances add up to the window, so that few need more than a byte), deliveries (2), first failure (6), rest (5).
+    let failed_bytes = QUEUE_WINDOW_RECORDS * (1 + 2 + 6 + 5) + QUEUE_WINDOW_RECORDS / 64;
+    assert!(failed_bytes + 4096 <= BATCH_BYTES_MAX as u64);
+    assert!(QUEUE_DELIVERY_LIMIT_MAX < QUEUE_DELIVERIES_COUNTED_MAX);
+    assert!(QUEUE_DELIVERIES_COUNTED_MAX * 2 + 1 < 1 << 14);
+    assert!(QUEUE_READ_AHEAD_BYTES_MIN <= QUEUE_READ_AHEAD_BYTES);
+    assert!(QUEUE_READ_AHEAD_BYTES <= QUEUE_READS_BYTES);
+    assert!(BATCH_RECORDS_MAX as u64 <= QUEUE_WINDOW_RECORDS);
+    assert!(QUEUE_DELAY_MAX.as_millis() < 1 << 35);
+    assert!(QUEUE_RANGES_MAX * 20 + 1024 <= FRAME_BODY_BYTES_MAX as usize);
+    assert!(QUEUE_MEMBERS_MAX <= u16::MAX as usize);
+    assert!(QUEUE_VISIBILITY_MIN.as_nanos() < QUEUE_VISIBILITY_DEFAULT.as_nanos());
+    assert!(QUEUE_VISIBILITY_DEFAULT.as_nanos() < QUEUE_VISIBILITY_MAX.as_nanos());
+};
+
 const _: () = {
     assert!(GROUP_HANDOVER_BYTES_MAX + 1024 <= BATCH_BYTES_MAX as usize);
     assert!(GROUP_HANDOVER_BYTES_MAX + 1024 <= FRAME_BODY_BYTES_MAX as usize);

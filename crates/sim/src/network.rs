@@ -301,6 +301,11 @@ const fn is_answer(kind: FrameKind) -> bool {
             | FrameKind::ListGroupsAnswer
             | FrameKind::DescribeGroupAnswer
             | FrameKind::FetchOffsetsAnswer
+            | FrameKind::JoinQueueAnswer
+            | FrameKind::LeasesAnswer
+            | FrameKind::QueueDone
+            | FrameKind::ListQueuesAnswer
+            | FrameKind::DescribeQueueAnswer
             | FrameKind::Refusal
     )
 }

@@ -132,6 +132,42 @@ kinds! {
     DeleteGroup = 122;
     /// Client: remove a static member. Answered by [`FrameKind::GroupDone`].
     RemoveStaticMember = 123;
+    /// Client: a member joins a shared queue.
+    JoinQueue = 128;
+    /// Answer.
+    JoinQueueAnswer = 129;
+    /// Client: more may be sent to a member of a queue.
+    QueueCredit = 130;
+    /// Broker, a push stream: records leased to a member.
+    QueueDeliver = 131;
+    /// Client: records are done. Answered by [`FrameKind::LeasesAnswer`].
+    QueueAck = 132;
+    /// Client: records failed. Answered by [`FrameKind::LeasesAnswer`].
+    QueueNack = 133;
+    /// Client: a member needs longer. Answered by [`FrameKind::LeasesAnswer`].
+    QueueExtend = 134;
+    /// Answer to whatever is said about leases.
+    LeasesAnswer = 135;
+    /// Client: a member leaves. Answered by [`FrameKind::QueueDone`].
+    LeaveQueue = 136;
+    /// Answer to every request for a queue that asks for nothing else.
+    QueueDone = 137;
+    /// Broker, control stream: a member is no longer in its queue.
+    QueueFenced = 138;
+    /// Client: which shared queues there are.
+    ListQueues = 144;
+    /// Answer.
+    ListQueuesAnswer = 145;
+    /// Client: a queue in full.
+    DescribeQueue = 146;
+    /// Answer.
+    DescribeQueueAnswer = 147;
+    /// Client: change a queue's settings. Answered by [`FrameKind::QueueDone`].
+    AlterQueue = 148;
+    /// Client: dead letters back into their topic. Answered by [`FrameKind::QueueDone`].
+    RedriveQueue = 149;
+    /// Client: delete a queue. Answered by [`FrameKind::QueueDone`].
+    DeleteQueue = 150;
 }
 
 impl FrameKind {

@@ -44,6 +44,16 @@ mod produce;
     missing_debug_implementations,
     reason = "rkyv makes resolver types without Debug, and offers no way to add it"
 )]
+mod queue;
+#[expect(
+    missing_debug_implementations,
+    reason = "rkyv makes resolver types without Debug, and offers no way to add it"
+)]
+mod queues;
+#[expect(
+    missing_debug_implementations,
+    reason = "rkyv makes resolver types without Debug, and offers no way to add it"
+)]
 mod subscribe;
 
 pub use admin::{
@@ -70,6 +80,14 @@ pub use metadata::{
 pub use produce::{
     ArchivedDurableEnd, ArchivedProduceAnswer, DurableEnd, DurableEnds, Produce, ProduceAnswer, ProduceAnswers,
     StorageStopped,
+};
+pub use queue::{
+    ArchivedLeaseRange, JoinQueue, JoinQueueAnswer, LeaseRange, LeasesAnswer, LeaveQueue, QueueAck, QueueBackoff,
+    QueueChange, QueueChangeError, QueueCredit, QueueDeliver, QueueDone, QueueExtend, QueueFenced, QueueNack,
+};
+pub use queues::{
+    AlterQueue, DeleteQueue, DescribeQueue, DescribeQueueAnswer, ListQueues, ListQueuesAnswer, QueueMember,
+    QueuePartition, QueueSummary, RedriveQueue,
 };
 pub use subscribe::{Credit, Push, Start, Subscribe, SubscribeAnswer, SubscriptionEnded, Unsubscribe};
 

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod group;
+mod queue;
 
 use std::path::PathBuf;
 
@@ -75,6 +76,10 @@ fn every_kind_keeps_its_bytes() {
     group::members(&mut seen);
     group::descriptions(&mut seen);
     group::offsets_and_settings(&mut seen);
+    queue::members(&mut seen);
+    queue::records(&mut seen);
+    queue::descriptions(&mut seen);
+    queue::management(&mut seen);
     seen.sort_unstable();
     assert_eq!(seen, FrameKind::ALL, "every kind has a fixture");
 }
