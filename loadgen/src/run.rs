@@ -217,6 +217,7 @@ pub const fn class_name(class: TopicClass) -> &'static str {
     match class {
         TopicClass::Durable => "durable",
         TopicClass::Memory => "memory",
+        TopicClass::Latest => "latest",
     }
 }
 
@@ -236,8 +237,8 @@ async fn create_topics(client: &Client, plan: &Plan) -> anyhow::Result<Vec<Strin
         let settings = match topic.class {
             TopicClass::Durable => TopicSettings::default(),
             // A reader may lag for a while without losing anything, so that a loss is the broker's.
-            TopicClass::Memory => TopicSettings {
-                class: TopicClass::Memory,
+            class @ (TopicClass::Memory | TopicClass::Latest) => TopicSettings {
+                class,
                 retention_ms: Some(60_000),
                 retention_bytes: Some(32 << 20),
                 ..TopicSettings::default()

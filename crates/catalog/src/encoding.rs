@@ -1,13 +1,17 @@
 //! Changes and snapshots as bytes: a small head, then one checked rkyv archive (docs/formats/catalog.md).
 
+mod first;
+
 use corelane_model::limits::SHARDS_MAX;
-use corelane_model::{CatalogVersion, ShardId, TopicClass, TopicId, TopicName, TopicSettings};
+use corelane_model::{CatalogVersion, Cleanup, ShardId, TopicClass, TopicId, TopicName, TopicSettings};
 use rkyv::rancor::Error;
 
 use crate::{ApplyError, Catalog, CatalogChange, CatalogError, DecodeError, Topic};
 
-/// Format of changes and snapshots that this build writes and reads.
-pub const CATALOG_FORMAT: u16 = 1;
+/// Format of changes and snapshots that this build writes.
+pub const CATALOG_FORMAT: u16 = 2;
+/// Oldest format of changes and snapshots that this build reads.
+pub const CATALOG_FORMAT_MIN: u16 = 1;
 
 const HEAD_BYTES: usize = 8;
 const KIND_CHANGE: u16 = 1;
@@ -27,6 +31,10 @@ struct SettingsBytes {
     retention_ms: Option<u64>,
     retention_bytes: Option<u64>,
     segment_bytes: u64,
+    cleanup: u8,
+    tombstone_ms: u64,
+    dedup_window_ms: Option<u64>,
+    dedup_count: Option<u64>,
 }
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -54,29 +62,31 @@ enum ChangeBytes {
 impl From<TopicSettings> for SettingsBytes {
     fn from(settings: TopicSettings) -> Self {
         Self {
-            class: match settings.class {
-                TopicClass::Durable => 0,
-                TopicClass::Memory => 1,
-            },
+            class: settings.class.to_number(),
             retention_ms: settings.retention_ms,
             retention_bytes: settings.retention_bytes,
             segment_bytes: settings.segment_bytes,
+            cleanup: settings.cleanup.to_number(),
+            tombstone_ms: settings.tombstone_ms,
+            dedup_window_ms: settings.dedup_window_ms,
+            dedup_count: settings.dedup_count,
         }
     }
 }
 
 impl SettingsBytes {
-    const fn to_model(&self) -> Result<TopicSettings, DecodeError> {
-        let class = match self.class {
-            0 => TopicClass::Durable,
-            1 => TopicClass::Memory,
-            class => return Err(DecodeError::Class { class }),
-        };
+    fn to_model(&self) -> Result<TopicSettings, DecodeError> {
+        let class = TopicClass::from_number(self.class).ok_or(DecodeError::Class { class: self.class })?;
+        let cleanup = Cleanup::from_number(self.cleanup).ok_or(DecodeError::Cleanup { cleanup: self.cleanup })?;
         Ok(TopicSettings {
             class,
             retention_ms: self.retention_ms,
             retention_bytes: self.retention_bytes,
             segment_bytes: self.segment_bytes,
+            cleanup,
+            tombstone_ms: self.tombstone_ms,
+            dedup_window_ms: self.dedup_window_ms,
+            dedup_count: self.dedup_count,
         })
     }
 }
@@ -106,16 +116,23 @@ fn begin(kind: u16, shards: u16) -> Vec<u8> {
 /// # Errors
 /// The bytes are of another format or too short, or name an impossible number.
 pub fn shards_of(bytes: &[u8]) -> Result<u16, DecodeError> {
-    split(bytes).map(|(_, shards, _)| shards)
+    split(bytes).map(|piece| piece.shards)
 }
 
-/// Kind, shards and archive.
-fn split(bytes: &[u8]) -> Result<(u16, u16, &[u8]), DecodeError> {
+/// A change or a snapshot, its head read.
+struct Piece<'a> {
+    format: u16,
+    kind: u16,
+    shards: u16,
+    body: &'a [u8],
+}
+
+fn split(bytes: &[u8]) -> Result<Piece<'_>, DecodeError> {
     let Some((head, body)) = bytes.split_first_chunk::<HEAD_BYTES>() else {
         return Err(DecodeError::Short { length: bytes.len() });
     };
     let format = u16::from_le_bytes([head[0], head[1]]);
-    if format != CATALOG_FORMAT {
+    if !(CATALOG_FORMAT_MIN..=CATALOG_FORMAT).contains(&format) {
         return Err(DecodeError::Format { found: format, known: CATALOG_FORMAT });
     }
     let number = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
@@ -126,12 +143,22 @@ fn split(bytes: &[u8]) -> Result<(u16, u16, &[u8]), DecodeError> {
     if reserved != 0 {
         return Err(DecodeError::Malformed);
     }
-    Ok((kind, shards, body))
+    Ok(Piece { format, kind, shards, body })
 }
 
-fn body(bytes: &[u8], expected: u16) -> Result<(u16, &[u8]), DecodeError> {
-    let (found, shards, body) = split(bytes)?;
-    if found == expected { Ok((shards, body)) } else { Err(DecodeError::Kind { found, expected }) }
+fn piece(bytes: &[u8], expected: u16) -> Result<Piece<'_>, DecodeError> {
+    let piece = split(bytes)?;
+    let found = piece.kind;
+    if found == expected { Ok(piece) } else { Err(DecodeError::Kind { found, expected }) }
+}
+
+fn unpack<T>(body: &[u8]) -> Result<T, DecodeError>
+where
+    T: rkyv::Archive,
+    T::Archived: for<'a> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'a, Error>>
+        + rkyv::Deserialize<T, rkyv::api::high::HighDeserializer<Error>>,
+{
+    rkyv::from_bytes::<T, Error>(body).map_err(|_| DecodeError::Malformed)
 }
 
 /// A change as bytes, of a catalog that is spread over so many shards.
@@ -163,8 +190,11 @@ pub fn encode_change(change: &CatalogChange, shards: u16) -> Vec<u8> {
 /// # Errors
 /// The bytes are of another format, do not hold together, or name what cannot be.
 pub fn decode_change(bytes: &[u8]) -> Result<CatalogChange, DecodeError> {
-    let (_, body) = body(bytes, KIND_CHANGE)?;
-    let archive = rkyv::from_bytes::<ChangeBytes, Error>(body).map_err(|_| DecodeError::Malformed)?;
+    let piece = piece(bytes, KIND_CHANGE)?;
+    let archive = match piece.format {
+        1 => unpack::<first::ChangeBytes>(piece.body)?.into(),
+        _ => unpack::<ChangeBytes>(piece.body)?,
+    };
     Ok(match archive {
         ChangeBytes::Created { version, topic } => CatalogChange::Created {
             version: CatalogVersion(version),
@@ -210,15 +240,18 @@ pub fn encode_snapshot(catalog: &Catalog) -> Vec<u8> {
 /// # Errors
 /// The bytes are of another format, do not hold together, or what they say breaks a rule of the catalog.
 pub fn decode_snapshot(bytes: &[u8]) -> Result<Catalog, DecodeError> {
-    let (shards, body) = body(bytes, KIND_SNAPSHOT)?;
-    let archive = rkyv::from_bytes::<SnapshotBytes, Error>(body).map_err(|_| DecodeError::Malformed)?;
+    let piece = piece(bytes, KIND_SNAPSHOT)?;
+    let archive = match piece.format {
+        1 => unpack::<first::SnapshotBytes>(piece.body)?.into(),
+        _ => unpack::<SnapshotBytes>(piece.body)?,
+    };
     for (what, value) in [("catalog version", archive.version), ("next topic id", archive.next_topic)] {
         if COUNTERS_END <= value {
             return Err(DecodeError::Counter { what, value });
         }
     }
     let next_topic = TopicId(archive.next_topic);
-    let mut catalog = Catalog::begin(shards, CatalogVersion(archive.version), next_topic);
+    let mut catalog = Catalog::begin(piece.shards, CatalogVersion(archive.version), next_topic);
     for topic in archive.topics {
         let id = TopicId(topic.topic);
         if next_topic <= id {

@@ -32,6 +32,21 @@ pub enum CatalogError {
         /// The most that is allowed.
         max: u64,
     },
+    /// Compaction is for disks.
+    #[error(
+        "cleanup by compaction is for topics of class durable; a topic of class latest keeps the newest record of each key \
+         in memory"
+    )]
+    CompactedMemory,
+    /// The newest record of a key stays, however old it is.
+    #[error("a compacted topic keeps the newest record of each key for ever: leave out retention by time and by bytes")]
+    CompactedRetention,
+    /// A setting that this version keeps room for.
+    #[error("{setting} is not offered by this version; leave it out")]
+    NotOffered {
+        /// Which setting.
+        setting: &'static str,
+    },
     /// A topic keeps its class.
     #[error("the class of a topic cannot change; create a new topic instead")]
     ClassChange,
@@ -65,7 +80,12 @@ impl CatalogError {
             Self::Name(_) => ErrorCode::InvalidTopicName,
             Self::Exists { .. } => ErrorCode::TopicExists,
             Self::Unknown { .. } => ErrorCode::UnknownTopic,
-            Self::OutOfBounds { .. } | Self::ClassChange | Self::FewerPartitions { .. } => ErrorCode::InvalidSetting,
+            Self::OutOfBounds { .. }
+            | Self::ClassChange
+            | Self::CompactedMemory
+            | Self::CompactedRetention
+            | Self::NotOffered { .. }
+            | Self::FewerPartitions { .. } => ErrorCode::InvalidSetting,
             Self::Limit { .. } => ErrorCode::LimitReached,
         }
     }
@@ -119,7 +139,7 @@ pub enum DecodeError {
         length: usize,
     },
     /// Written by another version.
-    #[error("catalog format {found} is not known to this version, which reads format {known}")]
+    #[error("catalog format {found} is not known to this version, which reads formats 1 to {known}")]
     Format {
         /// What the bytes say.
         found: u16,
@@ -158,6 +178,12 @@ pub enum DecodeError {
     Class {
         /// The number.
         class: u8,
+    },
+    /// A cleanup of another version.
+    #[error("cleanup {cleanup} is not known to this version")]
+    Cleanup {
+        /// The number.
+        cleanup: u8,
     },
     /// Its parts contradict each other.
     #[error("catalog contradicts itself: {0}")]

@@ -1,7 +1,7 @@
 //! Bounds of a topic's settings.
 
-use corelane_model::TopicSettings;
 use corelane_model::limits::{BATCH_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use corelane_model::{Cleanup, TopicClass, TopicSettings};
 
 use crate::CatalogError;
 
@@ -29,5 +29,30 @@ pub fn check_settings(settings: &TopicSettings) -> Result<(), CatalogError> {
     if let Some(retention_bytes) = settings.retention_bytes {
         within("retention in bytes", retention_bytes, RETENTION_BYTES_MIN, RETENTION_BYTES_MAX)?;
     }
+    within("grace time of null values in milliseconds", settings.tombstone_ms, 0, RETENTION_MS_MAX)?;
+    check_cleanup(settings)?;
+    if settings.class == TopicClass::Latest {
+        return Err(CatalogError::NotOffered { setting: "class latest" });
+    }
+    for (setting, value) in
+        [("deduplication by time", settings.dedup_window_ms), ("deduplication by count", settings.dedup_count)]
+    {
+        if value.is_some() {
+            return Err(CatalogError::NotOffered { setting });
+        }
+    }
     Ok(())
+}
+
+fn check_cleanup(settings: &TopicSettings) -> Result<(), CatalogError> {
+    if settings.cleanup == Cleanup::Delete {
+        return Ok(());
+    }
+    if !settings.class.is_durable() {
+        return Err(CatalogError::CompactedMemory);
+    }
+    if settings.retention_ms.is_some() || settings.retention_bytes.is_some() {
+        return Err(CatalogError::CompactedRetention);
+    }
+    Err(CatalogError::NotOffered { setting: "cleanup by compaction" })
 }

@@ -275,7 +275,7 @@ impl Queue {
             tell.received(batch.key, placement);
         }
         let is_stored = placement.base_offset.advance(u64::from(batch.records)) <= durable_end;
-        if batch.acks == Acks::Received || class == TopicClass::Memory || is_stored {
+        if batch.acks == Acks::Received || !class.is_durable() || is_stored {
             batch.deliver(placement, is_stored, tell);
         }
         self.trim();
@@ -375,7 +375,7 @@ impl Queue {
     pub(crate) fn on_incarnation(&mut self, class: TopicClass, tell: &mut Tell<'_>) {
         self.flow = Flow::Resequencing;
         self.hold = None;
-        if class == TopicClass::Memory {
+        if !class.is_durable() {
             for batch in &mut self.window {
                 if batch.phase == Phase::Waiting && batch.is_doubtful {
                     batch.fail(

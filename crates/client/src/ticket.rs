@@ -149,7 +149,7 @@ impl Ticket {
 
     fn read_stored(&self, state: &CellState) -> Option<Result<Delivered, DeliveryError>> {
         match state.end.as_ref()? {
-            Ok(end) if end.is_stored || self.cell.class == TopicClass::Memory => {
+            Ok(end) if end.is_stored || !self.cell.class.is_durable() => {
                 Some(Ok(self.delivered(end.placement, end.known_at)))
             }
             Ok(_) => Some(Err(DeliveryError::NotAsked)),

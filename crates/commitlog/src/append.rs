@@ -1,7 +1,7 @@
 //! Taking a batch into the log: is it new, which offset does it get, where do its bytes lie.
 
 use bytes::Bytes;
-use corelane_model::{Now, Offset, TopicClass, WallMillis};
+use corelane_model::{Now, Offset, WallMillis};
 use corelane_record::{BatchHead, Stamp};
 
 use crate::cache::CachedBatch;
@@ -67,7 +67,7 @@ impl CommitLog {
         }
         self.attached_end = head.end_offset();
         self.cache.push(CachedBatch::new(&head, bytes, position));
-        if self.settings.class == TopicClass::Memory {
+        if !self.settings.class.is_durable() {
             self.durable_end = self.attached_end;
             self.keep_ring_bound();
         }

@@ -1,6 +1,6 @@
 //! The log of one partition: its ends, and what must hold between them.
 
-use corelane_model::{LeaderEpoch, Offset, PartitionId, TopicClass, TopicSettings, WallMillis};
+use corelane_model::{LeaderEpoch, Offset, PartitionId, TopicSettings, WallMillis};
 
 use crate::cache::BatchCache;
 use crate::settle::Settling;
@@ -65,7 +65,7 @@ impl CommitLog {
     pub fn set_settings(&mut self, settings: TopicSettings) {
         assert_eq!(settings.class, self.settings.class, "the class of a topic does not change");
         self.settings = settings;
-        if self.settings.class == TopicClass::Memory {
+        if !self.settings.class.is_durable() {
             self.keep_ring_bound();
         }
         self.check();

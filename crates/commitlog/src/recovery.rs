@@ -10,7 +10,7 @@
 //! missing.
 
 use bytes::Bytes;
-use corelane_model::{LeaderEpoch, Now, Offset, TopicClass};
+use corelane_model::{LeaderEpoch, Now, Offset};
 use corelane_record::BatchHead;
 
 use crate::cache::CachedBatch;
@@ -204,7 +204,7 @@ impl CommitLog {
     /// The journal is replayed to its end. Offsets that lie neither in a segment nor in memory are noted as damaged and
     /// returned, with those noted before; so are segments whose files may go.
     pub fn finish_recovery(&mut self, now: Now, shutdown: Shutdown) -> (Vec<CorruptRange>, Vec<Segment>) {
-        if self.settings.class == TopicClass::Memory {
+        if !self.settings.class.is_durable() {
             // Its records are gone with the process; its offsets go on.
             self.state.corrupt.drop_below(self.state.log_end);
             self.state.log_start = self.state.log_end;

@@ -42,7 +42,7 @@ impl CommitLog {
         let before = self.log_start();
         let dropped = match self.settings.class {
             TopicClass::Durable => self.retain_segments(now.wall),
-            TopicClass::Memory => {
+            TopicClass::Memory | TopicClass::Latest => {
                 self.expire_ring(now.wall);
                 Vec::new()
             }
@@ -100,7 +100,7 @@ impl CommitLog {
                     active.map(|active| active.first_timestamp.0.saturating_add(retention / ROLLS_PER_RETENTION));
                 roll.map_or(expiry, |roll| roll.min(expiry))
             }
-            TopicClass::Memory => self.cache.front()?.append_timestamp.0.saturating_add(retention),
+            TopicClass::Memory | TopicClass::Latest => self.cache.front()?.append_timestamp.0.saturating_add(retention),
         };
         Some(WallMillis(due.saturating_add(1)))
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use corelane_model::limits::PARTITION_SEGMENTS_MAX;
-use corelane_model::{Offset, TopicClass, WallMillis};
+use corelane_model::{Offset, WallMillis};
 
 use crate::{CommitLog, Segment};
 
@@ -99,7 +99,7 @@ impl CommitLog {
     /// [`CommitLog::note_settled`] and ends with [`CommitLog::on_settled`], or at once with
     /// [`CommitLog::on_settle_failed`]; until its end its segment is not dropped.
     pub fn settle_plan(&mut self, bytes_max: u32) -> Option<Settle> {
-        if self.settling.is_some() || self.settings.class == TopicClass::Memory {
+        if self.settling.is_some() || !self.settings.class.is_durable() {
             return None;
         }
         let first = self.cache.front().filter(|batch| batch.end <= self.durable_end)?;
@@ -212,7 +212,7 @@ impl CommitLog {
     /// is not durable: without the note the log would look for them after a crash.
     #[must_use]
     pub fn oldest_unsettled(&self) -> Option<u64> {
-        if self.settings.class == TopicClass::Memory {
+        if !self.settings.class.is_durable() {
             return None;
         }
         self.cache.front().map(|batch| batch.position)
@@ -221,6 +221,6 @@ impl CommitLog {
     /// Bytes of batches that are in no segment yet.
     #[must_use]
     pub fn unsettled_bytes(&self) -> u64 {
-        if self.settings.class == TopicClass::Memory { 0 } else { self.cache.bytes() }
+        if !self.settings.class.is_durable() { 0 } else { self.cache.bytes() }
     }
 }

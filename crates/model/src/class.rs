@@ -10,6 +10,69 @@ pub enum TopicClass {
     Durable,
     /// Kept in a bounded ring in memory with a time to live: gone with the process, offsets never repeat.
     Memory,
+    /// The newest record of each key, in memory, bounded: gone with the process, offsets never repeat. A new reader gets
+    /// the newest record of every key and then what comes.
+    Latest,
+}
+
+impl TopicClass {
+    /// Whether `stored` means a disk; the other classes are gone with the process.
+    #[must_use]
+    pub const fn is_durable(self) -> bool {
+        matches!(self, Self::Durable)
+    }
+
+    /// The number on wire and disk.
+    #[must_use]
+    pub const fn to_number(self) -> u8 {
+        match self {
+            Self::Durable => 0,
+            Self::Memory => 1,
+            Self::Latest => 2,
+        }
+    }
+
+    /// The class for a number from wire or disk; `None` when it is of another version.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Durable),
+            1 => Some(Self::Memory),
+            2 => Some(Self::Latest),
+            _ => None,
+        }
+    }
+}
+
+/// How old records of a durable topic go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Cleanup {
+    /// By age and size, oldest first.
+    #[default]
+    Delete,
+    /// A record goes when a newer one of its key is stored; the newest of each key stays for ever.
+    Compact,
+}
+
+impl Cleanup {
+    /// The number on wire and disk.
+    #[must_use]
+    pub const fn to_number(self) -> u8 {
+        match self {
+            Self::Delete => 0,
+            Self::Compact => 1,
+        }
+    }
+
+    /// The cleanup for a number from wire or disk; `None` when it is of another version.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Delete),
+            1 => Some(Self::Compact),
+            _ => None,
+        }
+    }
 }
 
 /// When a producer wants to be told that a record was taken.
@@ -47,6 +110,35 @@ pub struct TopicSettings {
     pub retention_bytes: Option<u64>,
     /// A segment is sealed when it reaches this many bytes.
     pub segment_bytes: u64,
+    /// How old records of a durable topic go.
+    pub cleanup: Cleanup,
+    /// How long compaction keeps the newest record of a key when its value is null, so that readers see the removal.
+    pub tombstone_ms: u64,
+    /// A record whose message id was seen within this time is a duplicate; `None` does not look at message ids by time.
+    pub dedup_window_ms: Option<u64>,
+    /// A record whose message id is among this many latest of its partition is a duplicate; `None` does not count.
+    pub dedup_count: Option<u64>,
+}
+
+impl TopicSettings {
+    /// A durable topic that keeps the newest record of each key for ever.
+    #[must_use]
+    pub fn compacted() -> Self {
+        Self { cleanup: Cleanup::Compact, retention_ms: None, ..Self::default() }
+    }
+
+    /// A topic in memory, with a bound and without a time to live.
+    #[must_use]
+    pub fn memory() -> Self {
+        let retention_bytes = Some(crate::limits::MEMORY_RING_BYTES_DEFAULT);
+        Self { class: TopicClass::Memory, retention_ms: None, retention_bytes, ..Self::default() }
+    }
+
+    /// A topic that keeps the newest record of each key in memory, with a bound and without a time to live.
+    #[must_use]
+    pub fn latest() -> Self {
+        Self { class: TopicClass::Latest, ..Self::memory() }
+    }
 }
 
 impl Default for TopicSettings {
@@ -56,6 +148,10 @@ impl Default for TopicSettings {
             retention_ms: Some(7 * 24 * 3600 * 1000),
             retention_bytes: None,
             segment_bytes: crate::limits::SEGMENT_BYTES_DEFAULT,
+            cleanup: Cleanup::Delete,
+            tombstone_ms: 24 * 3600 * 1000,
+            dedup_window_ms: None,
+            dedup_count: None,
         }
     }
 }

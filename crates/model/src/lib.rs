@@ -15,7 +15,7 @@ pub mod planted;
 pub mod queue;
 mod time;
 
-pub use class::{Acks, StartAt, TopicClass, TopicSettings};
+pub use class::{Acks, Cleanup, StartAt, TopicClass, TopicSettings};
 pub use code::{ErrorCode, Retry};
 pub use group::{GroupName, GroupNameError, ResetPolicy, StaticId, Strategy};
 pub use id::{

@@ -219,7 +219,10 @@ fn start_of(start: Start) -> Result<StartAt, NoRequest> {
 
 fn settings_of(settings: Settings) -> Result<TopicSettings, NoRequest> {
     settings.to_model().ok_or_else(|| {
-        refuse(ErrorCode::InvalidSetting, format!("topic class {} is not known; 0 and 1 are", settings.class))
+        let (class, cleanup) = (settings.class, settings.cleanup);
+        let text =
+            format!("topic class {class} with cleanup {cleanup} is not known; classes 0 to 2 and cleanups 0 and 1 are");
+        refuse(ErrorCode::InvalidSetting, text)
     })
 }
 

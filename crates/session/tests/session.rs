@@ -178,7 +178,7 @@ fn requests_come_out_typed() {
 #[test]
 fn values_of_later_versions_are_refused_by_name() {
     let mut session = open();
-    let settings = Settings { class: 9, retention_ms: None, retention_bytes: None, segment_bytes: 1 };
+    let settings = Settings { class: 9, ..corelane_model::TopicSettings::default().into() };
     let create = CreateTopic { name: "a".to_owned(), partitions: 1, settings };
     let (correlation, code, text) = refusal(session.handle(facts(&[]), frame(3, &create)));
     assert_eq!((correlation, code), (3, ErrorCode::InvalidSetting));

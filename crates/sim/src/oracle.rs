@@ -260,7 +260,7 @@ impl Oracle {
     /// Another record was at this place, or this record at another.
     pub fn on_stored(&mut self, partition: PartitionId, offset: Offset, record: RecordId) -> Result<(), Violation> {
         let ledger = self.ledger(partition);
-        if ledger.class == TopicClass::Memory {
+        if !ledger.class.is_durable() {
             return Ok(());
         }
         ledger.place(partition, offset, record, Source::Stored)?;
@@ -373,7 +373,7 @@ impl Oracle {
             return Err(Violation::Revenant { partition, offset, record });
         }
         let reader = self.readers.get_mut(&(client, partition)).expect("a consumer was begun");
-        let is_memory = ledger.class == TopicClass::Memory;
+        let is_memory = !ledger.class.is_durable();
         if is_memory && reader.incarnation != incarnation {
             reader.latest.clear();
         }

@@ -127,7 +127,7 @@ impl Partition {
     fn count_ring_bytes(&self) -> u64 {
         match self.class() {
             TopicClass::Durable => 0,
-            TopicClass::Memory => self.log.cached_bytes() + self.held.bytes,
+            TopicClass::Memory | TopicClass::Latest => self.log.cached_bytes() + self.held.bytes,
         }
     }
 }

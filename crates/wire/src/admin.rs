@@ -1,6 +1,6 @@
 //! Management of topics.
 
-use corelane_model::{TopicClass, TopicSettings};
+use corelane_model::{Cleanup, TopicClass, TopicSettings};
 
 use crate::body::body;
 
@@ -8,7 +8,7 @@ use crate::body::body;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 #[rkyv(derive(Debug))]
 pub struct Settings {
-    /// 0 durable, 1 memory.
+    /// 0 durable, 1 memory, 2 latest.
     pub class: u8,
     /// Milliseconds; `None` keeps records for ever.
     pub retention_ms: Option<u64>,
@@ -16,36 +16,48 @@ pub struct Settings {
     pub retention_bytes: Option<u64>,
     /// Bytes at which a segment is sealed.
     pub segment_bytes: u64,
+    /// 0 delete, 1 compact.
+    pub cleanup: u8,
+    /// Milliseconds for which compaction keeps a null value.
+    pub tombstone_ms: u64,
+    /// Milliseconds; `None` does not look at message ids by time.
+    pub dedup_window_ms: Option<u64>,
+    /// Message ids; `None` does not count.
+    pub dedup_count: Option<u64>,
 }
 
 impl From<TopicSettings> for Settings {
     fn from(settings: TopicSettings) -> Self {
         Self {
-            class: match settings.class {
-                TopicClass::Durable => 0,
-                TopicClass::Memory => 1,
-            },
+            class: settings.class.to_number(),
             retention_ms: settings.retention_ms,
             retention_bytes: settings.retention_bytes,
             segment_bytes: settings.segment_bytes,
+            cleanup: settings.cleanup.to_number(),
+            tombstone_ms: settings.tombstone_ms,
+            dedup_window_ms: settings.dedup_window_ms,
+            dedup_count: settings.dedup_count,
         }
     }
 }
 
 impl Settings {
-    /// The settings in the words of the model; `None` when the class is of another version.
+    /// The settings in the words of the model; `None` when the class or the cleanup is of another version.
     #[must_use]
     pub const fn to_model(self) -> Option<TopicSettings> {
-        let class = match self.class {
-            0 => TopicClass::Durable,
-            1 => TopicClass::Memory,
-            _ => return None,
+        let (Some(class), Some(cleanup)) = (TopicClass::from_number(self.class), Cleanup::from_number(self.cleanup))
+        else {
+            return None;
         };
         Some(TopicSettings {
             class,
             retention_ms: self.retention_ms,
             retention_bytes: self.retention_bytes,
             segment_bytes: self.segment_bytes,
+            cleanup,
+            tombstone_ms: self.tombstone_ms,
+            dedup_window_ms: self.dedup_window_ms,
+            dedup_count: self.dedup_count,
         })
     }
 }
@@ -90,7 +102,7 @@ pub struct TopicDescription {
 
 body! {
     /// Creates a topic.
-    CreateTopic (CreateTopic, 1) {
+    CreateTopic (CreateTopic, 2) {
         /// Its name.
         name: String,
         /// How many partitions.
@@ -108,7 +120,7 @@ body! {
     }
 
     /// Changes a topic; what is `None` stays.
-    AlterTopic (AlterTopic, 1) {
+    AlterTopic (AlterTopic, 2) {
         /// Its name.
         name: String,
         /// The new number of partitions, not below today's.
@@ -158,7 +170,7 @@ body! {
     }
 
     /// Answers [`DescribeTopic`].
-    DescribeTopicAnswer (DescribeTopicAnswer, 1) {
+    DescribeTopicAnswer (DescribeTopicAnswer, 2) {
         /// The topic.
         topic: TopicDescription,
         /// How many partitions it has.

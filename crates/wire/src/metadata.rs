@@ -27,7 +27,7 @@ body! {
 
     /// Answers [`Metadata`]; names that are no topics are left out. When all topics do not fit into a frame, the list is
     /// cut and `is_cut` says so.
-    MetadataAnswer (MetadataAnswer, 1) {
+    MetadataAnswer (MetadataAnswer, 2) {
         /// Version of the catalog that this answer was read from.
         catalog_version: u64,
         /// How many shards there are.

@@ -7,7 +7,7 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 use corelane::{Admin, TopicDescription};
 use corelane_broker::quantity::ByteSize;
-use corelane_model::{Offset, PartitionIndex, TopicClass};
+use corelane_model::{Cleanup, Offset, PartitionIndex, TopicClass};
 use serde_json::{Value, json};
 
 use self::settings::{Class, SettingsArgs};
@@ -220,6 +220,8 @@ fn cut(is_cut: bool) -> Outcome {
 fn settings_json(settings: &corelane_model::TopicSettings) -> Value {
     json!({
         "class": settings::class(settings),
+        "cleanup": settings::cleanup(settings),
+        "tombstone_ms": (settings.cleanup == Cleanup::Compact).then_some(settings.tombstone_ms),
         "retention_ms": settings.retention_ms,
         "retention_bytes": settings.retention_bytes,
         "segment_bytes": (settings.class == TopicClass::Durable).then_some(settings.segment_bytes),
@@ -305,7 +307,8 @@ impl Alter {
     async fn run(self, admin: &Admin) -> Outcome {
         if self.partitions.is_none() && self.settings.is_empty() {
             return Err(Failure::usage(
-                "nothing to change: give -p, --retention, --retention-bytes, --segment-bytes or --ttl",
+                "nothing to change: give -p, --retention, --retention-bytes, --segment-bytes, --ttl, --cleanup or \
+                 --tombstones",
             ));
         }
         let settings = if self.settings.is_empty() {

@@ -1,6 +1,6 @@
 //! Subscriptions.
 
-use corelane_model::{ConnectionKey, CorrelationId, ErrorCode, Now, Offset, Retry, TopicClass, TopicName};
+use corelane_model::{ConnectionKey, CorrelationId, ErrorCode, Now, Offset, Retry, TopicName};
 use corelane_wire::{
     BodyError, Credit, Frame, Push, Subscribe, SubscribeAnswer, SubscriptionEnded, Unsubscribe, access, decode,
 };
@@ -176,7 +176,7 @@ impl ClientCore {
         let topic = reader.settings.topic.clone();
         let attempts = reader.attempts;
         reader.attempts = attempts.saturating_add(1);
-        let is_memory = self.topics.info(&topic).is_some_and(|info| info.class() == TopicClass::Memory);
+        let is_memory = self.topics.info(&topic).is_some_and(|info| !info.class().is_durable());
         let goes_on = match code {
             ErrorCode::OffsetOutOfRange => reader.fall_back(is_memory).is_some(),
             _ => match code.retry() {

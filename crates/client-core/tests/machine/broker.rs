@@ -174,7 +174,7 @@ impl Broker {
             for log in &mut topic.logs {
                 match topic.settings.class {
                     TopicClass::Durable => log.batches.retain(|batch| batch.end() <= log.durable),
-                    TopicClass::Memory => {
+                    TopicClass::Memory | TopicClass::Latest => {
                         log.floor = log.end() + 1000;
                         log.start = log.floor;
                         log.batches.clear();

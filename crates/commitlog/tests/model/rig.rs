@@ -9,7 +9,7 @@ use corelane_commitlog::{
 };
 use corelane_model::limits::PRODUCER_BATCHES_MAX;
 use corelane_model::{
-    MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TopicClass, TopicId,
+    MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TopicId,
     TopicSettings, WallMillis,
 };
 use corelane_record::{BatchBuilder, BatchHead, Compression, ProducerStamp, stamp};
@@ -109,7 +109,7 @@ fn now(millis: i64) -> Now {
 
 impl Rig {
     pub(crate) fn new(retention_ms: Option<u64>, retention_bytes: Option<u64>) -> Self {
-        let settings = TopicSettings { class: TopicClass::Durable, retention_ms, retention_bytes, segment_bytes: 1500 };
+        let settings = TopicSettings { retention_ms, retention_bytes, segment_bytes: 1500, ..TopicSettings::default() };
         Self {
             log: CommitLog::new(PARTITION, settings, LogState::default()),
             settings,

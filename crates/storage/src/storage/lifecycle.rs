@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use corelane_commitlog::{CommitLog, LogState};
-use corelane_model::{Offset, PartitionId, TopicClass, TopicId, TopicSettings};
+use corelane_model::{Offset, PartitionId, TopicId, TopicSettings};
 
 use super::{Phase, SettleAll, Storage};
 use crate::StorageOutput;
@@ -28,7 +28,7 @@ impl Storage {
             // Nothing was replayed of it, or the journal and the catalog disagree; offsets go on in any case.
             adopt_class(partition, known, settings);
         }
-        if settings.class == TopicClass::Memory && known.lease.is_none() {
+        if !settings.class.is_durable() && known.lease.is_none() {
             known.lease = Some(Lease::used_up(known.log.log_end().0));
         }
         self.table.refresh(partition);

@@ -235,7 +235,7 @@ impl Storage {
                 dropped,
                 gives_up_unsettled: false,
             }),
-            TopicClass::Memory => self.table.refresh(id),
+            TopicClass::Memory | TopicClass::Latest => self.table.refresh(id),
         }
     }
 

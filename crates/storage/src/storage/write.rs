@@ -31,7 +31,7 @@ impl Storage {
         };
         match known.class() {
             TopicClass::Durable => self.append_durable(now, partition, batch),
-            TopicClass::Memory => self.append_memory(now, partition, batch),
+            TopicClass::Memory | TopicClass::Latest => self.append_memory(now, partition, batch),
         }
     }
 
@@ -195,7 +195,7 @@ impl Storage {
         };
         let gives_up_unsettled = oldest != known.log.oldest_unsettled();
         let ticket = self.next_ticket();
-        if class == TopicClass::Memory {
+        if !class.is_durable() {
             self.outputs.push_back(StorageOutput::TruncateDurable { partition, log_start: before, ticket });
             self.on_log_moved(partition);
         } else {

@@ -11,7 +11,7 @@ mod queue;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use corelane_model::{CorrelationId, StartAt, TopicClass, TopicSettings, WallMillis};
+use corelane_model::{Cleanup, CorrelationId, StartAt, TopicClass, TopicSettings, WallMillis};
 use corelane_wire::{
     AlterTopic, AlterTopicAnswer, Body, CreateTopic, CreateTopicAnswer, Credit, DeleteTopic, DescribeTopic,
     DescribeTopicAnswer, DurableEnd, DurableEnds, FindOffset, FindOffsetAnswer, Frame, FrameDecoder, FrameKind, Goaway,
@@ -61,6 +61,10 @@ fn settings() -> Settings {
         retention_ms: Some(2_000),
         retention_bytes: None,
         segment_bytes: 128 << 20,
+        cleanup: Cleanup::Compact,
+        tombstone_ms: 60_000,
+        dedup_window_ms: Some(120_000),
+        dedup_count: None,
     }
     .into()
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use corelane_broker::quantity::{ByteSize, QuantityError, Span};
-use corelane_model::{TopicClass, TopicSettings};
+use corelane_model::{Cleanup, TopicClass, TopicSettings};
 
 /// What a topic's records survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -13,6 +13,8 @@ pub(crate) enum Class {
     Durable,
     /// In memory, bounded, with a time to live: gone with the broker.
     Memory,
+    /// The newest record of each key, in memory, bounded: gone with the broker.
+    Latest,
 }
 
 impl From<Class> for TopicClass {
@@ -20,8 +22,18 @@ impl From<Class> for TopicClass {
         match class {
             Class::Durable => Self::Durable,
             Class::Memory => Self::Memory,
+            Class::Latest => Self::Latest,
         }
     }
+}
+
+/// How old records of a durable topic go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CleanupArg {
+    /// By age and size, oldest first.
+    Delete,
+    /// When a newer record of the same key is stored; the newest stays for ever.
+    Compact,
 }
 
 /// A limit, or none.
@@ -64,16 +76,22 @@ pub(crate) struct SettingsArgs {
     /// Seal a segment at this size [default: 128MiB].
     #[arg(long, value_name = "SIZE")]
     segment_bytes: Option<ByteSize>,
-    /// Keep the records of a memory topic this long [default: until the partition is full].
+    /// Keep the records of a topic in memory this long [default: until the partition is full].
     #[arg(long, value_name = "TIME")]
     ttl: Option<Span>,
+    /// How old records of a durable topic go [default: delete].
+    #[arg(long, value_enum)]
+    cleanup: Option<CleanupArg>,
+    /// Keep the null value that removed a key from a compacted topic this long [default: 1d].
+    #[arg(long, value_name = "TIME")]
+    tombstones: Option<Span>,
 }
 
 /// Why settings do not go together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SettingsError {
     /// A time to live is for memory.
-    #[error("--ttl is for topics of class memory, this one is durable: write --retention")]
+    #[error("--ttl is for topics of class memory or latest, this one is durable: write --retention")]
     TtlOfDurable,
     /// Retention by time is for disks.
     #[error("--retention is for topics of class durable, this one is in memory: write --ttl")]
@@ -84,32 +102,45 @@ pub(crate) enum SettingsError {
     /// Memory is bounded.
     #[error("--retention-bytes unlimited is for topics of class durable: a memory topic has a bound, such as 64MiB")]
     UnlimitedMemory,
+    /// Compaction is for disks.
+    #[error("--cleanup is for topics of class durable; --class latest keeps the newest record of each key in memory")]
+    CleanupOfMemory,
+    /// Compaction keeps the newest record of each key.
+    #[error(
+        "--retention and --retention-bytes are for --cleanup delete: a compacted topic keeps the newest record of each key"
+    )]
+    RetentionOfCompacted,
+    /// Only compaction knows null values.
+    #[error("--tombstones is for --cleanup compact")]
+    TombstonesWithoutCompaction,
 }
 
 impl SettingsArgs {
     /// Whether nothing was given.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.retention.is_none() && self.retention_bytes.is_none() && self.segment_bytes.is_none() && self.ttl.is_none()
+        self.retention.is_none()
+            && self.retention_bytes.is_none()
+            && self.segment_bytes.is_none()
+            && self.ttl.is_none()
+            && self.cleanup.is_none()
+            && self.tombstones.is_none()
     }
 
     /// The settings of a new topic.
     pub(crate) fn create(&self, class: TopicClass) -> Result<TopicSettings, SettingsError> {
         let base = match class {
             TopicClass::Durable => TopicSettings::default(),
-            TopicClass::Memory => TopicSettings {
-                class,
-                retention_ms: None,
-                retention_bytes: Some(corelane_model::limits::MEMORY_RING_BYTES_DEFAULT),
-                ..TopicSettings::default()
-            },
+            TopicClass::Memory => TopicSettings::memory(),
+            TopicClass::Latest => TopicSettings::latest(),
         };
         self.alter(base)
     }
 
     /// The settings of a topic that has these today.
     pub(crate) fn alter(&self, mut settings: TopicSettings) -> Result<TopicSettings, SettingsError> {
-        let is_memory = settings.class == TopicClass::Memory;
+        let is_memory = !settings.class.is_durable();
         let millis = |span: Span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX);
+        self.alter_cleanup(&mut settings)?;
         if let Some(ttl) = self.ttl {
             if !is_memory {
                 return Err(SettingsError::TtlOfDurable);
@@ -136,6 +167,31 @@ impl SettingsArgs {
         }
         Ok(settings)
     }
+
+    fn alter_cleanup(&self, settings: &mut TopicSettings) -> Result<(), SettingsError> {
+        if (self.cleanup.is_some() || self.tombstones.is_some()) && !settings.class.is_durable() {
+            return Err(SettingsError::CleanupOfMemory);
+        }
+        match self.cleanup {
+            Some(CleanupArg::Delete) => settings.cleanup = Cleanup::Delete,
+            Some(CleanupArg::Compact) => {
+                settings.cleanup = Cleanup::Compact;
+                (settings.retention_ms, settings.retention_bytes) = (None, None);
+            }
+            None => {}
+        }
+        let is_compacted = settings.cleanup == Cleanup::Compact;
+        if is_compacted && (self.retention.is_some() || self.retention_bytes.is_some()) {
+            return Err(SettingsError::RetentionOfCompacted);
+        }
+        if let Some(tombstones) = self.tombstones {
+            if !is_compacted {
+                return Err(SettingsError::TombstonesWithoutCompaction);
+            }
+            settings.tombstone_ms = u64::try_from(tombstones.0.as_millis()).unwrap_or(u64::MAX);
+        }
+        Ok(())
+    }
 }
 
 /// Settings in the words of the command line.
@@ -143,14 +199,18 @@ pub(crate) fn describe(settings: &TopicSettings) -> String {
     let span = |ms| Span(std::time::Duration::from_millis(ms));
     let bytes = settings.retention_bytes.map_or_else(|| "unlimited".to_owned(), |bytes| ByteSize(bytes).to_string());
     match settings.class {
+        TopicClass::Durable if settings.cleanup == Cleanup::Compact => {
+            let (tombstones, segment) = (span(settings.tombstone_ms), ByteSize(settings.segment_bytes));
+            format!("class durable, cleanup compact, tombstones {tombstones}, segment-bytes {segment}")
+        }
         TopicClass::Durable => {
             let time = settings.retention_ms.map_or_else(|| "forever".to_owned(), |ms| span(ms).to_string());
             let segment = ByteSize(settings.segment_bytes);
             format!("class durable, retention {time}, retention-bytes {bytes}, segment-bytes {segment}")
         }
-        TopicClass::Memory => {
+        TopicClass::Memory | TopicClass::Latest => {
             let ttl = settings.retention_ms.map_or_else(|| "none".to_owned(), |ms| span(ms).to_string());
-            format!("class memory, ttl {ttl}, retention-bytes {bytes}")
+            format!("class {}, ttl {ttl}, retention-bytes {bytes}", class(settings))
         }
     }
 }
@@ -160,6 +220,16 @@ pub(crate) const fn class(settings: &TopicSettings) -> &'static str {
     match settings.class {
         TopicClass::Durable => "durable",
         TopicClass::Memory => "memory",
+        TopicClass::Latest => "latest",
+    }
+}
+
+/// The cleanup in the words of the command line; topics in memory have none.
+pub(crate) const fn cleanup(settings: &TopicSettings) -> Option<&'static str> {
+    match (settings.class, settings.cleanup) {
+        (TopicClass::Durable, Cleanup::Delete) => Some("delete"),
+        (TopicClass::Durable, Cleanup::Compact) => Some("compact"),
+        _ => None,
     }
 }
 
@@ -192,6 +262,24 @@ mod tests {
         let found = create(TopicClass::Memory, "--ttl 2s").unwrap();
         assert_eq!((found.class, found.retention_ms), (TopicClass::Memory, Some(2000)));
         assert_eq!(describe(&found), "class memory, ttl 2s, retention-bytes 16MiB");
+    }
+
+    #[test]
+    fn compacted_and_latest_topics_follow_the_command_line() {
+        let found = create(TopicClass::Durable, "--cleanup compact --tombstones 1h").unwrap();
+        assert_eq!(found, TopicSettings { tombstone_ms: 3_600_000, ..TopicSettings::compacted() });
+        assert_eq!(describe(&found), "class durable, cleanup compact, tombstones 1h, segment-bytes 128MiB");
+        assert_eq!(create(TopicClass::Durable, "--cleanup delete"), Ok(TopicSettings::default()));
+        let found = create(TopicClass::Latest, "--ttl 2s").unwrap();
+        assert_eq!(describe(&found), "class latest, ttl 2s, retention-bytes 16MiB");
+        assert!(create(TopicClass::Latest, "--cleanup compact").unwrap_err().contains("--class latest"));
+        assert!(
+            create(TopicClass::Durable, "--cleanup compact --retention 2d").unwrap_err().contains("--cleanup delete")
+        );
+        assert!(create(TopicClass::Durable, "--tombstones 2d").unwrap_err().contains("--cleanup compact"));
+        let args = SettingsArgs { cleanup: Some(CleanupArg::Delete), ..SettingsArgs::default() };
+        let found = args.alter(TopicSettings::compacted()).unwrap();
+        assert_eq!(found, TopicSettings { retention_ms: None, ..TopicSettings::default() });
     }
 
     #[test]
