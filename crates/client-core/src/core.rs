@@ -87,8 +87,8 @@ impl ClientCore {
     pub fn new(settings: ClientSettings) -> Self {
         let mut core = Self {
             chance: Chance::new(settings.seed),
+            links: Links::new(settings.own_streams),
             settings,
-            links: Links::default(),
             incarnation: None,
             topics: Topics::default(),
             producers: Vec::new(),
@@ -142,6 +142,7 @@ impl ClientCore {
         while let Some((producer, index)) = self.dirty.pop() {
             self.advance(now, producer, index);
         }
+        self.flush_lanes();
         // Advancing a queue may find that its producer needs a newer epoch.
         if self.has_chores {
             self.ask_identities(now);

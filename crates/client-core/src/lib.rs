@@ -23,6 +23,7 @@ mod core;
 mod effect;
 mod error;
 mod event;
+mod lanes;
 mod links;
 mod producer;
 mod queue;

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use corelane_model::limits::SESSION_DATA_STREAMS_MAX;
-use corelane_model::{ConnectionKey, MonotonicNanos, PartitionId, ShardId};
+use corelane_model::{ConnectionKey, MonotonicNanos, ShardId};
+
+use crate::lanes::Lanes;
 
 /// How far a link is.
 ///
@@ -32,8 +33,8 @@ pub(crate) enum Phase {
 pub(crate) struct Link {
     pub(crate) phase: Phase,
     pub(crate) attempts: u32,
-    /// Which produce stream a partition has; beyond the limit partitions share streams.
-    slots: BTreeMap<PartitionId, u8>,
+    /// The produce streams of its connection.
+    pub(crate) lanes: Lanes,
 }
 
 impl Link {
@@ -45,41 +46,31 @@ impl Link {
             }
         }
     }
-
-    /// The produce stream of a partition: one of its own while there are any left.
-    pub(crate) fn slot(&mut self, partition: PartitionId) -> u8 {
-        if let Some(&slot) = self.slots.get(&partition) {
-            return slot;
-        }
-        let used = u64::try_from(self.slots.len()).unwrap_or(u64::MAX);
-        let limit = u64::from(SESSION_DATA_STREAMS_MAX);
-        if used < limit {
-            let slot = u8::try_from(used).expect("there are fewer than 256 data streams");
-            self.slots.insert(partition, slot);
-            return slot;
-        }
-        let mixed = (partition.topic.0 ^ u64::from(partition.index.0) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        u8::try_from(mixed % limit).expect("there are fewer than 256 data streams")
-    }
 }
 
 /// All links, and which of them are needed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Links {
     by_shard: BTreeMap<ShardId, Link>,
     by_key: BTreeMap<ConnectionKey, ShardId>,
     wanted: BTreeSet<ShardId>,
     next_key: u64,
+    own_streams: u32,
 }
 
 impl Links {
+    /// No links; each will give so many partitions a produce stream of their own.
+    pub(crate) const fn new(own_streams: u32) -> Self {
+        Self { by_shard: BTreeMap::new(), by_key: BTreeMap::new(), wanted: BTreeSet::new(), next_key: 0, own_streams }
+    }
+
     /// Sets which shards are needed. Links that are not needed any more stay until they break.
     pub(crate) fn set_wanted(&mut self, wanted: BTreeSet<ShardId>) {
         for &shard in &wanted {
             self.by_shard.entry(shard).or_insert_with(|| Link {
                 phase: Phase::Absent { retry_at: MonotonicNanos::default() },
                 attempts: 0,
-                slots: BTreeMap::new(),
+                lanes: Lanes::new(self.own_streams),
             });
         }
         self.wanted = wanted;
@@ -95,7 +86,7 @@ impl Links {
                 let key = ConnectionKey(self.next_key);
                 self.next_key += 1;
                 link.phase = Phase::Connecting { key };
-                link.slots.clear();
+                link.lanes = Lanes::new(self.own_streams);
                 self.by_key.insert(key, shard);
                 due.push((key, shard));
             }
@@ -121,6 +112,23 @@ impl Links {
             Phase::Ready { key } => Some(key),
             _ => None,
         }
+    }
+
+    /// The connection to a shard with its produce streams, if requests may go there.
+    pub(crate) fn ready_lanes(&mut self, shard: ShardId) -> Option<(ConnectionKey, &mut Lanes)> {
+        let link = self.by_shard.get_mut(&shard)?;
+        match link.phase {
+            Phase::Ready { key } => Some((key, &mut link.lanes)),
+            _ => None,
+        }
+    }
+
+    /// All links that requests may go on, with their produce streams.
+    pub(crate) fn all_lanes(&mut self) -> impl Iterator<Item = (ConnectionKey, &mut Lanes)> {
+        self.by_shard.values_mut().filter_map(|link| match link.phase {
+            Phase::Ready { key } => Some((key, &mut link.lanes)),
+            _ => None,
+        })
     }
 
     /// Any connection that requests may go on, the one to `preferred` if it is among them.

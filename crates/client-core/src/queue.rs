@@ -14,6 +14,7 @@ use corelane_record::{ProducerStamp, PushError};
 pub(crate) use self::batch::Workshop;
 use self::batch::{Batch, Gathering, Phase};
 pub use self::batch::{Delivery, NewRecord};
+use crate::lanes::Lanes;
 use crate::producer::Identity;
 use crate::tell::Tell;
 use crate::{BatchKey, DeliveryError, Placement, ProducerSettings};
@@ -70,6 +71,8 @@ pub(crate) struct Queue {
     /// Batches in phase `Sent`, all of them on this connection.
     outstanding: u32,
     connection: Option<ConnectionKey>,
+    /// The produce stream that its last batch took on this connection.
+    lane: Option<u8>,
     hold: Option<MonotonicNanos>,
     refusals: u32,
     /// Why the broker last refused a batch for a while; none after it took one.
@@ -93,6 +96,7 @@ impl Queue {
             durable_end: Offset::ZERO,
             outstanding: 0,
             connection: None,
+            lane: None,
             hold: None,
             refusals: 0,
             last_refusal: None,
@@ -176,7 +180,10 @@ impl Queue {
             }
             self.hold = None;
         }
-        self.connection = Some(connection);
+        if self.connection != Some(connection) {
+            self.connection = Some(connection);
+            self.lane = None;
+        }
         true
     }
 
@@ -249,6 +256,13 @@ impl Queue {
             was_sent: true,
         });
         Some(outgoing)
+    }
+
+    /// The produce stream for the batch that [`Self::next_outgoing`] has just given.
+    pub(crate) fn board(&mut self, lanes: &mut Lanes) -> u8 {
+        let lane = lanes.choose(self.lane, self.outstanding <= 1);
+        self.lane = Some(lane);
+        lane
     }
 
     fn is_due(&self, now: MonotonicNanos, settings: &ProducerSettings) -> bool {
@@ -362,6 +376,7 @@ impl Queue {
             return;
         }
         self.connection = None;
+        self.lane = None;
         self.outstanding = 0;
         for batch in &mut self.window {
             if matches!(batch.phase, Phase::Sent | Phase::Received(_)) {

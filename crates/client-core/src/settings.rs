@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use corelane_model::limits::{
-    BATCH_BYTES_MAX, BATCH_RECORDS_MAX, FRAME_BODY_BYTES_MAX, SUBSCRIPTION_CREDIT_BYTES_DEFAULT,
+    BATCH_BYTES_MAX, BATCH_RECORDS_MAX, FRAME_BODY_BYTES_MAX, PRODUCE_STREAMS_OWN, SUBSCRIPTION_CREDIT_BYTES_DEFAULT,
 };
 use corelane_model::{Acks, PartitionIndex, SessionId, StartAt, TopicName};
 use corelane_record::Compression;
@@ -49,6 +49,9 @@ pub struct ClientSettings {
     pub backoff_max: Duration,
     /// What is known about topics in use is asked for again after this long.
     pub metadata_refresh: Duration,
+    /// Partitions of one connection that have a produce stream of their own, at most
+    /// [`corelane_model::limits::PRODUCE_STREAMS_OWN`]; with more of them they share a few streams, in bundles.
+    pub own_streams: u32,
 }
 
 impl ClientSettings {
@@ -67,6 +70,7 @@ impl ClientSettings {
             backoff_min: Duration::from_millis(10),
             backoff_max: Duration::from_secs(1),
             metadata_refresh: Duration::from_secs(30),
+            own_streams: PRODUCE_STREAMS_OWN,
         }
     }
 }

@@ -134,6 +134,20 @@ pub const SESSION_BUDGET_BYTES: u64 = 16 << 20;
 pub const SESSION_STREAMS_MAX: u32 = 256;
 /// Produce or push streams of one connection; beyond that partitions share streams by hash.
 pub const SESSION_DATA_STREAMS_MAX: u32 = 64;
+/// Partitions of one connection that have a produce stream of their own; with more of them all share
+/// [`PRODUCE_STREAMS_SHARED`] streams, and one that has nothing under way may change streams.
+pub const PRODUCE_STREAMS_OWN: u32 = SESSION_DATA_STREAMS_MAX;
+/// Produce streams that partitions share when there are many.
+pub const PRODUCE_STREAMS_SHARED: u8 = 16;
+/// Batches of one produce bundle at most.
+pub const PRODUCE_BUNDLE_BATCHES_MAX: usize = 1024;
+/// A client closes a bundle at so many batches: the broker begins with the first bundle while others are still made, and what
+/// a lost packet holds up is no more than this.
+pub const PRODUCE_BUNDLE_BATCHES: usize = 64;
+/// A client closes a bundle at so many bytes of batches; a batch of more than a quarter of it leaves alone, uncopied.
+pub const PRODUCE_BUNDLE_BYTES: usize = 16 << 10;
+/// Subscriptions of one push bundle at most; together they carry no more than [`PUSH_BYTES`].
+pub const PUSH_BUNDLE_SUBSCRIPTIONS: usize = 128;
 /// Bytes of credit that a subscription may hold.
 pub const SUBSCRIPTION_CREDIT_BYTES_MAX: u64 = 64 << 20;
 /// Credit of a subscription that asks for none.
@@ -324,6 +338,12 @@ const _: () = {
     assert!((FRAME_BYTES_MAX as u64) < SESSION_BUDGET_BYTES);
     assert!((FRAME_BYTES_MAX as u64) < SESSION_SEND_BYTES_MAX);
     assert!(SESSION_DATA_STREAMS_MAX < SESSION_STREAMS_MAX);
+    assert!(PRODUCE_STREAMS_OWN <= SESSION_DATA_STREAMS_MAX);
+    assert!(PRODUCE_STREAMS_SHARED as u32 <= SESSION_DATA_STREAMS_MAX);
+    assert!(PRODUCE_BUNDLE_BATCHES <= PRODUCE_BUNDLE_BATCHES_MAX);
+    assert!(PRODUCE_BUNDLE_BATCHES_MAX * 24 + 64 <= FRAME_BODY_BYTES_MAX as usize);
+    assert!(PRODUCE_BUNDLE_BYTES <= BATCH_BYTES_MAX as usize);
+    assert!(PUSH_BUNDLE_SUBSCRIPTIONS * 20 + 64 <= FRAME_BODY_BYTES_MAX as usize);
     assert!(FRAME_BYTES_MAX <= STREAM_WINDOW_BYTES);
     assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
     assert!(CONNECTION_WINDOW_BYTES as u64 <= SESSION_BUDGET_BYTES);

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use corelane_model::limits::{
-    FRAME_BODY_BYTES_MAX, SUBSCRIPTION_CREDIT_BYTES_DEFAULT, SUBSCRIPTION_CREDIT_BYTES_MAX, TOPIC_NAME_BYTES_MAX,
+    FRAME_BODY_BYTES_MAX, PRODUCE_BUNDLE_BATCHES_MAX, SUBSCRIPTION_CREDIT_BYTES_DEFAULT, SUBSCRIPTION_CREDIT_BYTES_MAX,
+    TOPIC_NAME_BYTES_MAX,
 };
 use corelane_model::{
     Acks, CorrelationId, ErrorCode, Offset, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, StartAt,
@@ -10,7 +11,7 @@ use corelane_model::{
 };
 use corelane_wire::{
     AlterTopic, CreateTopic, Credit, DeleteTopic, DescribeTopic, FindOffset, Frame, FrameKind, Metadata, Produce,
-    RequestProducerId, Settings, Start, Subscribe, TruncatePartition, Unsubscribe, access, decode,
+    ProduceMany, RequestProducerId, Settings, Start, Subscribe, TruncatePartition, Unsubscribe, access, decode,
 };
 
 use crate::Refused;
@@ -34,6 +35,9 @@ pub struct ProduceRequest {
 pub enum Request {
     /// Append a batch.
     Produce(ProduceRequest),
+    /// Append the batches of a bundle, in this order, each with an outcome of its own. There may be none left after the
+    /// budget; then the outcomes are gathered already.
+    ProduceMany(Vec<ProduceRequest>),
     /// Which topics there are.
     Metadata {
         /// Ties the answer.
@@ -139,6 +143,8 @@ pub enum Request {
 pub(crate) enum NoRequest {
     /// The request is refused, the connection goes on.
     Refuse(Refused),
+    /// Batches are refused, each by its correlation id and with its bytes; the connection goes on.
+    RefuseBatches(Vec<(CorrelationId, u64)>, Refused),
     /// The connection is of no more use.
     Close(Refused),
 }
@@ -159,6 +165,7 @@ pub(crate) fn parse_request(frame: Frame) -> Result<Request, NoRequest> {
     let correlation = frame.head.correlation;
     match frame.head.kind {
         FrameKind::Produce => parse_produce(frame),
+        FrameKind::ProduceMany => parse_bundle(&frame),
         FrameKind::Metadata => Ok(Request::Metadata { correlation, names: decode::<Metadata>(&frame)?.names }),
         FrameKind::CreateTopic | FrameKind::AlterTopic | FrameKind::DeleteTopic | FrameKind::DescribeTopic => {
             parse_topic(&frame)
@@ -200,7 +207,8 @@ pub(crate) fn check_shape(frame: &Frame) -> Result<(), NoRequest> {
         let text = format!("frame body of {} bytes is over the limit of {FRAME_BODY_BYTES_MAX}", head.body_length);
         return Err(NoRequest::Close(Refused::new(ErrorCode::FrameTooLarge, text)));
     }
-    if head.kind != FrameKind::Produce && !frame.attachment.is_empty() {
+    let carries_batches = matches!(head.kind, FrameKind::Produce | FrameKind::ProduceMany);
+    if !carries_batches && !frame.attachment.is_empty() {
         let text = format!("a {:?} frame carries {} bytes beside its body", head.kind, frame.attachment.len());
         return Err(NoRequest::Close(Refused::new(ErrorCode::Malformed, text)));
     }
@@ -238,20 +246,61 @@ fn name_of(name: String) -> Result<String, NoRequest> {
 fn parse_produce(frame: Frame) -> Result<Request, NoRequest> {
     let body = access::<Produce>(&frame)?;
     let partition = partition_of(body.topic.to_native(), body.partition.to_native());
-    let acks = match body.acks {
-        0 => Acks::Received,
-        1 => Acks::Stored,
-        other => {
-            let text = format!("acks of {other} are not known; 0 (received) and 1 (stored) are");
-            return Err(refuse(ErrorCode::InvalidSetting, text));
-        }
-    };
+    let acks = acks_of(body.acks).map_err(|refused| {
+        NoRequest::RefuseBatches(vec![(frame.head.correlation, frame.attachment.len() as u64)], refused)
+    })?;
     Ok(Request::Produce(ProduceRequest {
         correlation: frame.head.correlation,
         partition,
         acks,
         batch: frame.attachment,
     }))
+}
+
+/// Only what holds together as a whole is a bundle: columns of one length, and batches that fill the attachment.
+fn parse_bundle(frame: &Frame) -> Result<Request, NoRequest> {
+    let body = access::<ProduceMany>(frame)?;
+    let count = body.correlations.len();
+    let lengths = [body.topics.len(), body.partitions.len(), body.lengths.len()];
+    if count == 0 || PRODUCE_BUNDLE_BATCHES_MAX < count || lengths != [count; 3] {
+        let text = format!(
+            "a bundle has {count} correlation ids and {lengths:?} topics, partitions and lengths; it must have as many of \
+             each, from 1 to {PRODUCE_BUNDLE_BATCHES_MAX}"
+        );
+        return Err(NoRequest::Close(Refused::new(ErrorCode::Malformed, text)));
+    }
+    let bytes = body.lengths.iter().map(|length| u64::from(length.to_native())).sum::<u64>();
+    if bytes != frame.attachment.len() as u64 {
+        let text = format!("the batches of a bundle have {bytes} bytes, its attachment has {}", frame.attachment.len());
+        return Err(NoRequest::Close(Refused::new(ErrorCode::Malformed, text)));
+    }
+    let acks = acks_of(body.acks).map_err(|refused| {
+        let batches = body.correlations.iter().zip(body.lengths.iter());
+        let batches = batches.map(|(tie, length)| (CorrelationId(tie.to_native()), u64::from(length.to_native())));
+        NoRequest::RefuseBatches(batches.collect(), refused)
+    })?;
+    let mut rest = frame.attachment.clone();
+    let mut requests = Vec::with_capacity(count);
+    for at in 0..count {
+        requests.push(ProduceRequest {
+            correlation: CorrelationId(body.correlations[at].to_native()),
+            partition: partition_of(body.topics[at].to_native(), body.partitions[at].to_native()),
+            acks,
+            batch: rest.split_to(body.lengths[at].to_native() as usize),
+        });
+    }
+    Ok(Request::ProduceMany(requests))
+}
+
+fn acks_of(acks: u8) -> Result<Acks, Refused> {
+    match acks {
+        0 => Ok(Acks::Received),
+        1 => Ok(Acks::Stored),
+        other => {
+            let text = format!("acks of {other} are not known; 0 (received) and 1 (stored) are");
+            Err(Refused::new(ErrorCode::InvalidSetting, text))
+        }
+    }
 }
 
 fn parse_topic(frame: &Frame) -> Result<Request, NoRequest> {

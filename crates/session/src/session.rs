@@ -19,7 +19,7 @@ use crate::{Facts, ProduceRequest, Refused, Request, Route, SessionStats, Step, 
 
 /// Bytes of a client's name that are kept.
 const CLIENT_NAME_BYTES_MAX: usize = 64;
-/// What a produce frame costs of the budget beside its batch, so that small ones are bounded too.
+/// What a batch costs of the budget beside its bytes, so that small ones are bounded too.
 const PRODUCE_BYTES: u64 = 256;
 
 /// ```text
@@ -220,7 +220,9 @@ impl Session {
             let text = format!("the first frame must be a hello, not {:?}", frame.head.kind);
             return Err(Refused::new(ErrorCode::UnexpectedFrame, text));
         }
-        if let Err(NoRequest::Close(refused) | NoRequest::Refuse(refused)) = check_shape(frame) {
+        if let Err(NoRequest::Close(refused) | NoRequest::Refuse(refused) | NoRequest::RefuseBatches(_, refused)) =
+            check_shape(frame)
+        {
             return Err(refused);
         }
         let hello: Hello = decode(frame)?;
@@ -254,19 +256,22 @@ impl Session {
 
     fn handle_open(&mut self, frame: Frame) -> Step {
         let (kind, correlation) = (frame.head.kind, frame.head.correlation);
-        let batch_bytes = frame.attachment.len() as u64;
         if kind == FrameKind::Ping {
             return match check_shape(&frame).and_then(|()| Ok(decode::<Ping>(&frame)?)) {
                 Ok(ping) => Step::Reply(encode(correlation, &Pong { payload: ping.payload })),
-                Err(NoRequest::Close(refused) | NoRequest::Refuse(refused)) => self.close(refused),
+                Err(NoRequest::Close(refused) | NoRequest::Refuse(refused) | NoRequest::RefuseBatches(_, refused)) => {
+                    self.close(refused)
+                }
             };
         }
         match parse_request(frame) {
             Ok(request) => self.admit(request),
             Err(NoRequest::Close(refused)) => self.close(refused),
-            Err(NoRequest::Refuse(refused)) if kind == FrameKind::Produce => {
-                self.produce_bytes += batch_bytes + PRODUCE_BYTES;
-                self.answer_produce(correlation, batch_bytes, Err(&refused));
+            Err(NoRequest::RefuseBatches(batches, refused)) => {
+                for (correlation, batch_bytes) in batches {
+                    self.produce_bytes += batch_bytes + PRODUCE_BYTES;
+                    self.answer_produce(correlation, batch_bytes, Err(&refused));
+                }
                 Step::Gathered
             }
             Err(NoRequest::Refuse(refused)) => self.refuse_at_once(correlation, &refused),
@@ -276,12 +281,21 @@ impl Session {
     /// Holds a request against the budgets and counts it as waiting.
     fn admit(&mut self, request: Request) -> Step {
         let request = match request {
-            Request::Produce(produce) => return self.admit_produce(produce),
+            Request::Produce(produce) => {
+                return match self.admit_produce(&produce) {
+                    true => Step::Request(Request::Produce(produce)),
+                    false => Step::Gathered,
+                };
+            }
+            Request::ProduceMany(mut batches) => {
+                batches.retain(|produce| self.admit_produce(produce));
+                return Step::Request(Request::ProduceMany(batches));
+            }
             other => other,
         };
         let correlation = match &request {
-            Request::Produce(ProduceRequest { correlation, .. }) => *correlation,
             Request::Credit { .. } | Request::Unsubscribe { .. } => return Step::Request(request),
+            Request::Produce(_) | Request::ProduceMany(_) => unreachable!("batches have a budget of their own"),
             Request::Metadata { correlation, .. }
             | Request::CreateTopic { correlation, .. }
             | Request::AlterTopic { correlation, .. }
@@ -305,15 +319,16 @@ impl Session {
         Step::Request(request)
     }
 
-    fn admit_produce(&mut self, produce: ProduceRequest) -> Step {
+    /// Counts a batch as under way; false when it is over the budget and refused.
+    fn admit_produce(&mut self, produce: &ProduceRequest) -> bool {
         let batch_bytes = produce.batch.len() as u64;
         self.produce_bytes += batch_bytes + PRODUCE_BYTES;
         if self.produce_bytes <= SESSION_BUDGET_BYTES {
-            return Step::Request(Request::Produce(produce));
+            return true;
         }
         let text = format!("this connection has {} bytes of batches under way already", self.produce_bytes);
         self.answer_produce(produce.correlation, batch_bytes, Err(&Refused::new(ErrorCode::Busy, text)));
-        Step::Gathered
+        false
     }
 
     fn refuse_subscription(&self, subscription: SubscriptionId) -> Option<Refused> {

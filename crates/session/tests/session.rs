@@ -1,7 +1,7 @@
 //! A session from its first frame to its end.
 
 use bytes::Bytes;
-use corelane_model::limits::{HELLO_TIMEOUT, SESSION_BUDGET_BYTES, SESSION_REQUESTS_MAX};
+use corelane_model::limits::{HELLO_TIMEOUT, PRODUCE_BUNDLE_BATCHES_MAX, SESSION_BUDGET_BYTES, SESSION_REQUESTS_MAX};
 use corelane_model::{
     CatalogVersion, CorrelationId, ErrorCode, Incarnation, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex,
     SessionId, ShardId, StartAt, SubscriptionId, TopicId, WallMillis,
@@ -9,8 +9,8 @@ use corelane_model::{
 use corelane_session::{Facts, Refused, Request, Session, Step, TokenDigest};
 use corelane_wire::{
     Body, CreateTopic, Credit, DurableEnds, FindOffset, Frame, FrameDecoder, FrameKind, Goaway, Hello, Metadata,
-    OutFrame, Ping, Pong, Produce, ProduceAnswers, Refusal, Settings, Start, Subscribe, Welcome, decode, encode,
-    encode_with,
+    OutFrame, Ping, Pong, Produce, ProduceAnswers, ProduceMany, Refusal, Settings, Start, Subscribe, Welcome, decode,
+    encode, encode_with,
 };
 use proptest::prelude::*;
 
@@ -175,6 +175,84 @@ fn requests_come_out_typed() {
     assert_eq!(credit, corelane_model::limits::SUBSCRIPTION_CREDIT_BYTES_DEFAULT);
 }
 
+fn bundle(lengths: &[u32], columns: [usize; 3], attachment: usize) -> Frame {
+    let body = ProduceMany {
+        acks: 1,
+        topics: vec![3; columns[0]],
+        partitions: (0..).take(columns[1]).collect(),
+        lengths: lengths.to_vec(),
+        correlations: (50..).take(columns[2]).collect(),
+    };
+    frame_of(encode_with(CorrelationId(0), &body, vec![Bytes::from(vec![7; attachment])]))
+}
+
+#[test]
+fn a_bundle_comes_out_as_its_batches() {
+    let step = open().handle(facts(&[]), bundle(&[4, 0, 6], [3; 3], 10));
+    let Step::Request(Request::ProduceMany(batches)) = step else { panic!("no bundle: {step:?}") };
+    let found: Vec<_> = batches.iter().map(|one| (one.correlation.0, one.partition.index.0, one.batch.len())).collect();
+    assert_eq!(found, [(50, 0, 4), (51, 1, 0), (52, 2, 6)]);
+}
+
+#[test]
+fn a_bundle_that_does_not_hold_together_closes() {
+    let many = u32::try_from(PRODUCE_BUNDLE_BATCHES_MAX).unwrap() + 1;
+    for frame in [
+        bundle(&[4, 6], [2; 3], 9),
+        bundle(&[4, 6], [2; 3], 11),
+        bundle(&[4, u32::MAX], [2; 3], 10),
+        bundle(&[4, 6], [1, 2, 2], 10),
+        bundle(&[4, 6], [2, 3, 2], 10),
+        bundle(&[4, 6], [2, 2, 0], 10),
+        bundle(&[], [0; 3], 0),
+        bundle(&vec![1; many as usize], [many as usize; 3], many as usize),
+    ] {
+        assert_eq!(closed(&mut open(), &[], frame).code, ErrorCode::Malformed);
+    }
+}
+
+#[test]
+fn a_bundle_is_held_against_the_budget_batch_by_batch() {
+    let mut session = open();
+    let bytes = 64 << 10;
+    let frame = || bundle(&[bytes; 16], [16; 3], 16 * bytes as usize);
+    let mut taken = 0;
+    let last = loop {
+        let step = session.handle(facts(&[]), frame());
+        let Step::Request(Request::ProduceMany(batches)) = step else { panic!("no bundle: {step:?}") };
+        taken += batches.len() as u64;
+        if batches.len() < 16 {
+            break batches.len();
+        }
+    };
+    assert_eq!(taken, SESSION_BUDGET_BYTES / (u64::from(bytes) + 256));
+    let answers: ProduceAnswers = decode(&frame_of(session.poll_frame().unwrap())).unwrap();
+    let refused: Vec<_> = answers.answers.iter().map(|one| (one.correlation, ErrorCode::from_wire(one.code))).collect();
+    let expected: Vec<_> = (50 + last as u64..66).map(|correlation| (correlation, ErrorCode::Busy)).collect();
+    assert_eq!(refused, expected);
+}
+
+#[test]
+fn acks_that_are_not_known_refuse_each_batch_of_a_bundle() {
+    let mut session = open();
+    let body = ProduceMany {
+        acks: 9,
+        topics: vec![1; 2],
+        partitions: vec![0; 2],
+        lengths: vec![1; 2],
+        correlations: vec![7, 8],
+    };
+    let frame = frame_of(encode_with(CorrelationId(0), &body, vec![Bytes::from_static(b"ab")]));
+    assert!(matches!(session.handle(facts(&[]), frame), Step::Gathered));
+    let answers: ProduceAnswers = decode(&frame_of(session.poll_frame().unwrap())).unwrap();
+    let code = ErrorCode::InvalidSetting.to_wire();
+    assert_eq!(
+        answers.answers.iter().map(|one| (one.correlation, one.code)).collect::<Vec<_>>(),
+        [(7, code), (8, code)]
+    );
+    assert_eq!(session.waiting(), (0, 0));
+}
+
 #[test]
 fn values_of_later_versions_are_refused_by_name() {
     let mut session = open();
@@ -305,6 +383,12 @@ proptest! {
             match session.handle(facts(&[]), frame) {
                 Step::Request(Request::Produce(produce)) => {
                     session.answer_produce(produce.correlation, produce.batch.len() as u64, Ok((Offset(0), WallMillis(0))));
+                }
+                Step::Request(Request::ProduceMany(batches)) => {
+                    for produce in batches {
+                        let bytes = produce.batch.len() as u64;
+                        session.answer_produce(produce.correlation, bytes, Ok((Offset(0), WallMillis(0))));
+                    }
                 }
                 Step::Request(Request::Credit { .. } | Request::Unsubscribe { .. }) => {}
                 Step::Request(_) => drop(session.refuse(CorrelationId(1), &Refused::new(ErrorCode::Busy, "x"))),

@@ -139,6 +139,11 @@ impl Shard {
         let asker = |correlation| Asker { peer, correlation };
         match request {
             Request::Produce(produce) => self.handle_produce(peer, produce),
+            Request::ProduceMany(batches) => {
+                // The session may have refused some of them by itself.
+                self.note_gathering(connection);
+                batches.into_iter().for_each(|produce| self.handle_produce(peer, produce));
+            }
             Request::Metadata { correlation, names } => self.answer_metadata(asker(correlation), &names),
             Request::CreateTopic { correlation, name, partitions, settings } => {
                 self.wish(asker(correlation), Wish::Create { name, partitions, settings });

@@ -97,6 +97,8 @@ impl Client {
     fn new(number: u32, plan: ClientPlan, seed: u64, scenario: &Scenario) -> Self {
         let mut settings = ClientSettings::new(SessionId(u128::from(number) + 1), seed);
         settings.name = format!("client-{number}");
+        // With few streams of their own, partitions share streams and leave in bundles; which it is follows from the seed.
+        settings.own_streams = u32::try_from(seed % 4).expect("below 4");
         let name = |topic| TopicName::parse(&format!("topic-{topic}")).expect("a name");
         let topics = scenario.topics.iter().enumerate().map(|(topic, plan)| (name(topic), *plan, None)).collect();
         Self {

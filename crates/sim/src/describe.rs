@@ -14,9 +14,11 @@ pub(crate) fn describe(frame: &Frame) -> String {
     // Writing into a string cannot fail, and what cannot be decoded stays with its checksum.
     let _ = match frame.head.kind {
         FrameKind::Produce => produce(&mut text, frame),
+        FrameKind::ProduceMany => bundle(&mut text, frame),
         FrameKind::ProduceAnswers => answers(&mut text, frame),
         FrameKind::DurableEnds => ends(&mut text, frame),
         FrameKind::Push => push(&mut text, frame),
+        FrameKind::PushMany => push_bundle(&mut text, frame),
         FrameKind::Refusal => refusal(&mut text, frame),
         _ => Ok(()),
     };
@@ -48,8 +50,22 @@ pub(crate) fn file_name(file: FileName) -> String {
 
 fn produce(text: &mut String, frame: &Frame) -> std::fmt::Result {
     let Ok(body) = wire::decode::<wire::Produce>(frame) else { return Ok(()) };
-    let Ok(head) = BatchHead::parse(&frame.attachment) else { return Ok(()) };
-    let (topic, partition) = (body.topic, body.partition);
+    batch(text, body.topic, body.partition, &frame.attachment)
+}
+
+fn bundle(text: &mut String, frame: &Frame) -> std::fmt::Result {
+    let Ok(body) = wire::decode::<wire::ProduceMany>(frame) else { return Ok(()) };
+    let mut rest = &frame.attachment[..];
+    for ((topic, partition), length) in body.topics.iter().zip(&body.partitions).zip(&body.lengths) {
+        let Some((bytes, after)) = rest.split_at_checked(*length as usize) else { return Ok(()) };
+        batch(text, *topic, *partition, bytes)?;
+        rest = after;
+    }
+    Ok(())
+}
+
+fn batch(text: &mut String, topic: u64, partition: u32, bytes: &[u8]) -> std::fmt::Result {
+    let Ok(head) = BatchHead::parse(bytes) else { return Ok(()) };
     let (producer, epoch, sequence) = (head.producer_id, head.producer_epoch, head.base_sequence);
     write!(text, " {topic}/{partition} producer {producer}.{epoch} from {sequence}, {} records", head.record_count)
 }
@@ -73,6 +89,14 @@ fn push(text: &mut String, frame: &Frame) -> std::fmt::Result {
     let Ok(body) = wire::decode::<wire::Push>(frame) else { return Ok(()) };
     let Ok(head) = BatchHead::parse(&frame.attachment) else { return Ok(()) };
     write!(text, " subscription {} from {}, {} bytes", body.subscription, head.base_offset, frame.attachment.len())
+}
+
+fn push_bundle(text: &mut String, frame: &Frame) -> std::fmt::Result {
+    let Ok(body) = wire::decode::<wire::PushMany>(frame) else { return Ok(()) };
+    let parts = body.subscriptions.iter().zip(&body.lengths);
+    parts
+        .into_iter()
+        .try_for_each(|(subscription, length)| write!(text, " subscription {subscription}, {length} bytes"))
 }
 
 fn refusal(text: &mut String, frame: &Frame) -> std::fmt::Result {

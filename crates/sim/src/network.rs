@@ -196,9 +196,16 @@ impl Network {
             let partition = PartitionId::new(TopicId(body.topic), PartitionIndex(body.partition));
             state.subscribing.insert(frame.head.correlation.0, (partition, oracle.durable_end(partition)));
         }
-        if is_request(frame.head.kind) {
-            let is_new = state.open.insert(frame.head.correlation.0);
-            assert!(is_new, "the client uses correlation {} twice on one connection", frame.head.correlation.0);
+        let correlations = match frame.head.kind {
+            FrameKind::ProduceMany => {
+                wire::decode::<wire::ProduceMany>(frame).expect("the client's frames are well formed").correlations
+            }
+            kind if is_request(kind) => vec![frame.head.correlation.0],
+            _ => Vec::new(),
+        };
+        for correlation in correlations {
+            let is_new = state.open.insert(correlation);
+            assert!(is_new, "the client uses correlation {correlation} twice on one connection");
         }
     }
 

@@ -76,6 +76,8 @@ kinds! {
     DurableEnds = 66;
     /// Broker, control stream: a shard's journal failed; what was not reported durable may be lost.
     StorageStopped = 67;
+    /// Client, a produce stream: record batches for several partitions, a bundle.
+    ProduceMany = 68;
     /// Client, control stream: push a partition's batches.
     Subscribe = 80;
     /// Answer.
@@ -88,6 +90,8 @@ kinds! {
     Push = 84;
     /// Broker, control stream: a subscription ended by itself.
     SubscriptionEnded = 85;
+    /// Broker, a push stream: record batches of several subscriptions, a bundle.
+    PushMany = 86;
     /// Client: a member joins a consumer group.
     JoinGroup = 96;
     /// Answer.

@@ -79,7 +79,7 @@ pub use metadata::{
 };
 pub use produce::{
     ArchivedDurableEnd, ArchivedProduceAnswer, DurableEnd, DurableEnds, Produce, ProduceAnswer, ProduceAnswers,
-    StorageStopped,
+    ProduceMany, StorageStopped,
 };
 pub use queue::{
     ArchivedLeaseRange, JoinQueue, JoinQueueAnswer, LeaseRange, LeasesAnswer, LeaveQueue, QueueAck, QueueBackoff,
@@ -89,7 +89,7 @@ pub use queues::{
     AlterQueue, DeleteQueue, DescribeQueue, DescribeQueueAnswer, ListQueues, ListQueuesAnswer, QueueMember,
     QueuePartition, QueueSummary, RedriveQueue,
 };
-pub use subscribe::{Credit, Push, Start, Subscribe, SubscribeAnswer, SubscriptionEnded, Unsubscribe};
+pub use subscribe::{Credit, Push, PushMany, Start, Subscribe, SubscribeAnswer, SubscriptionEnded, Unsubscribe};
 
 /// The application protocol that TLS negotiates; it changes only when the frame head does.
 pub const ALPN: &[u8] = b"corelane/1";

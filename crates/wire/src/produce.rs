@@ -2,11 +2,11 @@
 
 use crate::body::body;
 
-/// The outcome of one produce frame.
+/// The outcome of one batch: of a produce frame, or of a place in a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 #[rkyv(derive(Debug))]
 pub struct ProduceAnswer {
-    /// The produce frame's correlation id.
+    /// The correlation id of the produce frame, or of the batch in its bundle.
     pub correlation: u64,
     /// Offset of the batch's first record. When the batch was a duplicate, the offset that it got the first time.
     pub base_offset: u64,
@@ -39,7 +39,24 @@ body! {
         acks: u8,
     }
 
-    /// Outcomes of produce frames, in the order in which the broker took them.
+    /// Several record batches, each for a partition of its own or for the same: a bundle. They are the attachment, one after
+    /// another. The columns are as long as there are batches, between 1 and
+    /// [`corelane_model::limits::PRODUCE_BUNDLE_BATCHES_MAX`], and the lengths add up to the attachment; anything else is
+    /// malformed. Each batch is taken or refused by itself, in this order. The frame's own correlation id is 0.
+    ProduceMany (ProduceMany, 1) {
+        /// As [`Produce::acks`], for all of them.
+        acks: u8,
+        /// The topic of each.
+        topics: Vec<u64>,
+        /// The partition of each.
+        partitions: Vec<u32>,
+        /// The bytes of each.
+        lengths: Vec<u32>,
+        /// What ties the answer of each, as the correlation id of a [`Produce`] frame.
+        correlations: Vec<u64>,
+    }
+
+    /// Outcomes of batches, in the order in which the broker took them.
     ProduceAnswers (ProduceAnswers, 1) {
         /// The outcomes.
         answers: Vec<ProduceAnswer>,

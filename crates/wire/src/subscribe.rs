@@ -87,6 +87,17 @@ body! {
         high_watermark: u64,
     }
 
+    /// What several [`Push`] frames of one stream would carry: a bundle. The columns are as long as each other, not empty, and
+    /// the lengths add up to the attachment; anything else is malformed. A subscription may come more than once.
+    PushMany (PushMany, 1) {
+        /// The subscription of each part.
+        subscriptions: Vec<u64>,
+        /// Its high watermark when the frame was made.
+        high_watermarks: Vec<u64>,
+        /// The bytes of its record batches in the attachment.
+        lengths: Vec<u32>,
+    }
+
     /// A subscription that had been taken ended by itself. It comes on the subscription's push stream, after everything
     /// that was pushed.
     SubscriptionEnded (SubscriptionEnded, 1) {

@@ -211,6 +211,7 @@ impl ClientCore {
             FrameKind::DurableEnds => self.on_durable_ends(frame)?,
             FrameKind::StorageStopped => self.on_storage_stopped(connection, frame)?,
             FrameKind::Push => self.on_push(connection, frame)?,
+            FrameKind::PushMany => self.on_push_many(connection, frame)?,
             FrameKind::SubscriptionEnded => self.on_subscription_ended(now, connection, frame)?,
             FrameKind::Goaway => {
                 self.links.get_mut(shard).expect("a connection has a link").phase = Phase::Leaving { key: connection };

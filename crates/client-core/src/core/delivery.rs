@@ -1,14 +1,14 @@
 //! Producers: records in, frames out, last words.
 
-use corelane_model::Acks;
 use corelane_model::{
     ConnectionKey, CorrelationId, ErrorCode, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, ProducerEpoch,
     ProducerId, Retry, ShardId, TopicId, TopicName, WallMillis,
 };
 use corelane_record::PushError;
-use corelane_wire::{BodyError, DurableEnds, Frame, Produce, ProduceAnswers, StorageStopped, access, encode_with};
+use corelane_wire::{BodyError, DurableEnds, Frame, OutFrame, ProduceAnswers, StorageStopped, access};
 
 use super::{ClientCore, ORDINAL_BITS, PARTITION_BITS, PRODUCE_BIT, PRODUCERS_MAX, SWEEPS, Sent};
+use crate::lanes::Parcel;
 use crate::producer::{Producer, State};
 use crate::queue::{Delivery, NewRecord, Queue, Remedy};
 use crate::timers::Timer;
@@ -169,7 +169,7 @@ impl ClientCore {
         let Some(queue) = producer.queues.get_mut(index as usize) else { return };
         queue.is_dirty = false;
         let shard = producer.shards[index as usize];
-        let Some(connection) = self.links.ready(shard) else { return };
+        let Some((connection, lanes)) = self.links.ready_lanes(shard) else { return };
         if producer.identity.version == 0 || !queue.is_open(now.monotonic, connection) {
             return;
         }
@@ -180,23 +180,28 @@ impl ClientCore {
         let partition = PartitionId::new(producer.topic_id, PartitionIndex(index));
         let mut has_left = false;
         while let Some(outgoing) = queue.next_outgoing(now.monotonic, &mut producer.workshop) {
-            let slot = self.links.get_mut(shard).expect("a ready shard has a link").slot(partition);
-            let acks = match outgoing.acks {
-                Acks::Received => 0,
-                Acks::Stored => 1,
-            };
-            let body = Produce { topic: partition.topic.0, partition: index, acks };
-            let frame = encode_with(correlation(key, index, outgoing.key), &body, vec![outgoing.bytes]);
-            self.effects.push_back(Effect::Send { connection, stream: OutStream::Produce(slot), frame });
             self.stats.batches_sent += 1;
-            has_left = true;
             self.stats.batches_repeated += u64::from(outgoing.is_repeated);
+            has_left = true;
+            let stream = queue.board(lanes);
+            let correlation = correlation(key, index, outgoing.key);
+            let parcel = Parcel { partition, acks: outgoing.acks, correlation, bytes: outgoing.bytes };
+            let effects = &mut self.effects;
+            lanes.push(stream, parcel, |stream, frame| effects.push_back(produce_effect(connection, stream, frame)));
         }
         if queue.register() {
             self.durable_waiters.entry(partition).or_default().push(key);
         }
         if has_left {
             producer.on_batch_left(index);
+        }
+    }
+
+    /// What has gathered on the produce streams leaves.
+    pub(super) fn flush_lanes(&mut self) {
+        let effects = &mut self.effects;
+        for (connection, lanes) in self.links.all_lanes() {
+            lanes.flush(|stream, frame| effects.push_back(produce_effect(connection, stream, frame)));
         }
     }
 
@@ -461,7 +466,11 @@ impl ClientCore {
     }
 }
 
-/// The correlation id of a produce frame.
+const fn produce_effect(connection: ConnectionKey, stream: u8, frame: OutFrame) -> Effect {
+    Effect::Send { connection, stream: OutStream::Produce(stream), frame }
+}
+
+/// The correlation id of a batch.
 fn correlation(producer: ProducerKey, index: u32, batch: BatchKey) -> CorrelationId {
     let producer = u64::from(producer.0) << (PARTITION_BITS + ORDINAL_BITS);
     CorrelationId(PRODUCE_BIT | producer | u64::from(index) << ORDINAL_BITS | batch.low())

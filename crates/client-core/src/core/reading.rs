@@ -1,8 +1,10 @@
 //! Subscriptions.
 
+use bytes::Bytes;
 use corelane_model::{ConnectionKey, CorrelationId, ErrorCode, Now, Offset, Retry, TopicName};
 use corelane_wire::{
-    BodyError, Credit, Frame, Push, Subscribe, SubscribeAnswer, SubscriptionEnded, Unsubscribe, access, decode,
+    BodyError, Credit, Frame, Push, PushMany, Subscribe, SubscribeAnswer, SubscriptionEnded, Unsubscribe, access,
+    decode,
 };
 
 use super::ClientCore;
@@ -99,22 +101,39 @@ impl ClientCore {
     pub(super) fn on_push(&mut self, connection: ConnectionKey, frame: &Frame) -> Result<(), BodyError> {
         let push = access::<Push>(frame)?;
         let key = SubscriptionKey(push.subscription.to_native());
-        let high_watermark = Offset(push.high_watermark.to_native());
-        // What was under way when the application unsubscribed is dropped.
-        let Some(reader) = self.subscriptions.get_mut(&key) else { return Ok(()) };
-        match reader.phase {
-            Phase::Asked { connection: on } if on == connection => {
-                reader.early.push((frame.attachment.clone(), high_watermark));
-            }
-            Phase::Active { connection: on } if on == connection => {
-                self.deliver(key, frame.attachment.clone(), high_watermark);
-            }
-            Phase::Waiting { .. } | Phase::Asked { .. } | Phase::Active { .. } => {}
+        self.take_push(connection, key, frame.attachment.clone(), Offset(push.high_watermark.to_native()));
+        Ok(())
+    }
+
+    pub(super) fn on_push_many(&mut self, connection: ConnectionKey, frame: &Frame) -> Result<(), BodyError> {
+        let push = access::<PushMany>(frame)?;
+        let lengths = push.lengths.iter().map(|length| length.to_native() as usize);
+        let is_whole = [push.subscriptions.len(), push.high_watermarks.len()] == [push.lengths.len(); 2]
+            && lengths.clone().sum::<usize>() == frame.attachment.len();
+        if !is_whole {
+            return Err(BodyError::Malformed { kind: frame.head.kind });
+        }
+        let mut rest = frame.attachment.clone();
+        for ((subscription, high_watermark), length) in
+            push.subscriptions.iter().zip(push.high_watermarks.iter()).zip(lengths)
+        {
+            let key = SubscriptionKey(subscription.to_native());
+            self.take_push(connection, key, rest.split_to(length), Offset(high_watermark.to_native()));
         }
         Ok(())
     }
 
-    fn deliver(&mut self, key: SubscriptionKey, bytes: bytes::Bytes, high_watermark: Offset) {
+    fn take_push(&mut self, connection: ConnectionKey, key: SubscriptionKey, bytes: Bytes, high_watermark: Offset) {
+        // What was under way when the application unsubscribed is dropped.
+        let Some(reader) = self.subscriptions.get_mut(&key) else { return };
+        match reader.phase {
+            Phase::Asked { connection: on } if on == connection => reader.early.push((bytes, high_watermark)),
+            Phase::Active { connection: on } if on == connection => self.deliver(key, bytes, high_watermark),
+            Phase::Waiting { .. } | Phase::Asked { .. } | Phase::Active { .. } => {}
+        }
+    }
+
+    fn deliver(&mut self, key: SubscriptionKey, bytes: Bytes, high_watermark: Offset) {
         let Some(reader) = self.subscriptions.get_mut(&key) else { return };
         match reader.on_pushed(&bytes) {
             Ok((count, from)) => {

@@ -10,9 +10,9 @@ use corelane_model::{CorrelationId, ErrorCode, TopicClass, TopicSettings};
 use corelane_record::{RecordBatch, SealedBatch, Stamp, stamp};
 use corelane_wire::{
     CreateTopic, CreateTopicAnswer, Credit, DurableEnd, DurableEnds, FindOffset, FindOffsetAnswer, Frame, FrameKind,
-    Hello, Metadata, MetadataAnswer, OutFrame, Produce, ProduceAnswer, ProduceAnswers, ProducerIdAnswer, Push, Refusal,
-    RequestProducerId, Subscribe, SubscribeAnswer, SubscriptionEnded, TopicMetadata, Unsubscribe, Welcome, decode,
-    encode, encode_with,
+    Hello, Metadata, MetadataAnswer, OutFrame, Produce, ProduceAnswer, ProduceAnswers, ProduceMany, ProducerIdAnswer,
+    Push, Refusal, RequestProducerId, Subscribe, SubscribeAnswer, SubscriptionEnded, TopicMetadata, Unsubscribe,
+    Welcome, decode, encode, encode_with,
 };
 
 /// A batch in a partition's log.
@@ -125,6 +125,8 @@ pub(crate) struct Broker {
     /// Subscriptions are taken, but nothing can be read: each ends with `Busy`. How often that was.
     pub(crate) is_disk_failing: bool,
     pub(crate) failed_reads: u32,
+    /// Bundles that came.
+    pub(crate) bundles: u32,
     next_id: u64,
     sessions: BTreeMap<u64, Session>,
 }
@@ -139,6 +141,7 @@ impl Broker {
             failed_reads: 0,
             token: String::new(),
             refusals: Vec::new(),
+            bundles: 0,
             next_id: 1,
             sessions: BTreeMap::new(),
         }
@@ -209,7 +212,18 @@ impl Broker {
             }
             FrameKind::Produce => {
                 assert!(matches!(stream, OutStream::Produce(_)), "produce frames have streams of their own");
-                return vec![self.produce(connection, frame)];
+                let Produce { topic, partition, acks } = decode::<Produce>(frame).unwrap();
+                return vec![self.produce(
+                    connection,
+                    (topic, partition),
+                    acks,
+                    correlation.0,
+                    frame.attachment.clone(),
+                )];
+            }
+            FrameKind::ProduceMany => {
+                assert!(matches!(stream, OutStream::Produce(_)), "produce frames have streams of their own");
+                return self.produce_many(connection, frame);
             }
             FrameKind::CreateTopic => {
                 let asked = decode::<CreateTopic>(frame).unwrap();
@@ -282,24 +296,45 @@ impl Broker {
         MetadataAnswer { catalog_version: self.next_id, shards: self.shards, topics: topics.collect(), is_cut: false }
     }
 
-    fn produce(&mut self, connection: u64, frame: &Frame) -> OutFrame {
-        let produce = decode::<Produce>(frame).unwrap();
-        let batch = SealedBatch::parse(frame.attachment.clone()).expect("the client sends whole batches");
+    fn produce_many(&mut self, connection: u64, frame: &Frame) -> Vec<OutFrame> {
+        let ProduceMany { acks, topics, partitions, lengths, correlations } = decode(frame).unwrap();
+        assert!(1 < lengths.len(), "one batch leaves as a produce frame");
+        assert_eq!([topics.len(), partitions.len(), correlations.len()], [lengths.len(); 3]);
+        let mut rest = frame.attachment.clone();
+        let mut answers = Vec::new();
+        for at in 0..lengths.len() {
+            let batch = rest.split_to(lengths[at] as usize);
+            answers.push(self.produce(connection, (topics[at], partitions[at]), acks, correlations[at], batch));
+        }
+        assert!(rest.is_empty(), "a bundle is its batches");
+        self.bundles += 1;
+        answers
+    }
+
+    fn produce(
+        &mut self,
+        connection: u64,
+        (id, partition): (u64, u32),
+        acks: u8,
+        correlation: u64,
+        bytes: Bytes,
+    ) -> OutFrame {
+        let batch = SealedBatch::parse(bytes).expect("the client sends whole batches");
         let result = if self.refusals.is_empty() {
-            match self.topics.values_mut().find(|topic| topic.id == produce.topic) {
+            match self.topics.values_mut().find(|topic| topic.id == id) {
                 None => Err(ErrorCode::UnknownTopic),
-                Some(topic) => topic.logs[produce.partition as usize].append(&batch),
+                Some(topic) => topic.logs[partition as usize].append(&batch),
             }
         } else {
             Err(self.refusals.remove(0))
         };
-        if produce.acks == 1 && result.is_ok() {
+        if acks == 1 && result.is_ok() {
             let session = self.sessions.get_mut(&connection).unwrap();
             // Interest begins anew with each batch, so that a durable end that is there already is told too.
-            session.interests.insert((produce.topic, produce.partition), 0);
+            session.interests.insert((id, partition), 0);
         }
         let answer = ProduceAnswer {
-            correlation: frame.head.correlation.0,
+            correlation,
             base_offset: *result.as_ref().unwrap_or(&0),
             timestamp_ms: 7,
             code: result.err().map_or(0, ErrorCode::to_wire),

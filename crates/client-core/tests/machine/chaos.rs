@@ -45,8 +45,9 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn run(steps: &[Step], acks: Acks, class: TopicClass) {
-    let mut world = World::new(2);
+/// With `own_streams` below 2, partitions of one shard share streams and leave in bundles.
+fn run(steps: &[Step], acks: Acks, class: TopicClass, own_streams: u32) {
+    let mut world = World::with(2, |settings| settings.own_streams = own_streams);
     world.broker.create("t", 3, class);
     let producer = world.open("t", ProducerSettings { acks, ..ProducerSettings::default() });
     let mut sent: BTreeMap<u64, Sent> = BTreeMap::new();
@@ -112,17 +113,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn stored_records_are_there_once_and_in_order(steps in prop::collection::vec(step(), 0..250)) {
-        run(&steps, Acks::Stored, TopicClass::Durable);
+    fn stored_records_are_there_once_and_in_order(steps in prop::collection::vec(step(), 0..250), own in 0..3_u32) {
+        run(&steps, Acks::Stored, TopicClass::Durable, own);
     }
 
     #[test]
-    fn received_records_are_never_there_twice(steps in prop::collection::vec(step(), 0..250)) {
-        run(&steps, Acks::Received, TopicClass::Durable);
+    fn received_records_are_never_there_twice(steps in prop::collection::vec(step(), 0..250), own in 0..3_u32) {
+        run(&steps, Acks::Received, TopicClass::Durable, own);
     }
 
     #[test]
-    fn memory_topics_never_show_a_record_twice(steps in prop::collection::vec(step(), 0..250)) {
-        run(&steps, Acks::Stored, TopicClass::Memory);
+    fn memory_topics_never_show_a_record_twice(steps in prop::collection::vec(step(), 0..250), own in 0..3_u32) {
+        run(&steps, Acks::Stored, TopicClass::Memory, own);
     }
 }

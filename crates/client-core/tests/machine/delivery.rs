@@ -45,6 +45,24 @@ fn records_of_one_round_leave_together() {
 }
 
 #[test]
+fn many_partitions_on_one_edge_leave_in_bundles() {
+    let mut world = World::with(1, |settings| settings.own_streams = 4);
+    world.broker.create("t", 200, TopicClass::Durable);
+    let producer = world.open("t", ProducerSettings::default());
+    for edge in 1..4 {
+        let sent: Vec<_> = (0..200).map(|partition| world.send(producer, partition).1).collect();
+        world.exchange();
+        let was_bundled = world.broker.bundles;
+        assert!((3..=4 * edge).contains(&was_bundled), "200 batches took {was_bundled} bundles after edge {edge}");
+        assert!(
+            sent.iter().all(|sent| world.received.contains_key(&sent.batch)),
+            "each batch has an answer of its own"
+        );
+    }
+    assert!((0..200).all(|partition| world.log_values("t", partition).len() == 3));
+}
+
+#[test]
 fn batches_linger_until_time_or_size_or_a_flush() {
     let mut world = world(TopicClass::Memory);
     let linger = Duration::from_millis(10);

@@ -16,8 +16,8 @@ use corelane_record::{BATCH_HEAD_BYTES, BatchBuilder, Compression, ProducerStamp
 use corelane_shard::{Effect, Event, OutStream};
 use corelane_wire::{
     Body, Credit, FindOffset, FindOffsetAnswer, Frame, FrameKind, Hello, Metadata, MetadataAnswer,
-    PROTOCOL_VERSION_MAX, Ping, Pong, ProduceAnswer, ProduceAnswers, ProducerIdAnswer, Push, Refusal, Settings,
-    Subscribe, SubscribeAnswer, TopicMetadata, Unsubscribe, Welcome, decode, encode, encode_with,
+    PROTOCOL_VERSION_MAX, Ping, Pong, ProduceAnswer, ProduceAnswers, ProduceMany, ProducerIdAnswer, Push, Refusal,
+    Settings, Subscribe, SubscribeAnswer, TopicMetadata, Unsubscribe, Welcome, decode, encode, encode_with,
 };
 
 use crate::cluster::{Handle, StartError, World, start_machines};
@@ -60,7 +60,7 @@ pub struct FloorServerConfig {
 /// Starts a server that speaks as much of the protocol as an SDK needs to connect, and does nothing with records:
 ///
 /// * echo: `Ping` on the control stream is answered by `Pong`;
-/// * ingest: `Produce` frames are counted and dropped, and answered by one `ProduceAnswers` a round and connection;
+/// * ingest: batches are counted and dropped, and answered by one `ProduceAnswers` a round and connection;
 /// * egress: `Subscribe` to a partition of the memory topic `floor` pushes batches made beforehand, newly stamped, as long
 ///   as there is credit.
 ///
@@ -153,7 +153,12 @@ impl FloorMachine {
                     self.answer(connection, correlation, &Pong { payload });
                 }
             }
-            FrameKind::Produce => self.on_produce(connection, frame),
+            FrameKind::Produce => self.on_produce(connection, correlation.0),
+            FrameKind::ProduceMany => {
+                if let Ok(ProduceMany { correlations, .. }) = decode(frame) {
+                    correlations.into_iter().for_each(|correlation| self.on_produce(connection, correlation));
+                }
+            }
             FrameKind::Hello => {
                 if decode::<Hello>(frame).is_ok() {
                     self.answer(connection, correlation, &self.welcome());
@@ -190,10 +195,10 @@ impl FloorMachine {
         }
     }
 
-    fn on_produce(&mut self, connection: ConnectionKey, frame: &Frame) {
+    fn on_produce(&mut self, connection: ConnectionKey, correlation: u64) {
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         peer.answers.push(ProduceAnswer {
-            correlation: frame.head.correlation.0,
+            correlation,
             base_offset: self.offset,
             timestamp_ms: self.now.wall.0,
             code: 0,

@@ -61,6 +61,7 @@ fn is_understood(frame: &Frame) -> bool {
         }
         FrameKind::FindOffsetAnswer => wire::decode::<wire::FindOffsetAnswer>(frame).is_ok(),
         FrameKind::Produce => wire::decode::<wire::Produce>(frame).is_ok(),
+        FrameKind::ProduceMany => wire::decode::<wire::ProduceMany>(frame).is_ok(),
         FrameKind::ProduceAnswers => wire::decode::<wire::ProduceAnswers>(frame).is_ok(),
         FrameKind::DurableEnds => wire::decode::<wire::DurableEnds>(frame).is_ok(),
         FrameKind::StorageStopped => wire::decode::<wire::StorageStopped>(frame).is_ok(),
@@ -69,6 +70,7 @@ fn is_understood(frame: &Frame) -> bool {
         FrameKind::Credit => wire::decode::<wire::Credit>(frame).is_ok(),
         FrameKind::Unsubscribe => wire::decode::<wire::Unsubscribe>(frame).is_ok(),
         FrameKind::Push => wire::decode::<wire::Push>(frame).is_ok(),
+        FrameKind::PushMany => wire::decode::<wire::PushMany>(frame).is_ok(),
         FrameKind::SubscriptionEnded => wire::decode::<wire::SubscriptionEnded>(frame).is_ok(),
         FrameKind::JoinGroup => wire::decode::<wire::JoinGroup>(frame).is_ok(),
         FrameKind::JoinGroupAnswer => wire::decode::<wire::JoinGroupAnswer>(frame).is_ok(),
@@ -159,6 +161,22 @@ fn seeds() -> Vec<Vec<u8>> {
             vec![Bytes::from_static(b"an attachment that nobody looks at here")],
         ),
         wire::encode(CorrelationId(7), &answers),
+        wire::encode_with(
+            CorrelationId(0),
+            &wire::ProduceMany {
+                acks: 1,
+                topics: vec![4, 4],
+                partitions: vec![1, 2],
+                lengths: vec![2, 3],
+                correlations: vec![8, 9],
+            },
+            vec![Bytes::from_static(b"ababc")],
+        ),
+        wire::encode_with(
+            CorrelationId(0),
+            &wire::PushMany { subscriptions: vec![1, 2], high_watermarks: vec![8, 9], lengths: vec![2, 3] },
+            vec![Bytes::from_static(b"ababc")],
+        ),
         wire::encode(
             CorrelationId(0),
             &wire::DurableEnds { ends: vec![wire::DurableEnd { topic: 4, partition: 1, end: 10 }] },

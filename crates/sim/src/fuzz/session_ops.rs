@@ -157,6 +157,20 @@ fn produce(correlation: u64, sequence: u32) -> OutFrame {
     wire::encode_with(CorrelationId(correlation), &body, vec![builder.finish(stamp)])
 }
 
+/// Two batches for two partitions in one frame.
+fn bundle(correlation: u64, sequence: u32) -> OutFrame {
+    let batches = [produce(0, sequence), produce(0, sequence + 1)].map(|frame| frame.attachment.concat());
+    let lengths = batches.iter().map(|batch| u32::try_from(batch.len()).unwrap_or(u32::MAX)).collect();
+    let body = wire::ProduceMany {
+        acks: 1,
+        topics: vec![1, 1],
+        partitions: vec![1, 1],
+        lengths,
+        correlations: vec![correlation, correlation + 1],
+    };
+    wire::encode_with(CorrelationId(0), &body, vec![Bytes::from(batches.concat())])
+}
+
 fn seeds() -> Vec<Vec<u8>> {
     let start = wire::Start { kind: 0, value: 0 };
     let settings = Some(wire::Settings::from(TopicSettings::default()));
@@ -165,6 +179,7 @@ fn seeds() -> Vec<Vec<u8>> {
         produce(10, 0),
         produce(11, 1),
         produce(12, 1),
+        bundle(30, 2),
         wire::encode(
             CorrelationId(13),
             &wire::Subscribe { subscription: 5, topic: 1, partition: 1, start, credit: 4096 },
@@ -180,13 +195,13 @@ fn seeds() -> Vec<Vec<u8>> {
         wire::encode(CorrelationId(20), &wire::Ping { payload: 1 }),
         wire::encode(CorrelationId(21), &create("states")),
         wire::encode(CorrelationId(22), &wire::DeleteTopic { name: name() }),
-        produce(23, 2),
+        produce(23, 4),
     ];
     let frames = frames.map(|frame| frame.into_pieces().flatten().collect::<Vec<u8>>());
     let greeting = wire::encode(CorrelationId(1), &hello()).into_pieces().flatten().collect::<Vec<u8>>();
-    let mut inputs = vec![[vec![1], greeting, frames[10].clone()].concat(), [vec![254], frames.concat()].concat()];
+    let mut inputs = vec![[vec![1], greeting, frames[11].clone()].concat(), [vec![254], frames.concat()].concat()];
     inputs
-        .extend(frames[..15].iter().map(|frame| [vec![0], frame.clone()].concat()).filter(|input| is_answered(input)));
+        .extend(frames[..16].iter().map(|frame| [vec![0], frame.clone()].concat()).filter(|input| is_answered(input)));
     inputs
 }
 

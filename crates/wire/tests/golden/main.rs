@@ -16,9 +16,9 @@ use corelane_wire::{
     AlterTopic, AlterTopicAnswer, Body, CreateTopic, CreateTopicAnswer, Credit, DeleteTopic, DescribeTopic,
     DescribeTopicAnswer, DurableEnd, DurableEnds, FindOffset, FindOffsetAnswer, Frame, FrameDecoder, FrameKind, Goaway,
     Hello, Metadata, MetadataAnswer, PartitionDescription, Ping, Pong, Produce, ProduceAnswer, ProduceAnswers,
-    ProducerIdAnswer, Push, Refusal, RequestProducerId, Settings, StorageStopped, Subscribe, SubscribeAnswer,
-    SubscriptionEnded, TopicDescription, TopicDone, TopicMetadata, TruncatePartition, Unsubscribe, Welcome, decode,
-    encode_with,
+    ProduceMany, ProducerIdAnswer, Push, PushMany, Refusal, RequestProducerId, Settings, StorageStopped, Subscribe,
+    SubscribeAnswer, SubscriptionEnded, TopicDescription, TopicDone, TopicMetadata, TruncatePartition, Unsubscribe,
+    Welcome, decode, encode_with,
 };
 
 const TOPIC: u64 = 0x0102_0304_0506_0708;
@@ -158,6 +158,14 @@ fn producing(seen: &mut Vec<FrameKind>) {
         ProduceAnswer { correlation: 9, base_offset: 0, timestamp_ms: 0, code: 48 },
     ];
     check(seen, &ProduceAnswers { answers, texts: vec![(1, "the shard is busy".into())] }, b"");
+    let bundle = ProduceMany {
+        acks: 1,
+        topics: vec![TOPIC, 9],
+        partitions: vec![PARTITION, 7],
+        lengths: vec![14, 5],
+        correlations: vec![CORRELATION.0, 10],
+    };
+    check(seen, &bundle, b"a record batchother");
     let ends = vec![DurableEnd { topic: TOPIC, partition: PARTITION, end: 100 }];
     check(seen, &DurableEnds { ends }, b"");
     check(seen, &StorageStopped { shard: 3, text: "the journal could not be synced".into() }, b"");
@@ -171,6 +179,8 @@ fn reading(seen: &mut Vec<FrameKind>) {
     check(seen, &Credit { subscription: 5, bytes: 1 << 20 }, b"");
     check(seen, &Unsubscribe { subscription: 5 }, b"");
     check(seen, &Push { subscription: 5, high_watermark: 90 }, b"two record batches");
+    let bundle = PushMany { subscriptions: vec![5, 6], high_watermarks: vec![90, 12], lengths: vec![18, 3] };
+    check(seen, &bundle, b"two record batchesone");
     let text = "records from 20 to 30 are damaged on disk".into();
     check(seen, &SubscriptionEnded { subscription: 5, code: 38, range: Some((20, 30)), text }, b"");
 }
@@ -184,6 +194,7 @@ fn bodies_cut_off_anywhere_are_refused_in_words() {
             let cut = Frame { body: frame.body.slice(..len), ..frame.clone() };
             drop((decode::<Hello>(&cut), decode::<DescribeTopicAnswer>(&cut), decode::<MetadataAnswer>(&cut)));
             drop((decode::<ProduceAnswers>(&cut), decode::<DurableEnds>(&cut), decode::<Push>(&cut)));
+            drop((decode::<ProduceMany>(&cut), decode::<PushMany>(&cut)));
         }
     }
 }
