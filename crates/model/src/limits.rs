@@ -126,6 +126,10 @@ pub const MEMORY_RING_BYTES_DEFAULT: u64 = 16 << 20;
 pub const SHARD_CONNECTIONS_MAX: usize = 16_384;
 /// Subscriptions of one connection.
 pub const SESSION_SUBSCRIPTIONS_MAX: usize = 65_536;
+/// Subscriptions of one partition, over all connections: each is looked at when the partition's durable end moves.
+pub const PARTITION_SUBSCRIPTIONS_MAX: usize = 16_384;
+/// Producer ids of one connection that are known to be its client's; more of them are looked at again.
+pub const SESSION_PRODUCERS_MAX: usize = 1024;
 /// Requests of one connection that wait for an answer.
 pub const SESSION_REQUESTS_MAX: usize = 1024;
 /// Bytes that one connection may have taken in and not yet passed on.
@@ -175,6 +179,15 @@ pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Bytes that are kept for retransmission until a peer acknowledges them.
 pub const CONNECTION_SEND_WINDOW_BYTES: u64 = 8 << 20;
+/// The windows of a connection that nothing was sent to yet, in each direction, and the least that later ones may be: room
+/// for a hello with the longest token.
+pub const CONNECTION_WINDOW_BYTES_MIN: u32 = 16 << 10;
+/// One part in so many of a shard's memory is for its connections: what waits to be sent and frames that are not whole.
+pub const CONNECTIONS_MEMORY_PART: u64 = 8;
+/// The windows of a connection are one part in so many of that share, divided by how many connections there are.
+pub const CONNECTION_WINDOW_PART: u64 = 16;
+/// A connection whose frames wait may hold this many bytes however many others do; above it only what is left is shared.
+pub const CONNECTION_HELD_BYTES_MIN: u64 = 64 << 10;
 /// Bytes of frames that wait for a peer's flow control; a connection that would need more is closed.
 pub const CONNECTION_QUEUE_BYTES_MAX: usize = 128 << 20;
 /// Bytes that are read from one connection in one round, so that no connection fills a round alone.
@@ -347,6 +360,9 @@ const _: () = {
     assert!(FRAME_BYTES_MAX <= STREAM_WINDOW_BYTES);
     assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
     assert!(CONNECTION_WINDOW_BYTES as u64 <= SESSION_BUDGET_BYTES);
+    assert!(2 * TOKEN_BYTES_MAX < CONNECTION_WINDOW_BYTES_MIN as usize);
+    assert!(CONNECTION_WINDOW_BYTES_MIN < CONNECTION_WINDOW_BYTES);
+    assert!(CONNECTION_HELD_BYTES_MIN < SESSION_SEND_BYTES_MAX);
     assert!(SUBSCRIPTION_CREDIT_BYTES_MAX < CONNECTION_QUEUE_BYTES_MAX as u64);
     assert!(BLOCK_BYTES.is_power_of_two());
 };

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use corelane_model::ShardId;
 use corelane_model::limits::{
-    CONNECTION_IDLE, CONNECTION_SEND_WINDOW_BYTES, CONNECTION_WINDOW_BYTES, QUIC_MTU_BYTES, SESSION_STREAMS_MAX,
-    STREAM_WINDOW_BYTES,
+    CONNECTION_IDLE, CONNECTION_SEND_WINDOW_BYTES, CONNECTION_WINDOW_BYTES, CONNECTION_WINDOW_BYTES_MIN,
+    QUIC_MTU_BYTES, SESSION_STREAMS_MAX, STREAM_WINDOW_BYTES,
 };
 use quinn_proto::congestion::CubicConfig;
 use quinn_proto::crypto::rustls::QuicServerConfig;
@@ -49,6 +49,9 @@ pub struct EndpointConfig {
     pub segments_max: usize,
     /// Connections at once, handshakes included.
     pub connections_max: usize,
+    /// Bytes for all connections: what waits to be sent, frames that are not whole yet, and windows. With less than
+    /// [`corelane_model::limits::CONNECTION_WINDOW_BYTES_MIN`] twice for each, fewer connections are taken.
+    pub memory_bytes: u64,
 }
 
 impl EndpointConfig {
@@ -66,8 +69,12 @@ impl EndpointConfig {
         let crypto =
             QuicServerConfig::try_from(Arc::clone(&self.tls)).map_err(|_| ConfigError::NoInitialCipherSuite)?;
         let mut server = quinn_proto::ServerConfig::with_crypto(Arc::new(crypto));
+        let mut transport = transport_config();
+        transport
+            .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES_MIN))
+            .send_window(u64::from(CONNECTION_WINDOW_BYTES_MIN));
         server
-            .transport_config(Arc::new(transport_config()))
+            .transport_config(Arc::new(transport))
             .migration(true)
             .incoming_buffer_size(64 << 10)
             .incoming_buffer_size_total(8 << 20);

@@ -11,10 +11,14 @@ use quinn_proto::{ConnectionHandle, DatagramEvent, Incoming, ServerConfig, Trans
 
 use crate::deadline::Deadlines;
 use crate::link::Link;
+use crate::share::Share;
 use crate::{ConfigError, Datagram, EndpointConfig, QuicEvent, QuicStats, SendStream};
 
 /// Answers to datagrams of no connection that wait to be sent; more of them are dropped, as the network may.
 const RESPONSES_MAX: usize = 256;
+/// What the connection is told that holds most when all together hold too much.
+const OVER_SHARE: &str = "connections hold more memory than this shard has for them, and this one holds most: read faster, \
+                          send smaller batches, or give the broker more memory";
 /// Low bits of a connection's key say where it lies, the others make it unique.
 const SLOT_BITS: u32 = 20;
 
@@ -25,6 +29,7 @@ pub struct Endpoint {
     origin: Instant,
     segments_max: usize,
     connections_max: usize,
+    share: Share,
     /// By [`ConnectionHandle`].
     links: Vec<Option<Box<Link>>>,
     /// Links that have something to say.
@@ -52,6 +57,7 @@ impl Endpoint {
     /// The TLS configuration cannot carry QUIC.
     pub fn new(config: &EndpointConfig) -> Result<Self, ConfigError> {
         let server = config.server()?;
+        let share = Share::new(config.memory_bytes);
         // Without path MTU discovery nothing depends on whether the socket lets packets be fragmented.
         let inner = quinn_proto::Endpoint::new(config.endpoint(), Some(Arc::clone(&server)), false, None);
         Ok(Self {
@@ -59,7 +65,8 @@ impl Endpoint {
             server,
             origin: config.origin,
             segments_max: config.segments_max.max(1),
-            connections_max: config.connections_max.min(1 << SLOT_BITS),
+            connections_max: config.connections_max.min(1 << SLOT_BITS).min(share.connections_max()),
+            share,
             links: Vec::new(),
             dirty: VecDeque::new(),
             sending: VecDeque::new(),
@@ -131,11 +138,23 @@ impl Endpoint {
             let Some(link) = self.links[slot].as_mut() else { continue };
             link.is_dirty = false;
             link.drive(now, &mut self.events, &mut self.stats);
-            if link.has_unread() {
+            if link.has_unread(&self.stats) {
                 mark(&mut self.dirty, &mut link.is_dirty, slot);
             }
             mark(&mut self.sending, &mut link.is_sending, slot);
             self.pass_endpoint_events(slot);
+        }
+        self.hold_bound(now);
+    }
+
+    /// Closes connections, those first that hold most, until all together hold no more than their share.
+    fn hold_bound(&mut self, now: Instant) {
+        while self.share.is_over(self.stats.held_bytes) {
+            let holds = |link: &Option<Box<Link>>| link.as_ref().map_or(0, |link| link.held());
+            let Some((slot, _)) = self.links.iter().enumerate().max_by_key(|(_, link)| holds(link)) else { break };
+            let Some(link) = self.links[slot].as_mut().filter(|link| 0 < link.held()) else { break };
+            link.overflow(now, OVER_SHARE, &mut self.stats);
+            mark(&mut self.sending, &mut link.is_sending, slot);
         }
     }
 
@@ -190,7 +209,7 @@ impl Endpoint {
             let Some(link) = self.links[slot].as_mut() else { continue };
             link.is_sending = false;
             link.write(now, &mut self.events, &mut self.stats);
-            if link.has_unread() {
+            if link.has_unread(&self.stats) {
                 mark(&mut self.dirty, &mut link.is_dirty, slot);
             }
             if let Some(transmit) = link.connection.poll_transmit(now, self.segments_max, buffer) {
@@ -238,7 +257,7 @@ impl Endpoint {
             Ok((ConnectionHandle(slot), connection)) => {
                 self.serial += 1;
                 let key = ConnectionKey((self.serial << SLOT_BITS) | slot as u64);
-                let mut link = Box::new(Link::new(key, connection));
+                let mut link = Box::new(Link::new(key, connection, self.share));
                 self.stats.handshakes += 1;
                 self.loopback += usize::from(link.is_loopback);
                 mark(&mut self.dirty, &mut link.is_dirty, slot);

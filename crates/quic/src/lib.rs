@@ -19,6 +19,7 @@ mod endpoint;
 mod error;
 mod link;
 mod outlet;
+mod share;
 mod stats;
 
 pub use config::{EndpointConfig, transport_config};

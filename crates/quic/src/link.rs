@@ -12,14 +12,15 @@ use corelane_wire::{FrameDecoder, FrameError, OutFrame};
 use quinn_proto::{Connection, Dir, Event, ReadError, StreamEvent, StreamId, VarInt};
 
 use crate::outlet::Outlet;
+use crate::share::Share;
 use crate::{QuicEvent, QuicStats, SendStream};
 
 /// Answers leave before pushes when both wait for the same packet.
 const CONTROL_PRIORITY: i32 = 1;
-/// From so many bytes on that the peer has not taken nothing more is read from it: it would only ask for more answers.
-/// Pushes stop long before, so that a slow reader's own batches still get through.
-const UNHEARD_BYTES: u64 = 2 * SESSION_SEND_BYTES_MAX;
-const _: () = assert!(UNHEARD_BYTES < CONNECTION_QUEUE_BYTES_MAX as u64);
+/// From so many times what makes pushes pause on nothing more is read from a peer that does not take it: it would only ask
+/// for more answers. Pushes stop long before, so that a slow reader's own batches still get through.
+const UNHEARD_FACTOR: u64 = 2;
+const _: () = assert!(UNHEARD_FACTOR * SESSION_SEND_BYTES_MAX < CONNECTION_QUEUE_BYTES_MAX as u64);
 
 /// What the endpoint must know about a connection's end.
 #[derive(Debug)]
@@ -48,12 +49,19 @@ pub(crate) struct Link {
     unread: VecDeque<StreamId>,
     outlets: BTreeMap<SendStream, Outlet>,
     owners: BTreeMap<StreamId, SendStream>,
+    /// Bytes of frames that wait to be sent.
     queued: usize,
+    /// Bytes of frames that are not whole yet.
+    partial: usize,
+    /// What of both [`QuicStats::held_bytes`] counts.
+    counted: u64,
+    share: Share,
+    has_windows: bool,
     is_congested: bool,
 }
 
 impl Link {
-    pub(crate) fn new(key: ConnectionKey, connection: Connection) -> Self {
+    pub(crate) fn new(key: ConnectionKey, connection: Connection, share: Share) -> Self {
         let remote = connection.remote_address().ip().to_canonical();
         let is_loopback = remote.is_loopback() || connection.local_ip().map(|ip| ip.to_canonical()) == Some(remote);
         Self {
@@ -69,6 +77,10 @@ impl Link {
             outlets: BTreeMap::new(),
             owners: BTreeMap::new(),
             queued: 0,
+            partial: 0,
+            counted: 0,
+            share,
+            has_windows: false,
             is_congested: false,
         }
     }
@@ -81,13 +93,25 @@ impl Link {
         matches!(self.phase, Phase::Open)
     }
 
-    fn is_unheard(&self) -> bool {
-        UNHEARD_BYTES <= self.queued as u64
+    fn is_unheard(&self, stats: &QuicStats) -> bool {
+        UNHEARD_FACTOR * self.share.queue_max(stats.held_bytes) <= self.queued as u64
     }
 
     /// Whether bytes lie ready that the last round had no room for and that may be read now.
-    pub(crate) fn has_unread(&self) -> bool {
-        !self.unread.is_empty() && !self.is_unheard()
+    pub(crate) fn has_unread(&self, stats: &QuicStats) -> bool {
+        !self.unread.is_empty() && !self.is_unheard(stats)
+    }
+
+    /// What it costs of the memory that all connections share.
+    pub(crate) fn held(&self) -> u64 {
+        self.counted
+    }
+
+    /// Brings the count of all connections up to date.
+    fn count(&mut self, stats: &mut QuicStats) {
+        let held = (self.queued + self.partial) as u64;
+        stats.held_bytes = stats.held_bytes - self.counted + held;
+        self.counted = held;
     }
 
     /// When it wants to be looked at.
@@ -119,6 +143,7 @@ impl Link {
                 Event::HandshakeDataReady | Event::DatagramsUnblocked => {}
             }
         }
+        self.count(stats);
     }
 
     /// Queues a frame and says so when much waits. When the peer has let far too much pile up, closes the connection.
@@ -136,15 +161,36 @@ impl Link {
         if let SendStream::Push(slot) = stream {
             assert!(u32::from(slot) < SESSION_DATA_STREAMS_MAX, "push stream {slot} is beyond the limit");
         }
+        self.open_windows(stats);
         self.queued += self.outlets.entry(stream).or_default().push(frame.into_pieces());
+        self.count(stats);
         stats.frames_sent_total += 1;
-        if !self.is_congested && SESSION_SEND_BYTES_MAX < self.queued as u64 {
+        if !self.is_congested && self.share.queue_max(stats.held_bytes) < self.queued as u64 {
             self.is_congested = true;
             events.push_back(QuicEvent::Congested { connection: self.key });
         }
         if CONNECTION_QUEUE_BYTES_MAX < self.queued {
-            stats.overflowed_total += 1;
-            self.fail(now, ErrorCode::LimitReached, "the client took too little of what was sent to it");
+            self.overflow(now, "the client took too little of what was sent to it", stats);
+        }
+    }
+
+    /// Closes the connection at once and lets go of what it holds.
+    pub(crate) fn overflow(&mut self, now: Instant, reason: &'static str, stats: &mut QuicStats) {
+        stats.overflowed_total += 1;
+        self.fail(now, ErrorCode::LimitReached, reason);
+        self.outlets.clear();
+        self.owners.clear();
+        self.queued = 0;
+        self.partial = 0;
+        self.count(stats);
+    }
+
+    /// Until a frame is sent to the peer it is a stranger and has the smallest windows: a broker's first word is its
+    /// answer to a hello that it accepts.
+    fn open_windows(&mut self, stats: &QuicStats) {
+        if !std::mem::replace(&mut self.has_windows, true) {
+            self.connection.set_receive_window(VarInt::from_u32(self.share.receive_window(stats.connections)));
+            self.connection.set_send_window(self.share.send_window(stats.connections));
         }
     }
 
@@ -153,9 +199,14 @@ impl Link {
         if self.is_open() {
             let code = VarInt::from_u32(u32::from(code.to_wire()));
             self.phase = Phase::Closing { code, reason: Bytes::from(reason), deadline, is_finished: false };
-            self.inlets.clear();
-            self.unread.clear();
+            self.stop_reading();
         }
+    }
+
+    fn stop_reading(&mut self) {
+        self.inlets.clear();
+        self.unread.clear();
+        self.partial = 0;
     }
 
     /// Gives waiting frames to their streams, and closes the connection when that was asked for and its time has come.
@@ -172,7 +223,8 @@ impl Link {
             }
             self.queued -= outlet.write(&mut self.connection);
         }
-        if self.is_congested && (self.queued as u64) < SESSION_SEND_BYTES_MAX / 2 {
+        self.count(stats);
+        if self.is_congested && (self.queued as u64) < self.share.queue_max(stats.held_bytes) / 2 {
             self.is_congested = false;
             if self.is_open() {
                 events.push_back(QuicEvent::Relieved { connection: self.key });
@@ -191,11 +243,11 @@ impl Link {
             }
             Phase::Gone => {}
         }
-        self.inlets.clear();
-        self.unread.clear();
+        self.stop_reading();
         self.outlets.clear();
         self.owners.clear();
         self.queued = 0;
+        self.count(stats);
     }
 
     fn on_connected(&mut self, events: &mut VecDeque<QuicEvent>, stats: &mut QuicStats) {
@@ -269,8 +321,7 @@ impl Link {
             let code = VarInt::from_u32(u32::from(code.to_wire()));
             let reason = Bytes::from_static(reason.as_bytes());
             self.phase = Phase::Closing { code, reason, deadline: now, is_finished: true };
-            self.inlets.clear();
-            self.unread.clear();
+            self.stop_reading();
         }
     }
 
@@ -293,7 +344,7 @@ impl Link {
 
     /// Reads one stream until it is dry or the round is full.
     fn read(&mut self, stream: StreamId, room: &mut usize, events: &mut VecDeque<QuicEvent>, stats: &mut QuicStats) {
-        let is_unheard = self.is_unheard();
+        let is_unheard = self.is_unheard(stats);
         let Some(decoder) = self.inlets.get_mut(&stream) else { return };
         if is_unheard {
             if !self.unread.contains(&stream) {
@@ -301,6 +352,7 @@ impl Link {
             }
             return;
         }
+        self.partial -= decoder.held_bytes();
         let mut half = self.connection.recv_stream(stream);
         let Ok(mut chunks) = half.read(true) else {
             self.inlets.remove(&stream);
@@ -341,6 +393,8 @@ impl Link {
         }
         if is_over || broken.is_some() {
             self.inlets.remove(&stream);
+        } else {
+            self.partial += decoder.held_bytes();
         }
     }
 }

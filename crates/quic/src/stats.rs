@@ -27,6 +27,8 @@ pub struct QuicStats {
     pub frames_sent_total: u64,
     /// Streams that carried bytes that are no frame.
     pub garbage_streams_total: u64,
+    /// Bytes that all connections hold: frames that wait to be sent, and frames that are not whole yet.
+    pub held_bytes: u64,
     /// Connections closed because their peer took too little of what waited for it.
     pub overflowed_total: u64,
 }

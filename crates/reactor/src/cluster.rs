@@ -88,7 +88,8 @@ impl Cluster {
     pub fn start(config: ReactorConfig) -> Result<Handle, StartError> {
         let ReactorConfig { data_dir, cpus, sockets, tls, shard_configs, spin, reset_key, seed } = config;
         assert_eq!(sockets.len(), shard_configs.len(), "one socket for each shard");
-        let world = World { data_dir, cpus, tls, spin, reset_key, seed };
+        let connection_bytes = shard_configs.iter().map(ShardConfig::connection_bytes).min().unwrap_or(0);
+        let world = World { data_dir, cpus, tls, spin, reset_key, seed, connection_bytes };
         let makers = shard_configs.into_iter().map(|config| move || Shard::new(config)).collect();
         start_machines(&world, sockets, makers)
     }
@@ -103,6 +104,8 @@ pub(crate) struct World {
     pub(crate) spin: Spin,
     pub(crate) reset_key: [u8; 32],
     pub(crate) seed: [u8; 32],
+    /// Memory of each shard for its connections.
+    pub(crate) connection_bytes: u64,
 }
 
 /// Starts whatever machines there are: shards, or what stands in for them when a floor is measured.
@@ -126,6 +129,7 @@ pub(crate) fn start_machines<M: Machine>(
             origin: clock.origin(),
             segments_max: 1,
             connections_max: SHARD_CONNECTIONS_MAX,
+            memory_bytes: world.connection_bytes,
         };
         // Said here, where it can be answered, and not on the shard's thread.
         Endpoint::new(&quic)?;

@@ -11,6 +11,7 @@
 mod answers;
 mod effect;
 mod error;
+mod ownership;
 mod request;
 mod session;
 mod stats;
@@ -19,6 +20,7 @@ mod token;
 
 pub use effect::{Facts, Step};
 pub use error::Refused;
+pub use ownership::ProducerSeal;
 pub use request::{ProduceRequest, Request};
 pub use session::Session;
 pub use stats::SessionStats;

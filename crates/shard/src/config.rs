@@ -1,7 +1,7 @@
 //! What a shard is told at its start.
 
 use bytes::Bytes;
-use corelane_model::limits::{JOURNAL_FILE_BYTES, JOURNAL_FILES_DEFAULT};
+use corelane_model::limits::{CONNECTIONS_MEMORY_PART, JOURNAL_FILE_BYTES, JOURNAL_FILES_DEFAULT};
 use corelane_model::{Incarnation, PartitionId, ShardId};
 use corelane_session::TokenDigest;
 
@@ -18,7 +18,7 @@ pub struct ShardConfig {
     pub incarnation: Incarnation,
     /// Whether the start before ended with [`crate::Effect::Drained`] on every shard.
     pub was_clean: bool,
-    /// Bytes that this shard may hold for batches that are not settled and for reads.
+    /// Bytes that this shard may hold: batches that are not settled, memory topics, reads, and its connections.
     pub memory_bytes: u64,
     /// Files of the journal's ring.
     pub journal_files: u32,
@@ -31,6 +31,12 @@ pub struct ShardConfig {
 }
 
 impl ShardConfig {
+    /// What of the memory is for connections: frames that wait to be sent, frames that are not whole, and windows.
+    #[must_use]
+    pub const fn connection_bytes(&self) -> u64 {
+        self.memory_bytes / CONNECTIONS_MEMORY_PART
+    }
+
     /// The first start of a broker with the defaults; every field can be set afterwards.
     #[must_use]
     pub fn first_start(shard: ShardId, shards: u16, data_id: u128) -> Self {

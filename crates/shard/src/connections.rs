@@ -1,11 +1,12 @@
 //! Connections of this shard: frames in, answers out.
 
+use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 
-use corelane_model::limits::SHARD_CONNECTIONS_MAX;
+use corelane_model::limits::{SESSION_PRODUCERS_MAX, SHARD_CONNECTIONS_MAX};
 use corelane_model::{
-    CatalogVersion, ConnectionKey, CorrelationId, ErrorCode, MonotonicNanos, Offset, PartitionId, ShardId,
-    SubscriptionId,
+    CatalogVersion, ConnectionKey, CorrelationId, ErrorCode, MonotonicNanos, Offset, PartitionId, ProducerId,
+    SessionId, ShardId, SubscriptionId,
 };
 use corelane_record::SealedBatch;
 use corelane_session::{Facts, ProduceRequest, Refused, Request, Session, Step};
@@ -29,6 +30,8 @@ pub(crate) struct Connection {
     pub(crate) is_congested: bool,
     /// Shards that hold a subscription of it.
     pub(crate) known_to: ShardSet,
+    /// Producer ids of batches that came on it and are its client's.
+    producers: BTreeSet<ProducerId>,
     /// Bytes of large answers in the round of this number.
     pub(crate) answered: (u64, u64),
 }
@@ -55,6 +58,7 @@ impl Shard {
             is_gathering: false,
             is_congested: false,
             known_to: ShardSet::default(),
+            producers: BTreeSet::new(),
             answered: (0, 0),
         });
     }
@@ -181,6 +185,11 @@ impl Shard {
             return self.tell_outcome(peer.connection, correlation, batch_bytes, &Err(Box::new(refused)));
         }
         match SealedBatch::parse(batch) {
+            Ok(batch) if !self.is_own_producer(peer.connection, batch.head().producer_id) => {
+                let text = format!("producer id {} was handed to another client", batch.head().producer_id);
+                let refused = Refused::new(ErrorCode::ProducerFenced, text);
+                self.tell_outcome(peer.connection, correlation, batch_bytes, &Err(Box::new(refused)));
+            }
             Ok(batch) => {
                 let asker = Asker { peer, correlation };
                 self.route(PartitionRequest { asker, partition, ask: Ask::Append { acks, batch } });
@@ -194,6 +203,28 @@ impl Shard {
                 self.tell_outcome(peer.connection, correlation, batch_bytes, &Err(Box::new(refused)));
             }
         }
+    }
+
+    /// Whether the client of a connection may send batches of this producer. What was found is kept, since the seal costs
+    /// more than the look-up.
+    fn is_own_producer(&mut self, connection: ConnectionKey, producer: ProducerId) -> bool {
+        let Some(state) = self.connections.get_mut(&connection) else { return false };
+        if producer == ProducerId::NONE || state.producers.contains(&producer) {
+            return true;
+        }
+        let is_own = state.session.client().is_some_and(|(session, _)| self.seal.is_of(session, producer));
+        if is_own {
+            if SESSION_PRODUCERS_MAX <= state.producers.len() {
+                state.producers.clear();
+            }
+            state.producers.insert(producer);
+        }
+        is_own
+    }
+
+    /// The session id of a connection here that was welcomed.
+    pub(crate) fn session_of(&self, connection: ConnectionKey) -> Option<SessionId> {
+        self.connections.get(&connection)?.session.client().map(|(session, _)| session)
     }
 
     fn handle_credit(&mut self, peer: Peer, subscription: SubscriptionId, bytes: u64) {

@@ -1,7 +1,7 @@
 //! Subscriptions at work: batches to those that have credit, in turns.
 
 use bytes::Bytes;
-use corelane_model::limits::{PUSH_BYTES, SUBSCRIPTION_CREDIT_BYTES_MAX};
+use corelane_model::limits::{PARTITION_SUBSCRIPTIONS_MAX, PUSH_BYTES, SUBSCRIPTION_CREDIT_BYTES_MAX};
 use corelane_model::{ErrorCode, Offset, PartitionId, StartAt, SubscriptionId};
 use corelane_record::BatchHead;
 use corelane_session::Refused;
@@ -53,6 +53,11 @@ impl Shard {
         if self.subscriptions.contains(asker.peer, id) {
             let refused = Refused::new(ErrorCode::SubscriptionExists, format!("subscription {id} is in use"));
             return self.refuse(asker, None, refused);
+        }
+        let readers = self.active.get(&partition).map_or(0, |active| active.subscribers.len());
+        if PARTITION_SUBSCRIPTIONS_MAX <= readers {
+            let text = format!("partition {partition} has {PARTITION_SUBSCRIPTIONS_MAX} subscriptions already");
+            return self.refuse(asker, Some((id, serial)), Refused::new(ErrorCode::LimitReached, text));
         }
         let found = match self.look_up(partition, start) {
             Ok(found) => found,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use corelane_catalog::Catalog;
 use corelane_model::{ConnectionKey, MonotonicNanos, Now, PartitionId, ShardId, TopicId};
-use corelane_session::Refused;
+use corelane_session::{ProducerSeal, Refused};
 use corelane_storage::{ChangeTicket, Storage, StorageOutput};
 
 use crate::active::Active;
@@ -46,6 +46,7 @@ pub struct Shard {
     pub(crate) parked: Parked,
     pub(crate) backlog: Backlog,
     pub(crate) truncations: BTreeMap<ChangeTicket, (Asker, PartitionId)>,
+    pub(crate) seal: ProducerSeal,
     pub(crate) producer_askers: VecDeque<Asker>,
     pub(crate) describes: Describes,
     pub(crate) effects: VecDeque<Effect>,
@@ -89,6 +90,7 @@ impl Shard {
             parked: Parked::default(),
             backlog: Backlog::default(),
             truncations: BTreeMap::new(),
+            seal: ProducerSeal::new(config.data_id),
             producer_askers: VecDeque::new(),
             describes: Describes::default(),
             effects: VecDeque::new(),

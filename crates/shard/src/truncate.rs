@@ -39,12 +39,14 @@ impl Shard {
         if let Some(refused) = self.refuse_phase() {
             return self.refuse(asker, None, refused);
         }
+        let session = self.session_of(asker.peer.connection);
         if let Some((producer, ProducerEpoch(epoch))) = raise
+            && session.is_some_and(|session| self.seal.is_of(session, producer))
             && let Some(next) = epoch.checked_add(1)
         {
             return self.tell_producer_id(asker, producer, ProducerEpoch(next));
         }
-        // An id whose epochs are used up is given up for a new one.
+        // An id whose epochs are used up is given up for a new one, and so is one that is another client's.
         if PRODUCER_ASKERS_MAX <= self.producer_askers.len() {
             let text = format!("{PRODUCER_ASKERS_MAX} clients wait for a producer id already");
             return self.refuse(asker, None, Refused::new(ErrorCode::Busy, text));
@@ -57,9 +59,11 @@ impl Shard {
     pub(crate) fn hand_out_producer_ids(&mut self) {
         while !self.producer_askers.is_empty() {
             self.is_storage_touched = true;
-            let Some(producer) = self.storage.next_producer_id(self.now) else { return };
+            let Some(count) = self.storage.next_producer_id(self.now) else { return };
             let asker = self.producer_askers.pop_front().expect("it is not empty");
-            self.tell_producer_id(asker, producer, ProducerEpoch(0));
+            if let Some(session) = self.session_of(asker.peer.connection) {
+                self.tell_producer_id(asker, self.seal.seal(session, self.me(), count.0), ProducerEpoch(0));
+            }
         }
     }
 

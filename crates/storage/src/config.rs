@@ -1,6 +1,6 @@
 //! What a shard's storage is told at its start.
 
-use corelane_model::limits::{JOURNAL_FILE_BYTES, JOURNAL_FILES_DEFAULT};
+use corelane_model::limits::{CONNECTIONS_MEMORY_PART, JOURNAL_FILE_BYTES, JOURNAL_FILES_DEFAULT};
 use corelane_model::{Incarnation, ShardId};
 
 /// What a shard's storage is told at its start.
@@ -15,8 +15,8 @@ pub struct StorageConfig {
     /// Whether the broker that ran before ended by draining. If not, or if the journal has no closing mark, every
     /// partition gets a new leader epoch.
     pub was_clean: bool,
-    /// Bytes of memory for records of this shard, at least [`MEMORY_BYTES_MIN`]: unsettled records, memory topics,
-    /// and what cold reads keep.
+    /// Bytes of memory of this shard, at least [`MEMORY_BYTES_MIN`]: unsettled records, memory topics, what cold reads
+    /// keep, and one part in [`CONNECTIONS_MEMORY_PART`] that is left to its connections.
     pub memory_bytes: u64,
     /// Files of the journal's ring.
     pub journal_files: u32,
@@ -44,11 +44,11 @@ impl StorageConfig {
 
     /// How the memory is shared out.
     pub(crate) const fn budget(&self) -> MemoryBudget {
-        let read_bytes = self.memory_bytes / 4;
-        let index_bytes = self.memory_bytes / 64;
-        let ring_bytes = self.memory_bytes / 4;
+        let part = self.memory_bytes / 64;
+        let (read_bytes, ring_bytes, index_bytes) = (12 * part, 12 * part, part);
+        let connection_bytes = self.memory_bytes / CONNECTIONS_MEMORY_PART;
         MemoryBudget {
-            unsettled_bytes: self.memory_bytes - read_bytes - index_bytes - ring_bytes,
+            unsettled_bytes: self.memory_bytes - read_bytes - index_bytes - ring_bytes - connection_bytes,
             ring_bytes,
             read_bytes,
             index_bytes,

@@ -59,6 +59,12 @@ impl FrameDecoder {
         self.head.is_some() || !self.partial.is_empty() || !self.chunk.is_empty()
     }
 
+    /// Bytes of a frame that is not whole yet.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.partial.len() + self.chunk.len()
+    }
+
     fn poll_head(&mut self) -> Result<Option<FrameHead>, FrameError> {
         let Some(bytes) = self.take(FRAME_HEAD_BYTES) else { return Ok(None) };
         let mut fixed = [0; FRAME_HEAD_BYTES];

@@ -82,6 +82,14 @@ impl Pair {
     }
 
     pub(crate) fn with(connections_max: usize, tune: impl FnOnce(&mut quinn_proto::TransportConfig)) -> Self {
+        Self::sharing(1 << 30, connections_max, tune)
+    }
+
+    pub(crate) fn sharing(
+        memory_bytes: u64,
+        connections_max: usize,
+        tune: impl FnOnce(&mut quinn_proto::TransportConfig),
+    ) -> Self {
         let (tls, mut client) = tls();
         #[expect(clippy::disallowed_methods, reason = "the origin only names the clock's zero")]
         let origin = Instant::now();
@@ -93,6 +101,7 @@ impl Pair {
             origin,
             segments_max: 10,
             connections_max,
+            memory_bytes,
         };
         let mut transport = corelane_quic::transport_config();
         transport.max_concurrent_uni_streams(VarInt::from_u32(64));
@@ -164,6 +173,7 @@ impl Pair {
         while !rest.is_empty() {
             match self.clients[client].connection.send_stream(stream).write(rest) {
                 Ok(count) => rest = &rest[count..],
+                Err(quinn_proto::WriteError::Blocked) if self.clients[client].lost.is_some() => return,
                 Err(quinn_proto::WriteError::Blocked) => self.step(),
                 Err(error) => panic!("{error}"),
             }

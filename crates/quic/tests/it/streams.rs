@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corelane_model::limits::{
-    CONNECTION_IDLE, CONNECTION_QUEUE_BYTES_MAX, CONNECTION_ROUND_BYTES, SESSION_SEND_BYTES_MAX,
+    CONNECTION_IDLE, CONNECTION_QUEUE_BYTES_MAX, CONNECTION_ROUND_BYTES, CONNECTION_WINDOW_BYTES_MIN,
+    SESSION_SEND_BYTES_MAX,
 };
 use corelane_model::{CorrelationId, ErrorCode};
 use corelane_quic::{QuicEvent, SendStream};
@@ -218,6 +219,87 @@ fn a_client_that_reads_nothing_is_closed_before_it_costs_too_much() {
     }
     pair.run_until(is_over);
     assert_eq!(pair.server.stats().overflowed_total, 1);
+}
+
+#[test]
+fn slow_readers_share_what_there_is_and_the_greediest_goes_first() {
+    let share = 8 << 20;
+    let mut pair = Pair::sharing(share, 16, |transport| {
+        transport.stream_receive_window(VarInt::from_u32(100_000));
+    });
+    let readers: Vec<_> = (0..3).map(|_| pair.connected()).collect();
+    for &(client, _) in &readers {
+        pair.clients[client].is_reading = false;
+    }
+    // As a shard does: nothing more is pushed to whom is said to be congested.
+    let mut congested = Vec::new();
+    for serial in 0..200 {
+        for &(_, key) in readers.iter().filter(|(_, key)| !congested.contains(key)).collect::<Vec<_>>() {
+            pair.send(key, SendStream::Push(0), push(serial, 100_000));
+        }
+        pair.run_for(Duration::from_millis(1));
+        congested.extend(pair.events.drain(..).map(|event| match event {
+            QuicEvent::Congested { connection } => connection,
+            event => panic!("{event:?}"),
+        }));
+    }
+    assert_eq!(congested.len(), 3, "all three were told to pause, long before each held what one alone may");
+    let held = pair.server.stats().held_bytes;
+    assert!(share / 2 < held && held < share, "{held} of {share}");
+    assert_eq!(pair.server.stats().overflowed_total, 0);
+    // A shard that pushes on regardless loses the connection, not the memory; the others live.
+    for serial in 0..100 {
+        pair.send(readers[1].1, SendStream::Push(0), push(serial, 100_000));
+    }
+    pair.run_until(is_over);
+    assert_eq!(pair.events, [QuicEvent::Disconnected { connection: readers[1].1 }]);
+    assert!(pair.server.stats().held_bytes < share);
+    for client in [readers[0].0, readers[2].0] {
+        pair.clients[client].is_reading = true;
+    }
+    pair.run_until(|pair| pair.server.stats().held_bytes == 0);
+    assert_eq!(pair.server.stats().connections, 2);
+}
+
+#[test]
+fn frames_that_never_become_whole_cost_their_connection_and_no_more_than_the_share() {
+    let share = 2 << 20;
+    let mut pair = Pair::sharing(share, 16, |_| {});
+    let (client, key) = pair.connected();
+    let (other, other_key) = pair.connected();
+    for key in [key, other_key] {
+        pair.send(key, SendStream::Control, ping(1));
+    }
+    let mut bytes = Vec::new();
+    produce(1, 1 << 20).into_pieces().for_each(|piece| bytes.extend_from_slice(&piece));
+    while let Some(stream) = pair.clients[client].connection.streams().open(Dir::Uni) {
+        for piece in bytes[..900_000].chunks(20_000) {
+            pair.write_bytes(client, stream, piece);
+            assert!(pair.server.stats().held_bytes <= share + (1 << 20));
+        }
+    }
+    pair.run_until(|pair| pair.events.contains(&QuicEvent::Disconnected { connection: key }));
+    assert_eq!(pair.server.stats().overflowed_total, 1);
+    assert!(pair.server.stats().held_bytes < 100, "the other's ping waits for its control stream");
+    assert!(pair.clients[other].lost.is_none());
+}
+
+#[test]
+fn a_stranger_has_small_windows_until_something_is_said_to_it() {
+    let mut pair = Pair::new();
+    let (client, key) = pair.connected();
+    let control = pair.clients[client].control.unwrap();
+    pair.write(client, control, ping(1));
+    pair.run_until(|pair| frames(pair) == [1]);
+    let mut much = Vec::new();
+    produce(2, 1 << 20).into_pieces().for_each(|piece| much.extend_from_slice(&piece));
+    let stream = pair.clients[client].connection.streams().open(Dir::Uni).unwrap();
+    let write = |pair: &mut Pair| pair.clients[client].connection.send_stream(stream).write(&much).unwrap();
+    let first = write(&mut pair);
+    assert!(0 < first && first <= CONNECTION_WINDOW_BYTES_MIN as usize, "{first} bytes");
+    pair.send(key, SendStream::Control, ping(2));
+    pair.run_until(|pair| pair.clients[client].frames.len() == 1);
+    assert!(CONNECTION_WINDOW_BYTES_MIN as usize * 4 < write(&mut pair));
 }
 
 #[test]

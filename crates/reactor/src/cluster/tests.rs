@@ -66,6 +66,7 @@ fn start(manners: &[Manner]) -> (Handle, tempfile::TempDir) {
         spin: Spin::Off,
         reset_key: [1; 32],
         seed: [2; 32],
+        connection_bytes: 64 << 20,
     };
     let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), manners.len()).unwrap();
     let makers =

@@ -101,6 +101,7 @@ fn by_reactor(config: &DiskConfig) -> Result<DiskSamples, FloorError> {
         spin: Spin::Adaptive,
         reset_key: [0; 32],
         seed: [0; 32],
+        connection_bytes: 64 << 20,
     };
     let sockets = Sockets::bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0)), 1)?;
     let (sender, receiver) = channel();

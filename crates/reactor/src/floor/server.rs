@@ -31,6 +31,8 @@ const TOPIC_NAME: &str = "floor";
 const TOPIC: u64 = 1;
 /// Bytes of one connection's pushes that are queued before those that went are counted: enough to fill any packet train.
 const ROUND_BYTES: u64 = 1 << 20;
+/// Memory for connections: a floor has nothing else to hold.
+const CONNECTION_BYTES: u64 = 1 << 30;
 /// Offset that no subscription reaches: the source never ends.
 const ENDLESS: u64 = u64::MAX >> 1;
 
@@ -68,7 +70,15 @@ pub struct FloorServerConfig {
 /// As [`crate::Cluster::start`].
 pub fn serve(config: FloorServerConfig) -> Result<Handle, StartError> {
     let FloorServerConfig { directory, cpus, sockets, tls, spin, partitions, batch_records, value_bytes } = config;
-    let world = World { data_dir: directory, cpus, tls, spin, reset_key: [0; 32], seed: [7; 32] };
+    let world = World {
+        data_dir: directory,
+        cpus,
+        tls,
+        spin,
+        reset_key: [0; 32],
+        seed: [7; 32],
+        connection_bytes: CONNECTION_BYTES,
+    };
     let count = sockets.len();
     let template = template(batch_records, value_bytes);
     let makers = sockets

@@ -131,11 +131,39 @@ fn producer_ids_differ_and_epochs_rise() {
         assert!(seen.insert(id.producer), "{} came twice", id.producer);
     }
     let client = world.connect(0);
-    let raised: ProducerIdAnswer = world.ask(client, &RequestProducerId { producer: 7, epoch: 3 }).unwrap();
-    assert_eq!((raised.producer, raised.epoch), (7, 4));
-    let fresh: ProducerIdAnswer = world.ask(client, &RequestProducerId { producer: 7, epoch: u16::MAX }).unwrap();
+    let producer = *seen.first().unwrap();
+    let raised: ProducerIdAnswer = world.ask(client, &RequestProducerId { producer, epoch: 3 }).unwrap();
+    assert_eq!((raised.producer, raised.epoch), (producer, 4));
+    let fresh: ProducerIdAnswer = world.ask(client, &RequestProducerId { producer, epoch: u16::MAX }).unwrap();
     assert!(seen.insert(fresh.producer));
     assert_eq!(fresh.epoch, 0);
+}
+
+#[test]
+fn nobody_raises_or_uses_the_producer_id_of_another_client() {
+    let mut world = World::new(2);
+    let owner = world.connect_as(0, (1, 2));
+    let topic = world.create(owner, "inputs", 2);
+    let id: ProducerIdAnswer = world.ask(owner, &RequestProducerId { producer: 0, epoch: 0 }).unwrap();
+    let stamp = |epoch, sequence| ProducerStamp {
+        producer_id: ProducerId(id.producer),
+        producer_epoch: ProducerEpoch(epoch),
+        base_sequence: Sequence(sequence),
+    };
+    world.produce(owner, topic, 0, 1, batch_of(&["a"], stamp(0, 0)));
+    world.run();
+    assert_eq!(world.outcomes(owner), [(1, Ok(0))]);
+    let stranger = world.connect_as(1, (1, 3));
+    let raised: ProducerIdAnswer = world.ask(stranger, &RequestProducerId { producer: id.producer, epoch: 0 }).unwrap();
+    assert_ne!(raised.producer, id.producer, "who asks with another's id gets an id of its own");
+    world.produce(stranger, topic, 0, 2, batch_of(&["b"], stamp(1, 0)));
+    world.run();
+    assert_eq!(world.outcomes(stranger), [(2, Err(ErrorCode::ProducerFenced))]);
+    // The owner was not fenced, and on a connection to another shard it is the owner, too.
+    let elsewhere = world.connect_as(1, (1, 2));
+    world.produce(elsewhere, topic, 0, 3, batch_of(&["c"], stamp(0, 1)));
+    world.run();
+    assert_eq!(world.outcomes(elsewhere), [(3, Ok(1))]);
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! Reading: starts, credit, turns, congestion, ends.
 
+use corelane_model::limits::PARTITION_SUBSCRIPTIONS_MAX;
 use corelane_model::{ErrorCode, Offset, StartAt, WallMillis};
 use corelane_shard::Event;
-use corelane_wire::{FindOffset, FindOffsetAnswer, TopicDone, TruncatePartition, Unsubscribe};
+use corelane_wire::{
+    FindOffset, FindOffsetAnswer, Subscribe, SubscribeAnswer, TopicDone, TruncatePartition, Unsubscribe,
+};
 
 use crate::records::batch;
 use crate::world::{Client, World};
@@ -126,8 +129,7 @@ fn subscriptions_take_turns() {
     for partition in 0..4 {
         let start = StartAt::Earliest;
         let subscription = u64::from(partition);
-        let body =
-            corelane_wire::Subscribe { subscription, topic, partition, start: start.into(), credit: PLENTY * 16 };
+        let body = Subscribe { subscription, topic, partition, start: start.into(), credit: PLENTY * 16 };
         world.send(client, &body);
     }
     world.run();
@@ -239,7 +241,7 @@ fn an_id_that_is_used_again_gets_nothing_of_its_former_use() {
     produce_all(&mut world, client, topic, 0, &["near"]);
     produce_all(&mut world, client, topic, 1, &["far"]);
     // Pushes and the end of the first use are on their way from shard 1 when the id is given to a partition here.
-    let subscribe = |partition, start: StartAt| corelane_wire::Subscribe {
+    let subscribe = |partition, start: StartAt| Subscribe {
         subscription: 1,
         topic,
         partition,
@@ -255,7 +257,7 @@ fn an_id_that_is_used_again_gets_nothing_of_its_former_use() {
         world.run();
         world.cut_off.clear();
         world.run();
-        assert!(world.answer::<corelane_wire::SubscribeAnswer>(client, again).unwrap().is_ok());
+        assert!(world.answer::<SubscribeAnswer>(client, again).unwrap().is_ok());
         assert_eq!(values(&world.pushed(client, 1)), [(0, "near")]);
         world.send(client, &Unsubscribe { subscription: 1 });
         world.run();
@@ -275,4 +277,34 @@ fn a_subscription_that_comes_while_its_connection_is_congested_waits() {
     world.event(0, Event::Relieved { connection: client.key });
     world.run();
     assert_eq!(values(&world.pushed(client, 1)), [(0, "far")]);
+}
+
+#[test]
+fn a_partition_takes_so_many_subscriptions_and_says_so_when_it_has_them() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    let topic = world.create(client, "inputs", 2);
+    let many = PARTITION_SUBSCRIPTIONS_MAX as u64;
+    let subscribe = |subscription, partition| Subscribe {
+        subscription,
+        topic,
+        partition,
+        start: StartAt::Earliest.into(),
+        credit: 1,
+    };
+    for subscription in 0..many {
+        world.send(client, &subscribe(subscription, 0));
+        if subscription % 512 == 511 {
+            world.run();
+        }
+    }
+    world.run();
+    assert_eq!(world.status(0).subscriptions, many);
+    let (code, text) = world.ask::<_, SubscribeAnswer>(client, &subscribe(many, 0)).unwrap_err();
+    assert_eq!(code, ErrorCode::LimitReached);
+    assert!(text.contains("16384 subscriptions already"), "{text}");
+    // The id is free again, another partition takes it, and room that is made is used.
+    world.ask::<_, SubscribeAnswer>(client, &subscribe(many, 1)).unwrap();
+    world.send(client, &Unsubscribe { subscription: 7 });
+    world.ask::<_, SubscribeAnswer>(client, &subscribe(7, 0)).unwrap();
 }

@@ -276,9 +276,13 @@ impl World {
 
     /// A connection that was welcomed.
     pub(crate) fn connect(&mut self, shard: usize) -> Client {
+        self.connect_as(shard, (1, 2))
+    }
+
+    /// A connection of the client with this session id.
+    pub(crate) fn connect_as(&mut self, shard: usize, session: (u64, u64)) -> Client {
         let client = self.connect_silently(shard);
-        let hello =
-            Hello { version_min: 1, version_max: 1, session: (1, 2), client: "test".to_owned(), token: String::new() };
+        let hello = Hello { version_min: 1, version_max: 1, session, client: "test".to_owned(), token: String::new() };
         let welcome: Welcome = self.ask(client, &hello).expect("hello is fine");
         assert_eq!(usize::from(welcome.shard), shard);
         client
