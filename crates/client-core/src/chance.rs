@@ -19,6 +19,11 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
+    /// 128 bits.
+    pub(crate) fn wide(&mut self) -> u128 {
+        u128::from(self.next()) << 64 | u128::from(self.next())
+    }
+
     /// The pause before attempt `attempts` (from 0): `min` doubled each time up to `max`, of which between a half and
     /// the whole, so that clients that lost their broker together do not come back together.
     pub(crate) fn backoff(&mut self, attempts: u32, min: Duration, max: Duration) -> Duration {

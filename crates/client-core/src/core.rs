@@ -2,6 +2,7 @@
 
 mod conversation;
 mod delivery;
+mod group;
 mod operation;
 mod reading;
 
@@ -14,6 +15,7 @@ use corelane_model::{
 use corelane_wire::{Body, OutFrame, encode};
 
 use crate::chance::Chance;
+use crate::groups::Groups;
 use crate::links::Links;
 use crate::producer::{Producer, State};
 use crate::request::Requests;
@@ -67,6 +69,7 @@ pub struct ClientCore {
     /// Subscriptions that have credit to give back.
     credits: Vec<SubscriptionKey>,
     requests: Requests,
+    groups: Groups,
     timers: Timers,
     /// When what is known about topics in use is asked for again.
     refresh_at: Option<MonotonicNanos>,
@@ -100,6 +103,7 @@ impl ClientCore {
             next_subscription: 0,
             credits: Vec::new(),
             requests: Requests::default(),
+            groups: Groups::default(),
             timers: Timers::default(),
             refresh_at: None,
             is_sweeping: false,
@@ -138,7 +142,9 @@ impl ClientCore {
             self.ask_identities(now);
             self.send_operations(now);
             self.send_subscriptions(now);
+            self.ask_homes(now);
         }
+        self.advance_groups(now);
         while let Some((producer, index)) = self.dirty.pop() {
             self.advance(now, producer, index);
         }
@@ -199,6 +205,7 @@ impl ClientCore {
         for operation in operations {
             self.effects.push_back(Effect::Done { operation, result: Err(RequestError::Closed) });
         }
+        self.close_groups();
         self.subscriptions.clear();
         let connections: Vec<ConnectionKey> = self.links.keys().collect();
         for connection in connections {
@@ -216,6 +223,10 @@ impl ClientCore {
                 Timer::Sweep => self.sweep(now),
                 Timer::Subscription(_) => {}
                 Timer::Metadata => self.on_metadata_timer(now),
+                Timer::Group(group) => {
+                    self.groups.mark(group);
+                    continue;
+                }
             }
             self.has_chores = true;
         }
@@ -231,6 +242,7 @@ impl ClientCore {
             let info = self.topics.info(&subscription.settings.topic);
             wanted.extend(info.and_then(|info| info.shard(subscription.settings.partition)));
         }
+        wanted.extend(self.groups.shards());
         if wanted.is_empty() {
             wanted.insert(ShardId(0));
         }

@@ -5,8 +5,8 @@ use corelane_model::{ConnectionKey, ErrorCode, Offset, ShardId, TopicClass, Wall
 use corelane_wire::OutFrame;
 
 use crate::{
-    Answer, BatchKey, ConnectFailure, DeliveryError, OperationKey, ProducerKey, RequestError, SubscriptionError,
-    SubscriptionKey,
+    Answer, BatchKey, ConnectFailure, DeliveryError, GroupKey, GroupNews, OperationKey, ProducerKey, RequestError,
+    SubscriptionError, SubscriptionKey,
 };
 
 /// The stream that a frame leaves on.
@@ -138,6 +138,13 @@ pub enum Effect {
         subscription: SubscriptionKey,
         /// Why.
         error: SubscriptionError,
+    },
+    /// Something about a membership of a consumer group.
+    Group {
+        /// The membership.
+        group: GroupKey,
+        /// What.
+        news: GroupNews,
     },
     /// The answer to a request.
     Done {

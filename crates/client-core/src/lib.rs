@@ -23,8 +23,11 @@ mod core;
 mod effect;
 mod error;
 mod event;
+mod group;
+mod groups;
 mod lanes;
 mod links;
+mod membership;
 mod producer;
 mod queue;
 mod request;
@@ -39,8 +42,12 @@ pub use self::core::{ClientCore, Sent};
 pub use effect::{Effect, OutStream, Placement};
 pub use error::{ConnectFailure, DeliveryError, RequestError, SendError, SubscriptionError};
 pub use event::Event;
+pub use group::{
+    AssignedPartition, CommitError, CommitKey, CommitOffset, FenceReason, GroupKey, GroupNews, GroupSettings,
+    GroupStart, LostReason, MembershipError,
+};
 pub use queue::{Delivery, NewRecord};
-pub use request::{Answer, Request};
+pub use request::{Answer, GroupAnswer, GroupRequest, Request};
 pub use settings::{
     BATCH_BYTES_DEFAULT, BUFFER_BYTES_DEFAULT, BUFFER_RECORDS_DEFAULT, ClientSettings, OutOfRange, ProducerSettings,
     RECORD_CHARGE_BYTES, SubscribeSettings,

@@ -1,5 +1,7 @@
 //! Requests of an application that are answered once.
 
+mod group;
+
 use std::collections::BTreeMap;
 
 use corelane_model::{
@@ -8,7 +10,9 @@ use corelane_model::{
 };
 use corelane_wire::PartitionDescription;
 
-use crate::{OperationKey, ProducerKey, SubscriptionKey, TopicInfo};
+use crate::membership::Asked;
+use crate::{GroupKey, OperationKey, ProducerKey, SubscriptionKey, TopicInfo};
+pub use group::{GroupAnswer, GroupRequest};
 
 /// A request of an application.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +72,8 @@ pub enum Request {
         /// The position.
         start: StartAt,
     },
+    /// Something about consumer groups.
+    Group(GroupRequest),
 }
 
 impl Request {
@@ -75,6 +81,7 @@ impl Request {
     pub(crate) const fn is_read(&self) -> bool {
         match self {
             Self::ListTopics { .. } | Self::DescribeTopic { .. } | Self::FindOffset { .. } => true,
+            Self::Group(request) => request.is_read(),
             Self::CreateTopic { .. }
             | Self::AlterTopic { .. }
             | Self::DeleteTopic { .. }
@@ -150,6 +157,8 @@ pub enum Answer {
         /// High watermark at that moment.
         high_watermark: Offset,
     },
+    /// To [`Request::Group`].
+    Group(GroupAnswer),
 }
 
 /// Who asked.
@@ -163,6 +172,10 @@ pub(crate) enum Asker {
     Subscription(SubscriptionKey),
     /// The application.
     Operation(OperationKey),
+    /// Memberships, about the homes of their groups.
+    Homes,
+    /// A membership.
+    Group(GroupKey, Asked),
 }
 
 /// A request of the application that is not answered.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use corelane_model::limits::{
     BATCH_BYTES_MAX, BATCH_RECORDS_MAX, FRAME_BODY_BYTES_MAX, PRODUCE_STREAMS_OWN, SUBSCRIPTION_CREDIT_BYTES_DEFAULT,
 };
-use corelane_model::{Acks, PartitionIndex, SessionId, StartAt, TopicName};
+use corelane_model::{Acks, PartitionIndex, SessionId, StartAt, TopicId, TopicName};
 use corelane_record::Compression;
 
 /// Bytes of records that a client holds until they are delivered, by default.
@@ -139,12 +139,21 @@ pub struct SubscribeSettings {
     /// What to do when the offset is outside the log. `None` fails for a durable topic, and goes on at the log start for
     /// a memory topic, whose old records are gone by design.
     pub out_of_range: Option<OutOfRange>,
+    /// Which topic the name must mean; `None` takes whichever has it.
+    pub topic_id: Option<TopicId>,
 }
 
 impl SubscribeSettings {
     /// Reads a partition from `start` with the default credit.
     #[must_use]
     pub const fn new(topic: TopicName, partition: PartitionIndex, start: StartAt) -> Self {
-        Self { topic, partition, start, credit_bytes: SUBSCRIPTION_CREDIT_BYTES_DEFAULT, out_of_range: None }
+        Self {
+            topic,
+            partition,
+            start,
+            credit_bytes: SUBSCRIPTION_CREDIT_BYTES_DEFAULT,
+            out_of_range: None,
+            topic_id: None,
+        }
     }
 }

@@ -19,6 +19,8 @@ pub struct ClientStats {
     pub batches_pushed: u64,
     /// Bytes of those.
     pub bytes_pushed: u64,
+    /// Frames with commits of consumer groups, the repeated ones included.
+    pub commits_sent: u64,
     /// Connections that became ready.
     pub connections_ready: u64,
     /// Connections that were lost after that.

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use corelane_model::{MonotonicNanos, ShardId};
 
-use crate::{ProducerKey, SubscriptionKey};
+use crate::{GroupKey, ProducerKey, SubscriptionKey};
 
 /// What to look at. Whether anything is due is decided by the thing itself: a timer that comes for nothing does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +20,8 @@ pub(crate) enum Timer {
     Subscription(SubscriptionKey),
     /// Metadata may be asked for again.
     Metadata,
+    /// A membership has something to say.
+    Group(GroupKey),
     /// Batches may have waited too long.
     Sweep,
 }

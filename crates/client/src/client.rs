@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::driver::Driver;
 use crate::shared::Shared;
 use crate::transport::Transport;
-use crate::{Address, Admin, ConnectError, ConsumerBuilder, ProducerBuilder};
+use crate::{Address, Admin, ConnectError, ConsumerBuilder, GroupBuilder, ProducerBuilder};
 
 /// What a client is told beside the address.
 #[derive(Clone, Debug)]
@@ -177,7 +177,13 @@ impl Client {
         ConsumerBuilder::new(Arc::clone(&self.handle), topic)
     }
 
-    /// Manages topics.
+    /// A member of a consumer group; set what it reads and what differs from the defaults, then
+    /// [`join`](GroupBuilder::join).
+    pub fn group(&self, name: &str) -> GroupBuilder {
+        GroupBuilder::new(Arc::clone(&self.handle), name)
+    }
+
+    /// Manages topics and groups.
     #[must_use]
     pub fn admin(&self) -> Admin {
         Admin::new(Arc::clone(&self.handle))

@@ -330,6 +330,15 @@ pub struct Batch {
 }
 
 impl Batch {
+    pub(crate) const fn new(
+        partition: PartitionIndex,
+        records: RecordBatch,
+        from: Offset,
+        high_watermark: Offset,
+    ) -> Self {
+        Self { partition, records, from, high_watermark }
+    }
+
     /// The partition.
     #[must_use]
     pub const fn partition(&self) -> PartitionIndex {
@@ -402,6 +411,8 @@ pub(crate) struct ReaderQueue {
 #[derive(Debug, Default)]
 struct QueueState {
     effects: VecDeque<Effect>,
+    /// What a membership tells; goes before records.
+    news: VecDeque<Effect>,
     waker: Option<Waker>,
 }
 
@@ -409,13 +420,22 @@ impl ReaderQueue {
     /// Queues; returns whom to wake.
     pub(crate) fn push(&self, effect: Effect) -> Option<Waker> {
         let mut state = self.state.lock().expect("no panic while it is held");
-        state.effects.push_back(effect);
+        match effect {
+            Effect::Group { .. } => state.news.push_back(effect),
+            effect => state.effects.push_back(effect),
+        }
         state.waker.take()
     }
 
-    fn poll(&self, context: &mut Context<'_>) -> Poll<Effect> {
+    /// The next thing that a membership tells.
+    pub(crate) fn take_news(&self) -> Option<Effect> {
+        self.state.lock().expect("no panic while it is held").news.pop_front()
+    }
+
+    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<Effect> {
         let mut state = self.state.lock().expect("no panic while it is held");
-        if let Some(effect) = state.effects.pop_front() {
+        let news = state.news.pop_front();
+        if let Some(effect) = news.or_else(|| state.effects.pop_front()) {
             return Poll::Ready(effect);
         }
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {

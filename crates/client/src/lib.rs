@@ -38,6 +38,7 @@ mod client;
 mod consumer;
 mod driver;
 mod error;
+mod group;
 mod link;
 mod producer;
 mod shared;
@@ -50,17 +51,22 @@ pub use admin::{Admin, FoundOffset, TopicDescription, TopicList};
 pub use client::{Client, Options, connect, connect_with};
 pub use consumer::{Batch, Consumer, ConsumerBuilder, Position};
 pub use error::{ConnectError, ConsumeError, Error, SendError};
+pub use group::{
+    Assigned, CommitTicket, Drain, Event, GroupBatch, GroupBuilder, GroupConsumer, GroupError, TopicPartition,
+};
 pub use producer::{Permit, Producer, ProducerBuilder, Record};
 pub use ticket::{Delivered, Ticket};
 pub use transport::{BareEndpoint, connect_bare};
 
 pub use corelane_client_core::SendError as RefusedRecord;
 pub use corelane_client_core::{
-    ClientStats, ConnectFailure, DeliveryError, OutOfRange, RequestError, SubscriptionError, TopicInfo,
+    ClientStats, CommitError, ConnectFailure, DeliveryError, FenceReason, GroupStart, LostReason, MembershipError,
+    OutOfRange, RequestError, SubscriptionError, TopicInfo,
 };
 pub use corelane_model::{
-    Acks, CatalogVersion, ErrorCode, LeaderEpoch, NameError, Offset, PartitionIndex, Retry, ShardId, StartAt,
-    TopicClass, TopicId, TopicName, TopicSettings, WallMillis,
+    Acks, CatalogVersion, ErrorCode, Generation, GroupName, GroupNameError, LeaderEpoch, MemberId, NameError, Offset,
+    PartitionId, PartitionIndex, ResetPolicy, Retry, ShardId, StartAt, StaticId, Strategy, TopicClass, TopicId,
+    TopicName, TopicSettings, WallMillis,
 };
 pub use corelane_record::{BatchError, BatchHead, Compression, Headers, RecordBatch, Records};
 pub use corelane_wire::PartitionDescription;

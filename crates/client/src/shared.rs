@@ -7,14 +7,15 @@ use std::task::Waker;
 use std::time::{Instant, SystemTime};
 
 use corelane_client_core::{
-    Answer, BatchKey, ClientCore, ConnectFailure, Effect, Event, OperationKey, OutStream, ProducerKey, RequestError,
-    SubscriptionKey,
+    Answer, BatchKey, ClientCore, ConnectFailure, Effect, Event, GroupKey, GroupNews, OperationKey, OutStream,
+    ProducerKey, RequestError, SubscriptionKey,
 };
 use corelane_model::{ConnectionKey, ErrorCode, MonotonicNanos, Now, ShardId, TopicClass, WallMillis};
 use corelane_wire::OutFrame;
 use tokio::sync::{Notify, oneshot};
 
 use crate::consumer::ReaderQueue;
+use crate::group::CommitCell;
 use crate::link::ConnectionIo;
 use crate::ticket::BatchCell;
 use crate::transport::Transport;
@@ -55,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) opening: Map<ProducerKey, oneshot::Sender<Opened>>,
     pub(crate) operations: Map<OperationKey, oneshot::Sender<Result<Answer, RequestError>>>,
     pub(crate) readers: Map<SubscriptionKey, Arc<ReaderQueue>>,
+    pub(crate) groups: Map<GroupKey, (Arc<ReaderQueue>, Arc<CommitCell>)>,
     /// Who waits for the first connection to be ready, or to fail for good.
     pub(crate) first: Option<oneshot::Sender<Result<(), ConnectFailure>>>,
     pub(crate) last_failure: Option<ConnectFailure>,
@@ -88,6 +90,7 @@ impl Shared {
             opening: map(),
             operations: map(),
             readers: map(),
+            groups: map(),
             first: Some(first),
             last_failure: None,
             driver: None,
@@ -212,6 +215,8 @@ impl Shared {
 pub(crate) enum Word {
     Batch(Arc<BatchCell>, Effect),
     Received(Arc<BatchCell>, corelane_client_core::Placement),
+    Commits(Arc<CommitCell>, GroupNews),
+    GroupEnded(Arc<CommitCell>, Option<Waker>),
     /// The readers' queues themselves are filled under the lock, so that batches stay in order.
     Wake(Waker),
     Opened(oneshot::Sender<Opened>, Opened),
@@ -229,6 +234,11 @@ impl Word {
             Self::Batch(cell, Effect::Failed { error, .. }) => cell.on_failed(error),
             Self::Batch(..) => {}
             Self::Wake(waker) => waker.wake(),
+            Self::Commits(cell, news) => cell.on_news(news),
+            Self::GroupEnded(cell, waker) => {
+                cell.on_ended();
+                waker.into_iter().for_each(Waker::wake);
+            }
             // Whoever asked may have stopped waiting.
             Self::Opened(sender, result) => drop(sender.send(result)),
             Self::Done(sender, result) => drop(sender.send(result)),
@@ -238,6 +248,28 @@ impl Word {
 }
 
 impl Inner {
+    /// What a membership tells goes to its consumer, and what it tells of commits to their tickets.
+    fn group_news(&mut self, group: GroupKey, news: GroupNews) -> Option<Word> {
+        let (queue, cell) = self.groups.get(&group)?;
+        match &news {
+            GroupNews::CommitsSettled { .. } | GroupNews::CommitFailed { .. } => {
+                return Some(Word::Commits(Arc::clone(cell), news));
+            }
+            GroupNews::Assigned(assigned) => {
+                let subscriptions = assigned.iter().filter_map(|one| one.subscription);
+                self.readers.extend(subscriptions.map(|subscription| (subscription, Arc::clone(queue))));
+            }
+            GroupNews::Ended { .. } => {
+                let cell = Arc::clone(cell);
+                let waker = queue.push(Effect::Group { group, news });
+                self.groups.remove(&group);
+                return Some(Word::GroupEnded(cell, waker));
+            }
+            _ => {}
+        }
+        queue.push(Effect::Group { group, news }).map(Word::Wake)
+    }
+
     /// Who is to be told.
     fn addressee(&mut self, effect: Effect) -> Option<Word> {
         match effect {
@@ -258,6 +290,7 @@ impl Inner {
             Effect::Ended { subscription, .. } => {
                 self.readers.remove(&subscription).and_then(|queue| queue.push(effect)).map(Word::Wake)
             }
+            Effect::Group { group, news } => self.group_news(group, news),
             Effect::ProducerOpened { producer, partitions, class } => {
                 self.opening.remove(&producer).map(|sender| Word::Opened(sender, Ok((partitions, class))))
             }

@@ -116,9 +116,13 @@ impl ClientCore {
                 // Subscriptions know their connection.
                 Asker::Subscription(_) => {}
                 Asker::Operation(operation) => self.on_operation_lost(operation),
+                Asker::Homes => self.retry_homes(retry_at),
+                // Memberships know their connection.
+                Asker::Group(..) => {}
             }
         }
         self.release_subscriptions(connection);
+        self.release_groups(connection);
         self.has_chores = true;
         // Requests may go on by another connection at once, and have to be looked at when their back-off is over.
         self.timers.at(retry_at.max(now.monotonic), Timer::Metadata);
@@ -177,6 +181,7 @@ impl ClientCore {
         }
         self.effects.push_back(Effect::Ready { shard });
         self.mark_shard(shard);
+        self.groups.mark_all();
         self.has_chores = true;
         Ok(())
     }
@@ -196,6 +201,7 @@ impl ClientCore {
             }
         }
         self.topics.refresh_all();
+        self.groups.homes.refresh();
         self.on_producers_incarnation();
     }
 
@@ -213,6 +219,9 @@ impl ClientCore {
             FrameKind::Push => self.on_push(connection, frame)?,
             FrameKind::PushMany => self.on_push_many(connection, frame)?,
             FrameKind::SubscriptionEnded => self.on_subscription_ended(now, connection, frame)?,
+            FrameKind::GroupAssignment => self.on_group_assignment(connection, frame)?,
+            FrameKind::HandOver => self.on_hand_over(connection, frame)?,
+            FrameKind::MemberFenced => self.on_member_fenced(frame)?,
             FrameKind::Goaway => {
                 self.links.get_mut(shard).expect("a connection has a link").phase = Phase::Leaving { key: connection };
             }
@@ -229,7 +238,8 @@ impl ClientCore {
     fn on_answer(&mut self, now: Now, connection: ConnectionKey, frame: &Frame) -> Result<(), Malformed> {
         // An answer that nobody waits for any more is no fault: its request may have timed out.
         let Some(asker) = self.requests.take(connection, frame.head.correlation) else { return Ok(()) };
-        self.has_chores = true;
+        // Commits come often, and change nothing for anybody else.
+        self.has_chores |= !matches!(asker, Asker::Group(..));
         if frame.head.kind == FrameKind::Refusal {
             let Refusal { code, text } = decode::<Refusal>(frame)?;
             self.on_refusal(now, connection, asker, ErrorCode::from_wire(code), text);
@@ -246,6 +256,8 @@ impl ClientCore {
             }
             Asker::Subscription(key) => self.on_subscribed(now, key, connection, &decode::<SubscribeAnswer>(frame)?),
             Asker::Operation(operation) => self.on_operation_answer(operation, frame),
+            Asker::Homes => self.on_homes(&decode::<MetadataAnswer>(frame)?),
+            Asker::Group(group, asked) => self.on_group_answer(now, connection, (group, asked), frame)?,
         }
         Ok(())
     }
@@ -260,6 +272,11 @@ impl ClientCore {
             Asker::ProducerId(producer) => self.on_identity_refused(now, producer, code, text),
             Asker::Subscription(key) => self.on_subscription_refused(now, key, connection, code, text),
             Asker::Operation(operation) => self.on_operation_refused(now, operation, code, text),
+            Asker::Homes => {
+                let retry_at = self.pause(now, 2);
+                self.retry_homes(retry_at);
+            }
+            Asker::Group(group, asked) => self.on_group_refused(now, (group, asked), code, text),
         }
     }
 

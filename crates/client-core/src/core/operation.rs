@@ -10,7 +10,7 @@ use super::ClientCore;
 use crate::request::{Asker, preferred_shard};
 use crate::timers::Timer;
 use crate::topics::Known;
-use crate::{Answer, Effect, OperationKey, Request, RequestError, TopicInfo};
+use crate::{Answer, Effect, OperationKey, OutStream, Request, RequestError, TopicInfo};
 
 impl ClientCore {
     /// Asks the broker something; [`Effect::Done`] follows. A request that only reads is repeated after a lost
@@ -105,6 +105,9 @@ impl ClientCore {
             Request::DescribeTopic { name, from, most } => {
                 let body = DescribeTopic { name: name.as_str().to_owned(), from: from.0, most: *most };
                 self.send_control(connection, correlation, &body);
+            }
+            Request::Group(request) => {
+                self.send_frame(connection, OutStream::Control, request.encode(correlation));
             }
             Request::FindOffset { partition, start, .. } => {
                 let body = FindOffset { topic, partition: partition.0, start: (*start).into() };
@@ -227,6 +230,7 @@ fn read_answer(request: &Request, frame: &Frame) -> Option<Answer> {
                 partitions: answer.partitions,
             }
         }
+        Request::Group(request) => Answer::Group(request.read_answer(frame)?),
         Request::FindOffset { .. } => {
             let answer = decode::<FindOffsetAnswer>(frame).ok()?;
             Answer::Offset {

@@ -55,6 +55,11 @@ impl ClientCore {
             let reader = &self.subscriptions[&key];
             let Some(info) = self.topics.info(&reader.settings.topic) else { continue };
             let partition = reader.settings.partition;
+            if reader.settings.topic_id.is_some_and(|topic| topic != info.topic) {
+                let topic = info.name.clone();
+                self.end_subscription(key, SubscriptionError::UnknownTopic { topic });
+                continue;
+            }
             if info.shard(partition).is_none() {
                 let (topic, partitions) = (info.name.clone(), info.partitions());
                 self.end_subscription(key, SubscriptionError::UnknownPartition { topic, partition, partitions });

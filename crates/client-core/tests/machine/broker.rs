@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use corelane_client_core::OutStream;
 use corelane_model::limits::PRODUCER_BATCHES_MAX;
-use corelane_model::{CorrelationId, ErrorCode, TopicClass, TopicSettings};
+use corelane_model::{CorrelationId, ErrorCode, Now, TopicClass, TopicSettings};
 use corelane_record::{RecordBatch, SealedBatch, Stamp, stamp};
 use corelane_wire::{
     CreateTopic, CreateTopicAnswer, Credit, DurableEnd, DurableEnds, FindOffset, FindOffsetAnswer, Frame, FrameKind,
@@ -14,6 +14,8 @@ use corelane_wire::{
     Push, Refusal, RequestProducerId, Subscribe, SubscribeAnswer, SubscriptionEnded, TopicMetadata, Unsubscribe,
     Welcome, decode, encode, encode_with,
 };
+
+use crate::coordinator::Coordinator;
 
 /// A batch in a partition's log.
 #[derive(Clone, Debug)]
@@ -127,6 +129,9 @@ pub(crate) struct Broker {
     pub(crate) failed_reads: u32,
     /// Bundles that came.
     pub(crate) bundles: u32,
+    /// The coordinator of the one group that there is, and the time as it sees it.
+    pub(crate) coordinator: Option<Coordinator>,
+    pub(crate) now: Now,
     next_id: u64,
     sessions: BTreeMap<u64, Session>,
 }
@@ -142,6 +147,8 @@ impl Broker {
             token: String::new(),
             refusals: Vec::new(),
             bundles: 0,
+            coordinator: None,
+            now: Now::default(),
             next_id: 1,
             sessions: BTreeMap::new(),
         }
@@ -173,6 +180,8 @@ impl Broker {
     pub(crate) fn crash(&mut self) {
         self.incarnation += 1;
         self.sessions.clear();
+        let now = self.now;
+        self.coordinator.iter_mut().for_each(|coordinator| coordinator.crash(now));
         for topic in self.topics.values_mut() {
             for log in &mut topic.logs {
                 match topic.settings.class {
@@ -259,6 +268,14 @@ impl Broker {
             FrameKind::Unsubscribe => {
                 let ended = decode::<Unsubscribe>(frame).unwrap();
                 self.sessions.get_mut(&connection).unwrap().readers.remove(&ended.subscription);
+                return Vec::new();
+            }
+            FrameKind::JoinGroup
+            | FrameKind::GroupHeartbeat
+            | FrameKind::GiveUp
+            | FrameKind::LeaveGroup
+            | FrameKind::CommitOffsets => {
+                self.coordinator.as_mut().unwrap().handle(self.now, connection, frame);
                 return Vec::new();
             }
             kind => panic!("a {kind:?} frame from a client"),

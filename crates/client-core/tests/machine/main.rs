@@ -4,8 +4,10 @@
 
 mod broker;
 mod chaos;
+mod coordinator;
 mod delivery;
 mod ends;
+mod groups;
 mod operations;
 mod reading;
 mod world;

@@ -132,10 +132,22 @@ impl World {
         let ready: Vec<(ConnectionKey, OutStream)> = ready.collect();
         let Some(&(key, stream)) = ready.get(pick % ready.len().max(1)) else { return false };
         let pipe = self.pipes.get_mut(&key).unwrap();
+        self.broker.now = self.now;
         let taken = pipe.up.get_mut(&stream).unwrap().pop_front().unwrap();
         let answers = self.broker.handle(key.0, pipe.shard, stream, &frame(taken));
         pipe.down.extend(answers);
+        self.take_from_coordinator();
         true
+    }
+
+    /// What the coordinator says goes to the connections that it is for, as far as they last.
+    fn take_from_coordinator(&mut self) {
+        let Some(coordinator) = &mut self.broker.coordinator else { return };
+        for (connection, frame) in coordinator.outbox.drain(..) {
+            if let Some(pipe) = self.pipes.get_mut(&ConnectionKey(connection)) {
+                pipe.down.push_back(frame);
+            }
+        }
     }
 
     /// The client takes one frame of some connection, chosen by `pick`. False if there is none.
@@ -162,6 +174,10 @@ impl World {
         }
     }
 
+    pub(crate) fn pipes_len(&self) -> usize {
+        self.pipes.len()
+    }
+
     /// A connection breaks; whatever was under way in either direction is lost.
     pub(crate) fn cut(&mut self, pick: usize) {
         let keys: Vec<ConnectionKey> = self.pipes.keys().copied().collect();
@@ -185,6 +201,11 @@ impl World {
     pub(crate) fn advance(&mut self, duration: Duration) {
         self.now.monotonic = self.now.monotonic.after(duration);
         self.now.wall.0 += i64::try_from(duration.as_millis()).unwrap();
+        self.broker.now = self.now;
+        if let Some(coordinator) = &mut self.broker.coordinator {
+            coordinator.advance(self.now);
+        }
+        self.take_from_coordinator();
         self.core.handle(self.now, Event::Deadline);
         self.round();
     }

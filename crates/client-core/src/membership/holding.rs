@@ -1,0 +1,118 @@
+//! What a member has: told as a whole, compared with what it had.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use corelane_model::{Generation, Offset, PartitionId, TopicName};
+
+use crate::SubscriptionKey;
+
+/// How far a member is with a partition.
+///
+/// ```text
+///            assigned            asked back              the application has moved on
+///   (other) ─────────▶ Owned ──────────────▶ Revoking ─────────────────────────────▶ (other)
+///      ▲                 │                      │
+///      └─────────────────┴── lost: fenced, or not among what it was told ──┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It works on it.
+    Owned,
+    /// It finishes.
+    Revoking,
+}
+
+/// A partition that a member has.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) topic: TopicName,
+    pub(crate) since: Generation,
+    pub(crate) committed: Option<Offset>,
+    pub(crate) phase: Phase,
+    pub(crate) subscription: Option<SubscriptionKey>,
+    /// What was finished and is not on its way to be committed.
+    pub(crate) owed: Option<Offset>,
+}
+
+/// Everything that a member has, as it was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Assignment {
+    pub(crate) generation: Generation,
+    /// Names of the topics that it speaks of.
+    pub(crate) topics: BTreeMap<corelane_model::TopicId, TopicName>,
+    pub(crate) owned: Vec<(PartitionId, Generation, Option<Offset>)>,
+    pub(crate) revoking: Vec<PartitionId>,
+    pub(crate) standby: Vec<PartitionId>,
+}
+
+/// What an assignment changes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Difference {
+    pub(crate) lost: Vec<PartitionId>,
+    pub(crate) revoking: Vec<PartitionId>,
+    pub(crate) begun: Vec<PartitionId>,
+}
+
+/// All partitions that a member has, and what was left for it.
+#[derive(Debug, Default)]
+pub(crate) struct Holding {
+    pub(crate) held: BTreeMap<PartitionId, Held>,
+    blobs: BTreeMap<PartitionId, Bytes>,
+}
+
+impl Holding {
+    /// What the old owner of a partition left comes before the assignment that names the partition.
+    pub(crate) fn on_hand_over(&mut self, partition: PartitionId, blob: Bytes) {
+        if !self.held.contains_key(&partition) {
+            self.blobs.insert(partition, blob);
+        }
+    }
+
+    pub(crate) fn take_blob(&mut self, partition: PartitionId) -> Option<Bytes> {
+        self.blobs.remove(&partition)
+    }
+
+    /// Takes on what was told. What was lost is still in `held`, so that its subscription can be ended, unless it has
+    /// begun anew.
+    pub(crate) fn compare(&self, told: &Assignment) -> Difference {
+        let owned: BTreeMap<PartitionId, Generation> = told.owned.iter().map(|&(p, since, _)| (p, since)).collect();
+        let revoking: BTreeSet<PartitionId> = told.revoking.iter().copied().collect();
+        let mut difference = Difference::default();
+        for (&partition, held) in &self.held {
+            match owned.get(&partition) {
+                Some(&since) if since == held.since => {}
+                None if revoking.contains(&partition) => {
+                    if held.phase == Phase::Owned {
+                        difference.revoking.push(partition);
+                    }
+                }
+                // Another turn begins: the first one was lost in between.
+                Some(_) | None => difference.lost.push(partition),
+            }
+        }
+        for &(partition, since, _) in &told.owned {
+            if self.held.get(&partition).is_none_or(|held| held.since != since) {
+                difference.begun.push(partition);
+            }
+        }
+        difference
+    }
+
+    /// A turn begins.
+    pub(crate) fn begin(&mut self, partition: PartitionId, since: Generation, topic: TopicName, at: Option<Offset>) {
+        let held = Held { topic, since, committed: at, phase: Phase::Owned, subscription: None, owed: None };
+        self.held.insert(partition, held);
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) -> BTreeMap<PartitionId, Held> {
+        self.blobs.clear();
+        std::mem::take(&mut self.held)
+    }
+
+    /// Drops what was left for partitions that went elsewhere.
+    pub(crate) fn retain_blobs(&mut self, owned: &[PartitionId]) {
+        self.blobs.retain(|partition, _| owned.contains(partition));
+    }
+}

@@ -1,0 +1,198 @@
+//! Turns of partitions: how they begin, what is committed in them, how they end.
+
+use bytes::Bytes;
+use corelane_model::{ConnectionKey, Generation, MemberId, MonotonicNanos, Offset, PartitionId};
+
+use super::{Assignment, Change, Membership, Phase, State};
+use crate::{
+    AssignedPartition, CommitError, CommitKey, CommitOffset, GroupNews, GroupStart, LostReason, SubscriptionKey,
+};
+
+impl Membership {
+    /// A frame of an assignment came. It counts when it is whole.
+    pub(crate) fn on_assignment(
+        &mut self,
+        connection: ConnectionKey,
+        member: MemberId,
+        frame: Assignment,
+        is_last: bool,
+    ) {
+        if !self.is_spoken_to(connection, member) {
+            return;
+        }
+        let mut told = match self.partial.take() {
+            Some(partial) if partial.generation == frame.generation => partial,
+            Some(_) | None => Assignment { generation: frame.generation, ..Assignment::default() },
+        };
+        told.topics.extend(frame.topics);
+        told.owned.extend(frame.owned);
+        told.revoking.extend(frame.revoking);
+        told.standby.extend(frame.standby);
+        if is_last {
+            self.act_upon(&told);
+        } else {
+            self.partial = Some(told);
+        }
+    }
+
+    /// Before the join is answered, and after a leave, nothing counts; another member id is an earlier life, and what an
+    /// earlier connection still carries may be older than what this one said.
+    fn is_spoken_to(&self, connection: ConnectionKey, member: MemberId) -> bool {
+        matches!(self.state, State::Member { on } if on == Some(connection)) && member == self.member
+    }
+
+    fn act_upon(&mut self, told: &Assignment) {
+        let difference = self.holding.compare(told);
+        let is_repeated = told.generation == self.seen;
+        self.seen = told.generation;
+        if !difference.lost.is_empty() {
+            self.lose(&difference.lost);
+        }
+        for partition in &difference.revoking {
+            let held = self.holding.held.get_mut(partition).expect("only what is held is revoked");
+            held.phase = Phase::Revoking;
+            self.changes.extend(held.subscription.take().map(Change::End));
+        }
+        let is_changed = difference != super::holding::Difference::default();
+        if !difference.revoking.is_empty() {
+            self.tell(GroupNews::Revoking(difference.revoking));
+        }
+        let mut begun = Vec::new();
+        for &(partition, since, committed) in &told.owned {
+            let Some(topic) = told.topics.get(&partition.topic) else { continue };
+            if self.holding.held.get(&partition).is_none_or(|held| held.since != since) {
+                self.holding.begin(partition, since, topic.clone(), committed);
+                begun.push(partition);
+            }
+        }
+        self.holding.retain_blobs(&begun);
+        if !begun.is_empty() {
+            self.changes.push(Change::Begin(begun));
+        }
+        if self.standby != told.standby {
+            let name = |&partition: &PartitionId| Some((told.topics.get(&partition.topic)?.clone(), partition));
+            let standby = told.standby.iter().filter_map(name).collect();
+            self.standby.clone_from(&told.standby);
+            self.tell(GroupNews::Standby(standby));
+        }
+        self.is_report_due |= is_changed || !is_repeated;
+    }
+
+    fn lose(&mut self, partitions: &[PartitionId]) {
+        for partition in partitions {
+            let failed = self.commits.forget(*partition);
+            self.changes.extend(failed.map(Change::Tell));
+            if let Some(held) = self.holding.held.remove(partition) {
+                self.changes.extend(held.subscription.map(Change::End));
+            }
+        }
+        self.tell(GroupNews::Lost { partitions: partitions.to_vec(), reason: LostReason::Reassigned });
+    }
+
+    /// What the old owner of a partition left.
+    pub(crate) fn on_hand_over(
+        &mut self,
+        connection: ConnectionKey,
+        member: MemberId,
+        partition: PartitionId,
+        blob: Bytes,
+    ) {
+        if self.is_spoken_to(connection, member) {
+            self.holding.on_hand_over(partition, blob);
+        }
+    }
+
+    /// A turn as it is told, with what it is read with.
+    pub(crate) fn assigned(
+        &mut self,
+        partition: PartitionId,
+        subscription: Option<SubscriptionKey>,
+    ) -> Option<AssignedPartition> {
+        let start = self.start_of(partition)?;
+        let blob = self.holding.take_blob(partition);
+        let held = self.holding.held.get_mut(&partition)?;
+        held.subscription = subscription;
+        Some(AssignedPartition { partition, topic: held.topic.clone(), turn: held.since, start, subscription, blob })
+    }
+
+    /// Where a turn begins.
+    pub(crate) fn start_of(&self, partition: PartitionId) -> Option<GroupStart> {
+        let held = self.holding.held.get(&partition)?;
+        Some(GroupStart::of(held.committed, self.settings.reset))
+    }
+
+    /// Commits offsets of turns that last; the others fail.
+    pub(crate) fn commit(&mut self, offsets: Vec<CommitOffset>) -> CommitKey {
+        let key = self.commits.next_key();
+        for CommitOffset { partition, turn, offset, metadata } in offsets {
+            match self.holding.held.get_mut(&partition) {
+                Some(held) if held.since == turn && !matches!(self.state, State::Leaving { .. }) => {
+                    held.owed = None;
+                    self.commits.add(partition, turn, offset, metadata, Some(key));
+                }
+                Some(_) | None => {
+                    let error = CommitError::Lost { partition };
+                    self.tell(GroupNews::CommitFailed { partition, commits: key..=key, error });
+                }
+            }
+        }
+        key
+    }
+
+    /// The application is through with everything of a turn before `offset`; auto-commit owes it from now on. Returns
+    /// whether that is the first that it owes.
+    pub(crate) fn finished(
+        &mut self,
+        now: MonotonicNanos,
+        partition: PartitionId,
+        turn: Generation,
+        offset: Offset,
+    ) -> bool {
+        let Some(interval) = self.settings.auto_commit else { return false };
+        let Some(held) = self.holding.held.get_mut(&partition).filter(|held| held.since == turn) else { return false };
+        held.owed = Some(offset);
+        let is_first = self.auto_commit_at.is_none();
+        if is_first {
+            self.auto_commit_at = Some(now.after(interval));
+        }
+        is_first
+    }
+
+    /// What is owed goes with the next commit.
+    pub(super) fn owe_all(&mut self) {
+        for (&partition, held) in &mut self.holding.held {
+            if let Some(offset) = held.owed.take() {
+                self.commits.add(partition, held.since, offset, String::new(), None);
+            }
+        }
+    }
+
+    /// The application has moved on from a partition that it was asked for. False if it was not asked for it.
+    pub(crate) fn give_up(&mut self, partition: PartitionId, blob: Option<Bytes>) -> bool {
+        let is_asked = self.holding.held.get(&partition).is_some_and(|held| held.phase == Phase::Revoking);
+        if !is_asked {
+            return false;
+        }
+        let held = self.holding.held.remove(&partition).expect("just looked at");
+        if let Some(offset) = held.owed {
+            self.commits.add(partition, held.since, offset, String::new(), None);
+        }
+        match blob {
+            Some(blob) => drop(self.giving.insert(partition, (blob, false))),
+            None => self.is_report_due = true,
+        }
+        true
+    }
+
+    /// The application reads a partition from elsewhere. What was finished before says nothing any more.
+    pub(crate) fn seek(&mut self, partition: PartitionId, turn: Generation) -> bool {
+        match self.holding.held.get_mut(&partition) {
+            Some(held) if held.since == turn && held.phase == Phase::Owned => {
+                held.owed = None;
+                self.changes.extend(held.subscription.take().map(Change::End));
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The partitions of a member, from when they are assigned until they are another's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use corelane_client_core::{
+    AssignedPartition, CommitOffset, Effect, GroupNews, GroupStart, SubscriptionError, SubscriptionKey,
+};
+use corelane_model::{Generation, Offset, PartitionId};
+use corelane_record::{RecordBatch, split_batch};
+
+use super::{Assigned, Event, GroupBatch, GroupConsumer, GroupError, TopicPartition};
+use crate::Batch;
+
+/// A partition's time with this member.
+#[derive(Debug)]
+struct Turn {
+    partition: Arc<TopicPartition>,
+    turn: Generation,
+    subscription: Option<SubscriptionKey>,
+    /// The first record that was not handed out, if something was since the last commit.
+    uncommitted: Option<Offset>,
+    is_lagging: bool,
+}
+
+/// All partitions of a member.
+#[derive(Debug)]
+pub(super) struct Turns {
+    by_id: BTreeMap<PartitionId, Turn>,
+    by_subscription: BTreeMap<SubscriptionKey, PartitionId>,
+    /// Partitions that may have something to commit.
+    touched: Vec<PartitionId>,
+    /// Subscriptions that nothing comes for any more.
+    stale: Vec<SubscriptionKey>,
+    lagging_above: Option<u64>,
+}
+
+/// Batches of one push that were not handed out yet.
+#[derive(Debug)]
+pub(super) struct Run {
+    subscription: SubscriptionKey,
+    bytes: Bytes,
+    from: Offset,
+    high_watermark: Offset,
+}
+
+/// The batch that the application works on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InHand {
+    id: PartitionId,
+    turn: Generation,
+    subscription: SubscriptionKey,
+    end: Offset,
+    bytes: u64,
+    records: u32,
+    since: Instant,
+}
+
+impl Turns {
+    pub(super) const fn new(lagging_above: Option<u64>) -> Self {
+        Self {
+            by_id: BTreeMap::new(),
+            by_subscription: BTreeMap::new(),
+            touched: Vec::new(),
+            stale: Vec::new(),
+            lagging_above,
+        }
+    }
+
+    pub(super) fn partitions(&self) -> impl Iterator<Item = &Arc<TopicPartition>> {
+        self.by_id.values().map(|turn| &turn.partition)
+    }
+
+    pub(super) fn subscriptions(&self) -> Vec<SubscriptionKey> {
+        self.by_subscription.keys().chain(&self.stale).copied().collect()
+    }
+
+    pub(super) fn find(&self, wanted: &TopicPartition) -> Option<(PartitionId, Generation)> {
+        let found = self.by_id.iter().find(|(_, turn)| *turn.partition == *wanted);
+        found.map(|(&id, turn)| (id, turn.turn))
+    }
+
+    fn begin(&mut self, assigned: AssignedPartition) -> Assigned {
+        let AssignedPartition { partition: id, topic, turn, start, subscription, blob } = assigned;
+        let partition = Arc::new(TopicPartition { topic, partition: id.index });
+        self.end(id);
+        self.by_subscription.extend(subscription.map(|subscription| (subscription, id)));
+        let begun =
+            Turn { partition: Arc::clone(&partition), turn, subscription, uncommitted: None, is_lagging: false };
+        self.by_id.insert(id, begun);
+        Assigned { partition, start, blob }
+    }
+
+    pub(super) fn on_seek(&mut self, id: PartitionId, subscription: SubscriptionKey) {
+        if let Some(turn) = self.by_id.get_mut(&id) {
+            if let Some(before) = turn.subscription.replace(subscription) {
+                self.by_subscription.remove(&before);
+                self.stale.push(before);
+            }
+            turn.uncommitted = None;
+            self.by_subscription.insert(subscription, id);
+        }
+    }
+
+    /// Nothing more is handed out; commits may still come.
+    fn stop(&mut self, id: PartitionId) -> Option<Arc<TopicPartition>> {
+        let turn = self.by_id.get_mut(&id)?;
+        if let Some(subscription) = turn.subscription.take() {
+            self.by_subscription.remove(&subscription);
+            self.stale.push(subscription);
+        }
+        Some(Arc::clone(&turn.partition))
+    }
+
+    pub(super) fn end(&mut self, id: PartitionId) -> Option<Arc<TopicPartition>> {
+        let partition = self.stop(id);
+        self.by_id.remove(&id);
+        partition
+    }
+
+    /// Offsets of all that was handed out and not committed.
+    pub(super) fn take_uncommitted(&mut self) -> Vec<CommitOffset> {
+        let mut offsets = Vec::with_capacity(self.touched.len());
+        for partition in self.touched.drain(..) {
+            let Some(turn) = self.by_id.get_mut(&partition) else { continue };
+            if let Some(offset) = turn.uncommitted.take() {
+                offsets.push(CommitOffset { partition, turn: turn.turn, offset, metadata: String::new() });
+            }
+        }
+        offsets
+    }
+
+    pub(super) fn on_committed(&mut self, id: PartitionId, turn: Generation, next: Offset) {
+        if let Some(known) = self.by_id.get_mut(&id)
+            && known.turn == turn
+            && known.uncommitted.is_some_and(|uncommitted| uncommitted <= next)
+        {
+            known.uncommitted = None;
+        }
+    }
+
+    /// Whether a lag is to be told.
+    fn is_news(&mut self, id: PartitionId, lag: u64) -> Option<Event> {
+        let above = self.lagging_above?;
+        let turn = self.by_id.get_mut(&id)?;
+        if lag <= above / 2 {
+            turn.is_lagging = false;
+        }
+        if above < lag && !std::mem::replace(&mut turn.is_lagging, true) {
+            return Some(Event::Lagging { partition: Arc::clone(&turn.partition), lag });
+        }
+        None
+    }
+}
+
+impl GroupConsumer {
+    /// The next event is asked for: the batch in hand is finished, and what was asked back is given up.
+    pub(super) fn move_on(&mut self) {
+        if let Some(in_hand) = self.in_hand.take() {
+            self.finish(in_hand);
+        }
+        for id in std::mem::take(&mut self.asked_back) {
+            self.turns.end(id);
+            self.handle.shared.act(|inner, _| inner.core.give_up(self.key, id, None));
+        }
+        if !self.turns.stale.is_empty() {
+            let mut inner = self.handle.shared.lock();
+            for subscription in self.turns.stale.drain(..) {
+                inner.readers.remove(&subscription);
+            }
+        }
+    }
+
+    pub(super) fn finish(&self, in_hand: InHand) {
+        let InHand { id, turn, subscription, end, bytes, records, since } = in_hand;
+        let shared = &self.handle.shared;
+        let now = shared.now();
+        let mut inner = shared.lock();
+        let mut has_work = inner.core.consumed(subscription, bytes);
+        if self.is_auto {
+            has_work |= inner.core.finished(now, self.key, id, turn, end);
+        }
+        if !self.measured.is_manual && 0 < records {
+            let micros = since.elapsed().as_micros() / u128::from(records);
+            inner.core.measure(self.key, u32::try_from(micros).unwrap_or(u32::MAX).max(1));
+        }
+        let driver = if has_work { shared.notify_locked(&mut inner) } else { None };
+        drop(inner);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+
+    /// Takes in what the machine said; what is to be told is put into `ready`.
+    pub(super) fn take(&mut self, effect: Effect) {
+        match effect {
+            Effect::Group { news, .. } => self.take_news(news),
+            Effect::Deliver { subscription, bytes, from, high_watermark } => {
+                self.current = Some(Run { subscription, bytes, from, high_watermark });
+            }
+            Effect::Ended { subscription, error } => self.on_ended(subscription, error),
+            Effect::Subscribed { subscription, next, high_watermark, .. } => {
+                if let Some(&id) = self.turns.by_subscription.get(&subscription) {
+                    self.ready.extend(self.turns.is_news(id, high_watermark.since(next)).map(Ok));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_news(&mut self, news: GroupNews) {
+        match news {
+            GroupNews::Assigned(assigned) => {
+                let is_nowhere = |one: &&Assigned| one.start == GroupStart::Nowhere;
+                let assigned: Vec<Assigned> = assigned.into_iter().map(|one| self.turns.begin(one)).collect();
+                let nowhere: Vec<_> =
+                    assigned.iter().filter(is_nowhere).map(|one| Arc::clone(&one.partition)).collect();
+                self.ready.push_back(Ok(Event::Assigned(assigned)));
+                self.ready.extend(nowhere.iter().map(|partition| {
+                    let (topic, partition) = (partition.topic.clone(), partition.partition);
+                    Err(GroupError::NoCommittedOffset { topic, partition })
+                }));
+            }
+            GroupNews::Revoking(partitions) => {
+                let named: Vec<_> = partitions.iter().filter_map(|&id| self.turns.stop(id)).collect();
+                self.asked_back.extend(partitions);
+                self.ready.push_back(Ok(Event::Revoking(named)));
+            }
+            GroupNews::Lost { partitions, reason } => {
+                self.asked_back.retain(|id| !partitions.contains(id));
+                let partitions = partitions.into_iter().filter_map(|id| self.turns.end(id)).collect();
+                self.ready.push_back(Ok(Event::Lost { partitions, reason }));
+            }
+            GroupNews::Standby(partitions) => {
+                let named = partitions.into_iter().map(|(topic, id)| TopicPartition { topic, partition: id.index });
+                self.ready.push_back(Ok(Event::Standby(named.collect())));
+            }
+            GroupNews::HandOverRefused { partition, text } => {
+                self.ready.push_back(Err(GroupError::HandOverRefused { partition, text }));
+            }
+            GroupNews::Ended { error } => {
+                self.is_ended = true;
+                self.ready.extend(error.map(|error| Err(self.membership(error))));
+            }
+            GroupNews::Joined { .. } | GroupNews::CommitsSettled { .. } | GroupNews::CommitFailed { .. } => {}
+        }
+    }
+
+    fn on_ended(&mut self, subscription: SubscriptionKey, error: SubscriptionError) {
+        let Some(id) = self.turns.by_subscription.remove(&subscription) else { return };
+        let Some(turn) = self.turns.by_id.get_mut(&id) else { return };
+        turn.subscription = None;
+        // The group assigns its partitions anew when a topic is gone.
+        if !matches!(error, SubscriptionError::UnknownTopic { .. }) {
+            let (topic, partition) = (turn.partition.topic.clone(), turn.partition.partition);
+            self.ready.push_back(Err(GroupError::Partition { topic, partition, error }));
+        }
+    }
+
+    /// Cuts the next batch off a run; what is left stays for the next call. A run of a turn that is over is dropped.
+    pub(super) fn next_of(&mut self, mut run: Run) -> Option<Result<Event, GroupError>> {
+        let id = *self.turns.by_subscription.get(&run.subscription)?;
+        let bytes = split_batch(&mut run.bytes).expect("the machine has checked the heads")?;
+        let taken = bytes.len() as u64;
+        let subscription = run.subscription;
+        let records = match RecordBatch::parse(bytes) {
+            Ok(records) => records,
+            Err(error) => {
+                self.handle.shared.act(|inner, _| inner.core.unsubscribe(subscription));
+                self.on_ended(subscription, SubscriptionError::Batch(error));
+                return None;
+            }
+        };
+        let turn = self.turns.by_id.get_mut(&id)?;
+        let end = records.head().end_offset();
+        if turn.uncommitted.replace(end).is_none() {
+            self.turns.touched.push(id);
+        }
+        let batch = GroupBatch {
+            partition: Arc::clone(&turn.partition),
+            id,
+            turn: turn.turn,
+            batch: Batch::new(id.index, records, run.from, run.high_watermark),
+        };
+        let in_hand = InHand {
+            id,
+            turn: batch.turn,
+            subscription,
+            end,
+            bytes: taken,
+            records: u32::try_from(batch.len()).unwrap_or(u32::MAX),
+            since: Instant::now(),
+        };
+        self.in_hand = Some(in_hand);
+        self.current = Some(run);
+        let lag = batch.lag();
+        match self.turns.is_news(id, lag) {
+            Some(lagging) => {
+                self.ready.push_back(Ok(Event::Batch(batch)));
+                Some(Ok(lagging))
+            }
+            None => Some(Ok(Event::Batch(batch))),
+        }
+    }
+}
