@@ -30,7 +30,7 @@ impl CommitLog {
     /// clock does.
     ///
     /// # Errors
-    /// The producer's epoch or sequence does not fit; the log is as it was before.
+    /// The producer's epoch or sequence does not fit, or its transaction does not; the log is as it was before.
     pub fn append(&mut self, now: Now, head: &BatchHead) -> Result<Append, AppendError> {
         let verdict = self.state.producers.judge(head).inspect_err(|_| self.stats.refused_batches += 1)?;
         if let Verdict::Duplicate(seen) = verdict {
@@ -41,11 +41,14 @@ impl CommitLog {
                 end_offset: seen.end_offset(),
             });
         }
+        self.judge_transaction(head).inspect_err(|_| self.stats.refused_batches += 1)?;
         let append_timestamp = self.state.append_timestamp.max(now.wall);
         let stamp = Stamp { base_offset: self.state.log_end, append_timestamp, leader_epoch: self.state.leader_epoch };
         self.state.append_timestamp = append_timestamp;
         self.state.log_end = self.state.log_end.advance(u64::from(head.offset_span));
         self.state.producers.record(now.monotonic, head, stamp.base_offset, append_timestamp);
+        let is_kept = self.state.transactions.record(head, stamp.base_offset);
+        assert!(is_kept, "a transaction has room after it was judged");
         self.stats.appended_batches += 1;
         self.stats.appended_records += u64::from(head.record_count);
         self.stats.appended_bytes += u64::from(head.batch_bytes());

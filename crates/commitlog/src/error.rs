@@ -1,6 +1,6 @@
 //! What can be wrong with what a partition's log is given.
 
-use corelane_model::{ErrorCode, Offset, ProducerEpoch, ProducerId, Sequence};
+use corelane_model::{ErrorCode, Offset, ProducerEpoch, ProducerId, Sequence, Transaction};
 
 /// Why a batch was not appended. The log is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +33,35 @@ pub enum AppendError {
         /// The batch's sequence.
         found: Sequence,
     },
+    /// The transaction was aborted already.
+    #[error("transaction {transaction} was aborted; begin another")]
+    TransactionEnded {
+        /// The transaction.
+        transaction: Transaction,
+    },
+    /// A batch outside of the transaction that its producer has open here: it would be seen without the others.
+    #[error("the batch is of no transaction, but its producer has transaction {open} open here")]
+    OutsideTransaction {
+        /// The transaction.
+        open: Transaction,
+    },
+    /// A topic that keeps nothing over a restart cannot keep a transaction whole.
+    #[error("transaction {transaction} can only write to durable topics, and this one is kept in memory")]
+    NotDurable {
+        /// The transaction.
+        transaction: Transaction,
+    },
+    /// Readers of committed records would have to know of too many.
+    #[error(
+        "the partition remembers {known} open and aborted transactions, the limit is {limit}; it forgets aborted ones as \
+         retention gives their records up"
+    )]
+    TooManyTransactions {
+        /// How many there are.
+        known: usize,
+        /// How many there may be.
+        limit: usize,
+    },
 }
 
 impl AppendError {
@@ -43,6 +72,9 @@ impl AppendError {
             Self::ProducerFenced { .. } => ErrorCode::ProducerFenced,
             Self::OutOfSequence { .. } => ErrorCode::OutOfSequence,
             Self::UnknownProducer { .. } => ErrorCode::UnknownProducer,
+            Self::TransactionEnded { .. } => ErrorCode::TransactionEnded,
+            Self::OutsideTransaction { .. } | Self::NotDurable { .. } => ErrorCode::TransactionMismatch,
+            Self::TooManyTransactions { .. } => ErrorCode::LimitReached,
         }
     }
 }
@@ -91,6 +123,12 @@ pub enum ReplayError {
         /// The largest that is believed.
         limit: u64,
     },
+    /// A note of the end of a transaction that had no records or no producer.
+    #[error("transaction {transaction} ended without a record or without a producer")]
+    EmptyTransaction {
+        /// The transaction.
+        transaction: Transaction,
+    },
     /// A note of settling with a segment beyond what any disk holds.
     #[error("segment {segment} cannot have {bytes} bytes")]
     SegmentTooLarge {
@@ -121,6 +159,12 @@ pub enum StateError {
         found: u8,
         /// What this build reads.
         known: u8,
+    },
+    /// A section that this build does not know.
+    #[error("log state has a section of kind {kind}, which this build does not know")]
+    Section {
+        /// Its kind.
+        kind: u64,
     },
     /// The bytes end within it, or a number is longer than 64 bits.
     #[error("log state is cut off or has a malformed number at byte {at}")]

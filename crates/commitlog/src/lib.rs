@@ -24,6 +24,7 @@ mod segment;
 mod settle;
 mod state;
 mod stats;
+mod transactions;
 mod varint;
 
 pub use append::Append;
@@ -39,3 +40,4 @@ pub use segment::Segment;
 pub use settle::{SegmentChoice, Settle, Settled};
 pub use state::{LogState, OFFSET_MAX};
 pub use stats::LogStats;
+pub use transactions::{TransactionEnd, Transactions};

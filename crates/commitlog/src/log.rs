@@ -171,6 +171,7 @@ impl CommitLog {
             + self.cache.list_bytes()
             + self.state.segments.capacity() * size_of::<Segment>()
             + self.state.producers.memory_bytes()
+            + self.state.transactions.memory_bytes()
     }
 
     /// What holds before and after each change.
@@ -181,6 +182,9 @@ impl CommitLog {
         assert!(settled_end <= durable_end, "settled end {settled_end} is beyond the durable end {durable_end}");
         assert!(durable_end <= attached_end, "durable end {durable_end} is beyond the attached end {attached_end}");
         assert!(attached_end <= log_end, "attached end {attached_end} is beyond the log end {log_end}");
+        if let Some(first) = self.state.transactions.first_open() {
+            assert!(first < log_end, "a transaction is open from {first}, beyond the log end {log_end}");
+        }
         if let Some(first) = self.cache.front() {
             let is_noted = self.settling.is_some_and(|settling| settling.is_noted);
             assert!(is_noted || settled_end < first.end, "batch up to {} is kept below {settled_end}", first.end);

@@ -14,7 +14,9 @@ use corelane_model::{LeaderEpoch, Now, Offset};
 use corelane_record::BatchHead;
 
 use crate::cache::CachedBatch;
-use crate::{CommitLog, CorruptRange, LogState, OFFSET_MAX, ReplayError, SEGMENT_FILE_BYTES_MAX, Segment, Settled};
+use crate::{
+    CommitLog, CorruptRange, LogState, OFFSET_MAX, ReplayError, SEGMENT_FILE_BYTES_MAX, Segment, Settled, Transactions,
+};
 
 /// How the broker ended the last time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,7 @@ impl CommitLog {
             }
         }
         self.state.corrupt.drop_below(self.state.log_start);
+        self.state.transactions.drop_below(self.state.log_start);
         self.after_replay();
     }
 
@@ -96,6 +99,7 @@ impl CommitLog {
             // The last start may have raised the epoch and ended before a checkpoint said so.
             self.state.leader_epoch = self.state.leader_epoch.max(head.leader_epoch);
             self.state.producers.record(corelane_model::MonotonicNanos(0), head, base, head.append_timestamp);
+            self.state.transactions.record(head, base);
         }
         if end <= self.state.settled_end {
             self.after_replay();
@@ -168,6 +172,7 @@ impl CommitLog {
             self.state.settled_end = self.state.settled_end.max(log_start);
             self.state.log_end = self.state.log_end.max(log_start);
             self.state.corrupt.drop_below(log_start);
+            self.state.transactions.drop_below(log_start);
         }
         self.after_replay();
         Ok(())
@@ -189,7 +194,7 @@ impl CommitLog {
     }
 
     /// What was replayed came from disk: it is durable and visible.
-    fn after_replay(&mut self) {
+    pub(crate) fn after_replay(&mut self) {
         self.cache.drop_below(self.state.settled_end);
         // A batch is never settled in part; only what does not belong together looks like that.
         let segments_end = self.state.segments.last().map_or(Offset::ZERO, |last| last.end);
@@ -207,6 +212,7 @@ impl CommitLog {
         if !self.settings.class.is_durable() {
             // Its records are gone with the process; its offsets go on.
             self.state.corrupt.drop_below(self.state.log_end);
+            self.state.transactions = Transactions::default();
             self.state.log_start = self.state.log_end;
             self.state.settled_end = self.state.log_end;
             self.after_replay();

@@ -161,6 +161,7 @@ impl CommitLog {
         self.state.settled_end = self.state.settled_end.max(to);
         self.cache.drop_below(to);
         self.state.corrupt.drop_below(to);
+        self.state.transactions.drop_below(to);
         self.drop_segments_below_start()
     }
 

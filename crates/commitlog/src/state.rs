@@ -1,17 +1,28 @@
 //! What a log must know after a restart, and its bytes in a checkpoint (docs/formats/log-state.md).
 
 use corelane_model::limits::{
-    PARTITION_CORRUPT_RANGES_MAX, PARTITION_PRODUCERS_MAX, PARTITION_SEGMENTS_MAX, PRODUCER_BATCHES_MAX,
+    PARTITION_CORRUPT_RANGES_MAX, PARTITION_PRODUCERS_MAX, PARTITION_SEGMENTS_MAX, PARTITION_TRANSACTIONS_MAX,
+    PRODUCER_BATCHES_MAX,
 };
-use corelane_model::{LeaderEpoch, MonotonicNanos, Offset, ProducerEpoch, ProducerId, Sequence, WallMillis};
+use corelane_model::{
+    LeaderEpoch, MonotonicNanos, Offset, ProducerEpoch, ProducerId, Sequence, Transaction, WallMillis,
+};
 
 use crate::corrupt::CorruptRanges;
 use crate::producers::{Producer, SeenBatch};
+use crate::transactions::Reach;
 use crate::varint::{self, Numbers};
-use crate::{CorruptRange, ProducerTable, SEGMENT_FILE_BYTES_MAX, Segment, StateError};
+use crate::{CorruptRange, ProducerTable, SEGMENT_FILE_BYTES_MAX, Segment, StateError, Transactions};
 
-/// Version of the encoding that this build writes and reads.
+/// Version of the encoding of a log that has nothing but what every log has.
 const STATE_VERSION: u8 = 1;
+/// Version with sections behind it, for what few logs have.
+const STATE_VERSION_SECTIONS: u8 = 2;
+/// The section of transactions.
+const SECTION_TRANSACTIONS: u64 = 1;
+
+/// Sections of one state, as many as there are kinds.
+const SECTIONS_MAX: usize = 1;
 
 /// Largest offset that is believed when it comes from disk. No log reaches it: at a billion records a second it takes
 /// a century and a half.
@@ -36,6 +47,8 @@ pub struct LogState {
     pub(crate) producers: ProducerTable,
     /// Offsets lost to damage.
     pub(crate) corrupt: CorruptRanges,
+    /// Transactions that are open or were aborted.
+    pub(crate) transactions: Transactions,
 }
 
 impl LogState {
@@ -57,9 +70,16 @@ impl LogState {
         &self.producers
     }
 
+    /// Transactions that are open or were aborted.
+    #[must_use]
+    pub const fn transactions(&self) -> &Transactions {
+        &self.transactions
+    }
+
     /// Appends its bytes, some ten for a log that was never used.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(STATE_VERSION);
+        let has_sections = !self.transactions.is_empty();
+        out.push(if has_sections { STATE_VERSION_SECTIONS } else { STATE_VERSION });
         varint::put(out, self.log_start.0);
         varint::put(out, self.settled_end.since(self.log_start));
         varint::put(out, self.log_end.since(self.settled_end));
@@ -71,6 +91,22 @@ impl LogState {
         for range in self.corrupt.as_slice() {
             varint::put(out, range.first.0);
             varint::put(out, range.end.since(range.first));
+        }
+        if has_sections {
+            varint::put(out, 1);
+            put_section(out, SECTION_TRANSACTIONS, |out| self.encode_transactions(out));
+        }
+    }
+
+    fn encode_transactions(&self, out: &mut Vec<u8>) {
+        let (open, aborted) = self.transactions.counts();
+        varint::put(out, open as u64);
+        for (transaction, reach) in self.transactions.open_reaches() {
+            put_transaction(out, transaction, reach);
+        }
+        varint::put(out, aborted as u64);
+        for (transaction, reach) in self.transactions.aborted() {
+            put_transaction(out, transaction, reach);
         }
     }
 
@@ -111,10 +147,10 @@ impl LogState {
         let Some((&version, rest)) = bytes.split_first() else {
             return Err(StateError::Malformed { at: 0 });
         };
-        if version != STATE_VERSION {
-            return Err(StateError::Version { found: version, known: STATE_VERSION });
+        if version != STATE_VERSION && version != STATE_VERSION_SECTIONS {
+            return Err(StateError::Version { found: version, known: STATE_VERSION_SECTIONS });
         }
-        let mut reader = Reader { numbers: Numbers::new(rest) };
+        let mut reader = Reader { numbers: Numbers::new(rest), before: 1 };
         let log_start = reader.offset()?;
         let settled_end = reader.offset_behind(log_start)?;
         let log_end = reader.offset_behind(settled_end)?;
@@ -123,6 +159,15 @@ impl LogState {
         let segments = reader.segments()?;
         let producers = reader.producers()?;
         let corrupt = reader.corrupt()?;
+        let mut transactions = Transactions::default();
+        if version == STATE_VERSION_SECTIONS {
+            for _ in 0..reader.sections()? {
+                match reader.section()? {
+                    (SECTION_TRANSACTIONS, mut section) => transactions = section.transactions(log_end)?,
+                    (kind, _) => return Err(StateError::Section { kind }),
+                }
+            }
+        }
         match reader.numbers.rest() {
             0 => {}
             excess => return Err(StateError::Excess { excess }),
@@ -133,8 +178,34 @@ impl LogState {
         if producers.iter().flat_map(|(_, producer)| producer.batches()).any(|seen| log_end < seen.end_offset()) {
             return Err(StateError::Contradiction { what: "producers' batches lie below the log end" });
         }
-        Ok(Self { log_start, settled_end, log_end, leader_epoch, append_timestamp, segments, producers, corrupt })
+        Ok(Self {
+            log_start,
+            settled_end,
+            log_end,
+            leader_epoch,
+            append_timestamp,
+            segments,
+            producers,
+            corrupt,
+            transactions,
+        })
     }
+}
+
+/// A section is its kind, its bytes, and as many of them.
+fn put_section(out: &mut Vec<u8>, kind: u64, content: impl FnOnce(&mut Vec<u8>)) {
+    let mut section = Vec::new();
+    content(&mut section);
+    varint::put(out, kind);
+    varint::put(out, section.len() as u64);
+    out.extend_from_slice(&section);
+}
+
+fn put_transaction(out: &mut Vec<u8>, transaction: Transaction, reach: Reach) {
+    varint::put(out, transaction.producer.0);
+    varint::put(out, u64::from(transaction.epoch.0));
+    varint::put(out, reach.first.0);
+    varint::put(out, reach.end.since(reach.first));
 }
 
 /// What the next batch of a producer is expected to begin with. A batch is written as its distance from that, because a
@@ -156,12 +227,70 @@ impl Before {
 /// Numbers of a state, checked one by one.
 struct Reader<'a> {
     numbers: Numbers<'a>,
+    /// Bytes of the state before these.
+    before: usize,
 }
 
-impl Reader<'_> {
-    /// The error for a number that could not be taken; the version's byte counts.
+impl<'a> Reader<'a> {
+    /// The error for a number that could not be taken.
     const fn malformed(&self) -> StateError {
-        StateError::Malformed { at: self.numbers.at + 1 }
+        StateError::Malformed { at: self.numbers.at + self.before }
+    }
+
+    /// How many sections follow: one of each kind at most, and not none.
+    fn sections(&mut self) -> Result<u64, StateError> {
+        match self.count("sections", SECTIONS_MAX)? {
+            0 => Err(StateError::Contradiction { what: "a state without sections is of version 1" }),
+            count => Ok(count),
+        }
+    }
+
+    /// The kind of the next section, and its bytes.
+    fn section(&mut self) -> Result<(u64, Self), StateError> {
+        let kind = self.number()?;
+        let len = self.number()?;
+        let before = self.before + self.numbers.at;
+        let numbers = self.numbers.split(len).ok_or_else(|| self.malformed())?;
+        Ok((kind, Self { numbers, before }))
+    }
+
+    fn transaction(&mut self, log_end: Offset) -> Result<(Transaction, Reach), StateError> {
+        let producer = ProducerId(self.number()?);
+        let epoch = ProducerEpoch(u16::try_from(self.number()?).map_err(|_| self.malformed())?);
+        let first = self.offset()?;
+        let end = self.offset_behind(first)?;
+        if producer == ProducerId::NONE {
+            return Err(StateError::Contradiction { what: "a transaction has a producer" });
+        }
+        if end == first || log_end < end {
+            return Err(StateError::Contradiction { what: "a transaction has records below the log end" });
+        }
+        Ok((Transaction::new(producer, epoch), Reach { first, end }))
+    }
+
+    /// All of a section.
+    fn transactions(&mut self, log_end: Offset) -> Result<Transactions, StateError> {
+        let mut transactions = Transactions::default();
+        let once = StateError::Contradiction { what: "each transaction is there once, and 4096 at most are" };
+        for _ in 0..self.count("open transactions", PARTITION_TRANSACTIONS_MAX)? {
+            let (transaction, reach) = self.transaction(log_end)?;
+            if !transactions.restore_open(transaction, reach) {
+                return Err(once);
+            }
+        }
+        for _ in 0..self.count("aborted transactions", PARTITION_TRANSACTIONS_MAX)? {
+            let (transaction, reach) = self.transaction(log_end)?;
+            if !transactions.restore_aborted(transaction, reach) {
+                return Err(once);
+            }
+        }
+        if transactions.is_empty() {
+            return Err(StateError::Contradiction { what: "a section of transactions has one" });
+        }
+        match self.numbers.rest() {
+            0 => Ok(transactions),
+            excess => Err(StateError::Excess { excess }),
+        }
     }
 
     fn number(&mut self) -> Result<u64, StateError> {

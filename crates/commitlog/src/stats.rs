@@ -13,6 +13,10 @@ pub struct LogStats {
     pub duplicate_batches: u64,
     /// Batches refused by the producer's epoch or sequence.
     pub refused_batches: u64,
+    /// Transactions that had batches here and were committed.
+    pub committed_transactions: u64,
+    /// Transactions that had batches here and were aborted.
+    pub aborted_transactions: u64,
     /// Bytes of batches that went into segments.
     pub settled_bytes: u64,
     /// Records given up by retention and truncation.

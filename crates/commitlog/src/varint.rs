@@ -32,6 +32,14 @@ impl<'a> Numbers<'a> {
         self.bytes.len() - self.at
     }
 
+    /// The next bytes as numbers of their own; `None` when there are not so many.
+    pub(crate) fn split(&mut self, len: u64) -> Option<Self> {
+        let end = self.at.checked_add(usize::try_from(len).ok()?).filter(|&end| end <= self.bytes.len())?;
+        let part = Self::new(&self.bytes[self.at..end]);
+        self.at = end;
+        Some(part)
+    }
+
     /// `None` when the bytes end within it, or it is padded or longer than 64 bits. Nothing is taken then.
     pub(crate) fn take(&mut self) -> Option<u64> {
         let mut number = 0u64;

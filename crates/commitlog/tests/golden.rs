@@ -1,7 +1,9 @@
 //! The bytes of a log's state in version 1, which never change.
 
 use corelane_commitlog::{CommitLog, CorruptRange, LogState, Settled, Shutdown};
-use corelane_model::{Now, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicSettings, WallMillis};
+use corelane_model::{
+    Decision, Now, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicSettings, Transaction, WallMillis,
+};
 use corelane_record::{BatchBuilder, BatchHead, Compression, ProducerStamp, Stamp, stamp};
 use expect_test::expect;
 
@@ -47,12 +49,58 @@ fn bytes() -> Vec<u8> {
     out
 }
 
+/// A state with one transaction open and two aborted.
+fn state_with_transactions() -> LogState {
+    let mut log = CommitLog::new(PartitionId::default(), TopicSettings::default(), LogState::starting_at(Offset(300)));
+    for (producer, epoch) in [(9, 0), (7, 3), (9, 1), (8, 0)] {
+        let mut builder = BatchBuilder::new(Compression::None);
+        (0..2).for_each(|_| builder.push(WallMillis(0), None, None, &[]).expect("small"));
+        let stamped = ProducerStamp {
+            producer_id: ProducerId(producer),
+            producer_epoch: ProducerEpoch(epoch),
+            base_sequence: Sequence(0),
+        };
+        let head = BatchHead::parse(&builder.finish_transactional(stamped)).expect("sound");
+        log.append(Now::default(), &head).expect("in sequence");
+        let decision = match producer {
+            7 => Decision::Commit,
+            8 => continue,
+            _ => Decision::Abort,
+        };
+        let transaction = Transaction::new(ProducerId(producer), ProducerEpoch(epoch));
+        log.end_transaction(transaction, decision).expect("it is open");
+    }
+    log.state().clone()
+}
+
+const FIXTURE_2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/2/log-state.bin");
+
+#[test]
+fn bytes_of_version_2_are_those_of_the_fixture_and_open() {
+    let fixture = std::fs::read(FIXTURE_2).expect("the fixture is part of the repository");
+    let mut bytes = Vec::new();
+    state_with_transactions().encode(&mut bytes);
+    assert_eq!(bytes, fixture);
+    assert_eq!(LogState::decode(&fixture), Ok(state_with_transactions()));
+}
+
+#[test]
+fn the_section_of_transactions_is_drawn() {
+    let mut bytes = Vec::new();
+    state_with_transactions().encode(&mut bytes);
+    let at = bytes.len() - 20;
+    expect![[r#"010111010800b20202020900ac02020901b00202"#]].assert_eq(&hex::encode(&bytes[at..]));
+}
+
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/1/log-state.bin");
 
 #[test]
 #[ignore = "writes the fixture of a new version"]
 fn write_fixture() {
     std::fs::write(FIXTURE, bytes()).expect("the folder is there");
+    let mut bytes = Vec::new();
+    state_with_transactions().encode(&mut bytes);
+    std::fs::write(FIXTURE_2, bytes).expect("the folder is there");
 }
 
 #[test]

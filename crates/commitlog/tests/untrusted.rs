@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use corelane_commitlog::{
     CommitLog, CorruptRange, Fetch, LogState, OFFSET_MAX, ReplayError, SegmentChoice, Settled, Shutdown, StateError,
-    TimeLookup,
+    TimeLookup, TransactionEnd,
 };
 use corelane_model::{
-    MonotonicNanos, Now, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicSettings, WallMillis,
+    Decision, MonotonicNanos, Now, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicSettings,
+    Transaction, WallMillis,
 };
 use corelane_record::{BatchBuilder, BatchHead, Compression, ProducerStamp, Stamp, stamp};
 use proptest::collection::vec;
@@ -23,6 +24,7 @@ enum Found {
         producer: u64,
         sequence: u32,
         timestamp: i64,
+        is_transactional: bool,
     },
     Settled {
         segment: u64,
@@ -33,6 +35,13 @@ enum Found {
     },
     LogStart(u64),
     Corrupt(u64, u64),
+    End {
+        producer: u64,
+        epoch: u16,
+        is_commit: bool,
+        first: u64,
+        end: u64,
+    },
 }
 
 /// Mostly small, sometimes at the edge of what fits.
@@ -45,12 +54,14 @@ fn millis() -> impl Strategy<Value = i64> {
 }
 
 fn found() -> impl Strategy<Value = Found> {
-    let batch = (offset(), 1..4u32, 0..30u64, 0..4u64, 0..8u32, millis()).prop_map(
-        |(base, records, position, producer, sequence, timestamp)| {
+    let batch = (offset(), 1..4u32, 0..30u64, 0..4u64, 0..8u32, millis(), any::<bool>()).prop_map(
+        |(base, records, position, producer, sequence, timestamp, is_transactional)| {
             let base = base.min(u64::MAX - u64::from(records));
-            Found::Batch { base, records, position, producer, sequence, timestamp }
+            Found::Batch { base, records, position, producer, sequence, timestamp, is_transactional }
         },
     );
+    let end = (0..4u64, 0..2u16, any::<bool>(), offset(), offset())
+        .prop_map(|(producer, epoch, is_commit, first, end)| Found::End { producer, epoch, is_commit, first, end });
     let settled = (offset(), offset(), offset(), offset(), (millis(), millis()))
         .prop_map(|(segment, base, end, bytes, timestamps)| Found::Settled { segment, base, end, bytes, timestamps });
     prop_oneof![
@@ -59,11 +70,16 @@ fn found() -> impl Strategy<Value = Found> {
         4 => settled,
         1 => offset().prop_map(Found::LogStart),
         1 => (offset(), offset()).prop_map(|(first, end)| Found::Corrupt(first, end)),
+        2 => end,
     ]
 }
 
 fn encode(numbers: &[u64]) -> Vec<u8> {
-    let mut out = vec![1];
+    encode_as(1, numbers)
+}
+
+fn encode_as(version: u8, numbers: &[u64]) -> Vec<u8> {
+    let mut out = vec![version];
     for &number in numbers {
         let mut rest = number;
         while 0x7f < rest {
@@ -75,18 +91,26 @@ fn encode(numbers: &[u64]) -> Vec<u8> {
     out
 }
 
-fn batch(base: u64, records: u32, producer: u64, sequence: u32, timestamp: i64) -> (BatchHead, Bytes) {
+fn batch(
+    base: u64,
+    records: u32,
+    producer: u64,
+    sequence: u32,
+    timestamp: i64,
+    is_transactional: bool,
+) -> (BatchHead, Bytes) {
     let mut builder = BatchBuilder::new(Compression::None);
     for _ in 0..records {
         builder.push(WallMillis(0), None, None, &[]).expect("small");
     }
-    let mut bytes = builder
-        .finish(ProducerStamp {
-            producer_id: ProducerId(producer),
-            producer_epoch: ProducerEpoch(0),
-            base_sequence: Sequence(sequence),
-        })
-        .to_vec();
+    let stamped = ProducerStamp {
+        producer_id: ProducerId(producer),
+        producer_epoch: ProducerEpoch(0),
+        base_sequence: Sequence(sequence),
+    };
+    let is_transactional = is_transactional && producer != 0;
+    let bytes = if is_transactional { builder.finish_transactional(stamped) } else { builder.finish(stamped) };
+    let mut bytes = bytes.to_vec();
     stamp(
         &mut bytes,
         Stamp {
@@ -101,13 +125,15 @@ fn batch(base: u64, records: u32, producer: u64, sequence: u32, timestamp: i64) 
 fn replay(log: &mut CommitLog, found: &Found) -> Result<(), ReplayError> {
     match *found {
         Found::State(ref numbers) => {
-            if let Ok(state) = LogState::decode(&encode(numbers)) {
-                log.restore(state);
+            for version in [1, 2] {
+                if let Ok(state) = LogState::decode(&encode_as(version, numbers)) {
+                    log.restore(state);
+                }
             }
             Ok(())
         }
-        Found::Batch { base, records, position, producer, sequence, timestamp } => {
-            let (head, bytes) = batch(base, records, producer, sequence, timestamp);
+        Found::Batch { base, records, position, producer, sequence, timestamp, is_transactional } => {
+            let (head, bytes) = batch(base, records, producer, sequence, timestamp, is_transactional);
             log.replay(&head, bytes, position)
         }
         Found::Settled { segment, base, end, bytes, timestamps: (first, last) } => {
@@ -121,6 +147,12 @@ fn replay(log: &mut CommitLog, found: &Found) -> Result<(), ReplayError> {
             };
             log.replay_settled(&settled)
         }
+        Found::End { producer, epoch, is_commit, first, end } => log.replay_transaction_end(&TransactionEnd {
+            transaction: Transaction::new(ProducerId(producer), ProducerEpoch(epoch)),
+            decision: if is_commit { Decision::Commit } else { Decision::Abort },
+            first: Offset(first),
+            end: Offset(end),
+        }),
         Found::LogStart(start) => log.replay_log_start(Offset(start)),
         Found::Corrupt(first, end) => log.replay_corrupt(CorruptRange { first: Offset(first), end: Offset(end) }),
     }
@@ -156,7 +188,13 @@ fn use_it(log: &mut CommitLog, now: Now) {
     if OFFSET_MAX - 1000 < log.log_end().0 {
         return; // No log that was really written is ever here.
     }
-    let (head, bytes) = batch(0, 1, 0, 0, 0);
+    assert!(log.log_start() <= log.last_stable_offset() && log.last_stable_offset() <= log.high_watermark());
+    let open: Vec<_> = log.state().transactions().open().collect();
+    for (transaction, _) in open {
+        assert!(log.end_transaction(transaction, Decision::Abort).is_some());
+    }
+    assert_eq!(log.last_stable_offset(), log.high_watermark());
+    let (head, bytes) = batch(0, 1, 0, 0, 0, false);
     let mut bytes = bytes.to_vec();
     if let Ok(corelane_commitlog::Append::Accept(given)) = log.append(now, &head) {
         stamp(&mut bytes, given);
@@ -213,7 +251,7 @@ fn a_state_says_what_is_wrong_with_it() {
     assert_eq!(empty, [1, 0, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(LogState::decode(&empty), Ok(LogState::default()));
     assert_eq!(LogState::decode(&[]), Err(StateError::Malformed { at: 0 }));
-    assert_eq!(LogState::decode(&[2]), Err(StateError::Version { found: 2, known: 1 }));
+    assert_eq!(LogState::decode(&[3]), Err(StateError::Version { found: 3, known: 2 }));
     assert_eq!(LogState::decode(&empty[..8]), Err(StateError::Malformed { at: 8 }));
     assert_eq!(LogState::decode(&[&empty[..], &[0]].concat()), Err(StateError::Excess { excess: 1 }));
     let with = |tail: &[u64]| LogState::decode(&encode(&[&[0, 0, 5, 0, 0], tail].concat())).map(|_| ());
@@ -227,4 +265,23 @@ fn a_state_says_what_is_wrong_with_it() {
     assert!(matches!(with(&[0, 1, 7, 0, 1, 0, 5, 0, 0, 0]), Err(StateError::Contradiction { .. })), "a batch too long");
     assert_eq!(with(&[0, 1, 7, 0, 1, 0, 4, 0, 0, 0]), Ok(()));
     assert!(matches!(LogState::decode(&encode(&[1 << 63])), Err(StateError::Limit { .. })));
+    let section =
+        |tail: &[u64]| LogState::decode(&encode_as(2, &[&[0, 0, 5, 0, 0, 0, 0, 0], tail].concat())).map(|_| ());
+    assert_eq!(section(&[1, 9, 0]), Err(StateError::Section { kind: 9 }));
+    assert_eq!(section(&[2]), too_many("sections", 1));
+    assert!(matches!(section(&[0]), Err(StateError::Contradiction { .. })), "no section in version 2");
+    assert!(
+        matches!(section(&[1, 1, 2, 0, 0]), Err(StateError::Contradiction { .. })),
+        "no transaction in the section"
+    );
+    assert!(matches!(section(&[1, 1, 3, 0, 0]), Err(StateError::Malformed { .. })), "a section that is cut off");
+    assert_eq!(section(&[1, 1, 7, 1, 7, 0, 4, 1, 0, 7]), Err(StateError::Excess { excess: 1 }));
+    let contradicts = |tail: &[u64]| matches!(section(tail), Err(StateError::Contradiction { .. }));
+    assert_eq!(section(&[1, 1, 6, 1, 7, 0, 4, 1, 0]), Ok(()));
+    assert!(contradicts(&[1, 1, 6, 1, 7, 0, 4, 2, 0]), "open beyond the log");
+    assert!(contradicts(&[1, 1, 6, 1, 7, 0, 4, 0, 0]), "open without a record");
+    assert!(contradicts(&[1, 1, 6, 1, 0, 0, 4, 1, 0]), "nobody's transaction");
+    assert_eq!(section(&[1, 1, 6, 0, 1, 7, 0, 3, 2]), Ok(()));
+    assert!(contradicts(&[1, 1, 6, 0, 1, 7, 0, 3, 3]), "aborted beyond the log");
+    assert!(contradicts(&[1, 1, 10, 1, 7, 0, 1, 1, 1, 7, 0, 1, 1]), "open and aborted");
 }

@@ -9,7 +9,9 @@
 //! ```
 
 use bytes::{Buf, Bytes, BytesMut};
-use corelane_model::{LeaderEpoch, Offset, PartitionId, PartitionIndex, ProducerId, TopicId};
+use corelane_model::{
+    Decision, LeaderEpoch, Offset, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, TopicId, Transaction,
+};
 
 use crate::ItemError;
 
@@ -27,6 +29,12 @@ const KIND_CATALOG_SNAPSHOT: u8 = 6;
 const KIND_OFFSET_LEASE: u8 = 7;
 const KIND_PRODUCER_LEASE: u8 = 8;
 const KIND_EPOCH: u8 = 9;
+const KIND_TRANSACTION_END: u8 = 10;
+
+/// Bytes of the end of a transaction: two offsets, producer, epoch, decision, and one byte of zero.
+const TRANSACTION_END_BYTES: usize = 28;
+const DECISION_COMMIT: u8 = 1;
+const DECISION_ABORT: u8 = 2;
 
 /// One thing that is remembered. In replay each is applied in the order of the journal, and all but [`Item::Batch`] say
 /// what holds from then on, so that applying one twice changes nothing.
@@ -94,6 +102,19 @@ pub enum Item {
         /// The first offset that may be written in it.
         start: Offset,
     },
+    /// A transaction that wrote to a partition is decided.
+    TransactionEnd {
+        /// The partition.
+        partition: PartitionId,
+        /// The transaction.
+        transaction: Transaction,
+        /// What was decided.
+        decision: Decision,
+        /// Offset of its first record in the partition.
+        first: Offset,
+        /// Its records lie before this.
+        end: Offset,
+    },
 }
 
 impl Item {
@@ -108,6 +129,7 @@ impl Item {
             Self::CatalogSnapshot { snapshot } => (0, snapshot.len()),
             Self::LogStart { .. } | Self::OffsetLease { .. } | Self::ProducerLease { .. } => (8, 0),
             Self::Epoch { .. } => (12, 0),
+            Self::TransactionEnd { .. } => (TRANSACTION_END_BYTES, 0),
         };
         (ITEM_HEAD_BYTES + fixed + bytes) as u64
     }
@@ -137,6 +159,18 @@ impl Item {
                 fixed[8..].copy_from_slice(&epoch.0.to_le_bytes());
                 put(out, KIND_EPOCH, *partition, &fixed, &[]);
             }
+            Self::TransactionEnd { partition, transaction, decision, first, end } => {
+                let mut fixed = [0; TRANSACTION_END_BYTES];
+                fixed[..8].copy_from_slice(&first.0.to_le_bytes());
+                fixed[8..16].copy_from_slice(&end.0.to_le_bytes());
+                fixed[16..24].copy_from_slice(&transaction.producer.0.to_le_bytes());
+                fixed[24..26].copy_from_slice(&transaction.epoch.0.to_le_bytes());
+                fixed[26] = match decision {
+                    Decision::Commit => DECISION_COMMIT,
+                    Decision::Abort => DECISION_ABORT,
+                };
+                put(out, KIND_TRANSACTION_END, *partition, &fixed, &[]);
+            }
         }
     }
 
@@ -152,6 +186,11 @@ impl Item {
             KIND_SETTLED => 8 <= rest.len(),
             KIND_LOG_START | KIND_OFFSET_LEASE | KIND_PRODUCER_LEASE => rest.len() == 8,
             KIND_EPOCH => rest.len() == 12,
+            KIND_TRANSACTION_END => {
+                rest.len() == TRANSACTION_END_BYTES
+                    && matches!(rest[26], DECISION_COMMIT | DECISION_ABORT)
+                    && rest[27] == 0
+            }
             _ => true,
         };
         if !is_right_length {
@@ -169,6 +208,13 @@ impl Item {
             KIND_EPOCH => {
                 let start = Offset(rest.get_u64_le());
                 Self::Epoch { partition, epoch: LeaderEpoch(rest.get_u32_le()), start }
+            }
+            KIND_TRANSACTION_END => {
+                let (first, end) = (Offset(rest.get_u64_le()), Offset(rest.get_u64_le()));
+                let producer = ProducerId(rest.get_u64_le());
+                let transaction = Transaction::new(producer, ProducerEpoch(rest.get_u16_le()));
+                let decision = if rest.get_u8() == DECISION_COMMIT { Decision::Commit } else { Decision::Abort };
+                Self::TransactionEnd { partition, transaction, decision, first, end }
             }
             _ => return Err(ItemError::Kind { at, kind }),
         };

@@ -142,6 +142,14 @@ codes! {
     QueueInUse = 117, Later;
     /// The queue has no dead-letter topic, and the request needs one.
     NoDeadLetterTopic = 118, Never;
+    /// The text cannot be a transactional id.
+    InvalidTransactionalId = 160, Never;
+    /// There is no such transactional id, or it has another producer by now: initialise it.
+    UnknownTransaction = 161, Never;
+    /// The transaction was decided, perhaps by its time-out: nothing more can be done in it.
+    TransactionEnded = 162, Never;
+    /// The producer has a transaction open and the batch is not of it, or of one where there can be none.
+    TransactionMismatch = 163, Never;
 }
 
 impl ErrorCode {

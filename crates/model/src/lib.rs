@@ -14,6 +14,7 @@ mod number;
 pub mod planted;
 pub mod queue;
 mod time;
+mod transaction;
 
 pub use class::{Acks, Cleanup, StartAt, TopicClass, TopicSettings};
 pub use code::{ErrorCode, Retry};
@@ -26,3 +27,4 @@ pub use name::{NameError, TopicName};
 pub use number::{LeaderEpoch, Offset};
 pub use queue::{Backoff, Dispatch, QueueSettings, QueueSettingsError, QueueWish};
 pub use time::{MonotonicNanos, Now, WallMillis};
+pub use transaction::{Decision, Isolation, Transaction};

@@ -112,6 +112,8 @@ pub const PARTITION_CORRUPT_RANGES_MAX: usize = 256;
 pub const PARTITION_PRODUCERS_MAX: usize = 1024;
 /// Latest batches of a producer that a partition remembers, hence batches that it may have in flight.
 pub const PRODUCER_BATCHES_MAX: usize = 64;
+/// Transactions that one partition remembers: those that are open, and aborted ones until retention has passed them.
+pub const PARTITION_TRANSACTIONS_MAX: usize = 4096;
 /// A partition forgets a producer that was silent for this long.
 pub const PRODUCER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Offsets of a memory partition are leased durably in blocks of this many.

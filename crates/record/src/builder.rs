@@ -162,6 +162,18 @@ impl BatchBuilder {
     ///
     /// Panics if there is no record: a batch has at least one.
     pub fn finish(&mut self, producer: ProducerStamp) -> Bytes {
+        self.finish_with(producer, BatchFlags(0))
+    }
+
+    /// As [`BatchBuilder::finish`], a batch of the transaction that the stamp's producer and epoch name.
+    ///
+    /// Panics too if there is no producer.
+    pub fn finish_transactional(&mut self, producer: ProducerStamp) -> Bytes {
+        assert!(producer.producer_id != ProducerId::NONE, "a transaction has a producer");
+        self.finish_with(producer, BatchFlags::TRANSACTIONAL)
+    }
+
+    fn finish_with(&mut self, producer: ProducerStamp, flags: BatchFlags) -> Bytes {
         assert!(!self.is_empty(), "a batch has at least one record");
         let count = u32::try_from(self.len()).expect("pushing stops at the limit of records");
         let compression = self.compress_values();
@@ -172,7 +184,7 @@ impl BatchBuilder {
         let head = BatchHead {
             version: BATCH_VERSION,
             codec: CODEC_COLUMNS,
-            flags: self.flags.with(BatchFlags(compression.to_bits())),
+            flags: self.flags.with(BatchFlags(compression.to_bits())).with(flags),
             payload_bytes: u32::try_from(payload.len()).expect("pushing stops at the limit of bytes"),
             record_count: count,
             offset_span: count,

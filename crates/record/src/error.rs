@@ -59,6 +59,9 @@ pub enum BatchError {
         /// What is accepted.
         accepted: u16,
     },
+    /// A batch of a transaction without a producer.
+    #[error("record batch is of a transaction, but names no producer")]
+    NobodysTransaction,
     /// A reserved field of the head is not zero.
     #[error("reserved bytes in the head of a record batch are not zero")]
     Reserved,

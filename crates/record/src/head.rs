@@ -1,7 +1,7 @@
 //! The head of a record batch: 80 bytes, little-endian, with a checksum of its own.
 
 use corelane_model::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
-use corelane_model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, WallMillis};
+use corelane_model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Transaction, WallMillis};
 
 use crate::{BatchError, Compression};
 
@@ -28,7 +28,7 @@ pub struct BatchFlags(pub u16);
 impl BatchFlags {
     /// Bits 0 and 1: the [`Compression`] of the values.
     pub const COMPRESSION: Self = Self(0b11);
-    /// The batch belongs to a transaction. Kept for later.
+    /// The batch belongs to the transaction that its producer id and producer epoch name.
     pub const TRANSACTIONAL: Self = Self(1 << 2);
     /// The batch is a marker of the broker and holds no user's records. Kept for later.
     pub const CONTROL: Self = Self(1 << 3);
@@ -42,7 +42,7 @@ impl BatchFlags {
     /// Every bit that this version gives a meaning.
     pub const KNOWN: Self = Self(0b111_1111);
     /// What a producer may set.
-    pub const PRODUCER: Self = Self(Self::KNOWN.0 & !Self::TRANSACTIONAL.0 & !Self::CONTROL.0);
+    pub const PRODUCER: Self = Self(Self::KNOWN.0 & !Self::CONTROL.0);
 
     /// Whether all bits of `other` are set.
     #[must_use]
@@ -217,6 +217,16 @@ impl BatchHead {
     #[must_use]
     pub fn last_sequence(&self) -> Sequence {
         self.base_sequence.advance(self.record_count.wrapping_sub(1))
+    }
+
+    /// The transaction that it belongs to, if it belongs to one.
+    #[must_use]
+    pub const fn transaction(&self) -> Option<Transaction> {
+        if self.flags.contains(BatchFlags::TRANSACTIONAL) {
+            Some(Transaction::new(self.producer_id, self.producer_epoch))
+        } else {
+            None
+        }
     }
 
     /// How the values are compressed.

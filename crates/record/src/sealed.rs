@@ -1,7 +1,7 @@
 //! The broker's side: a batch that was checked once and is never looked into again.
 
 use bytes::Bytes;
-use corelane_model::{LeaderEpoch, Offset, WallMillis};
+use corelane_model::{LeaderEpoch, Offset, ProducerId, WallMillis};
 
 use crate::{BATCH_HEAD_BYTES, BatchError, BatchFlags, BatchHead, columns, head};
 
@@ -27,6 +27,9 @@ impl SealedBatch {
         check_whole(&head, bytes.len())?;
         if !BatchFlags::PRODUCER.contains(head.flags) {
             return Err(BatchError::Flags { found: head.flags.0, accepted: BatchFlags::PRODUCER.0 });
+        }
+        if head.transaction().is_some_and(|transaction| transaction.producer == ProducerId::NONE) {
+            return Err(BatchError::NobodysTransaction);
         }
         check_dense(&head)?;
         columns::check(&head, &bytes)?;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use corelane_model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, WallMillis};
+use corelane_model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Transaction, WallMillis};
 use corelane_record::{BatchBuilder, Compression, ProducerStamp, RecordBatch, SealedBatch, Stamp, stamp};
 use expect_test::expect;
 
@@ -27,6 +27,15 @@ fn full() -> Bytes {
     let append_timestamp = WallMillis(1_700_000_000_123);
     stamp(&mut bytes, Stamp { base_offset: Offset(1000), append_timestamp, leader_epoch: LeaderEpoch(3) });
     bytes.into()
+}
+
+/// One record with a value, of a transaction.
+fn transactional() -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(WallMillis(1_700_000_000_000), None, Some(b"hello"), &[]).expect("it fits");
+    let producer =
+        ProducerStamp { producer_id: ProducerId(77), producer_epoch: ProducerEpoch(2), base_sequence: Sequence(0) };
+    builder.finish_transactional(producer)
 }
 
 /// What compresses well. The bytes are the compressor's and may differ between its versions; they must open.
@@ -55,6 +64,7 @@ fn write_fixtures() {
     let batches = [
         ("minimal", minimal()),
         ("full", full()),
+        ("transactional", transactional()),
         ("lz4", compressed(Compression::Lz4)),
         ("zstd", compressed(Compression::Zstd)),
     ];
@@ -67,16 +77,21 @@ fn write_fixtures() {
 fn bytes_are_those_of_the_fixtures() {
     assert_eq!(minimal(), fixture("minimal"));
     assert_eq!(full(), fixture("full"));
+    assert_eq!(transactional(), fixture("transactional"));
 }
 
 #[test]
 fn the_fixtures_open() {
-    for name in ["minimal", "full", "lz4", "zstd"] {
+    for name in ["minimal", "full", "transactional", "lz4", "zstd"] {
         let sealed = SealedBatch::parse(fixture(name)).expect(name);
         let batch = RecordBatch::parse(fixture(name)).expect(name);
         assert_eq!(sealed.head(), batch.head());
     }
+    let of_transaction = SealedBatch::parse(fixture("transactional")).expect("sound");
+    let transaction = Transaction::new(ProducerId(77), ProducerEpoch(2));
+    assert_eq!(of_transaction.head().transaction(), Some(transaction));
     let full = RecordBatch::parse(fixture("full")).expect("sound");
+    assert_eq!(full.head().transaction(), None);
     let records: Vec<_> =
         full.iter().map(|record| (record.offset.0, record.timestamp.0, record.key, record.value)).collect();
     let first: (_, _, Option<&[u8]>, Option<&[u8]>) = (1000, 1_700_000_000_000, Some(b"player-1"), Some(b"left"));

@@ -63,7 +63,12 @@ pub(crate) fn bytes_of(request: &PartitionRequest) -> u64 {
 impl Shard {
     /// Appends a batch to a partition of this shard, or puts it behind those that wait for the next round.
     pub(crate) fn append(&mut self, asker: Asker, partition: PartitionId, acks: Acks, batch: SealedBatch) {
+        let transaction = batch.head().transaction();
         let request = PartitionRequest { asker, partition, ask: Ask::Append { acks, batch } };
+        if let Some(transaction) = transaction {
+            let text = format!("this version has no coordinator that could decide transaction {transaction}");
+            return self.refuse_request(request, Refused::new(ErrorCode::UnknownTransaction, text));
+        }
         if self.backlog.requests.is_empty() {
             if let Some(waiting) = self.try_append(request) {
                 self.backlog.push_back(waiting);

@@ -260,6 +260,8 @@ impl Shard {
             StorageOutput::RecoveryFailed { error } => self.fail(error.to_string()),
             StorageOutput::Durable { partition, end } => self.on_durable(partition, end),
             StorageOutput::CatalogDurable { ticket } => self.on_change_durable(ticket),
+            // Nothing ends transactions yet.
+            StorageOutput::TransactionEnded { .. } => {}
             StorageOutput::TruncateDurable { log_start, ticket, .. } => self.on_truncated(ticket, log_start),
             StorageOutput::ProducerIdsReady => self.hand_out_producer_ids(),
             StorageOutput::Read { ticket, partition, result } => self.on_read(ticket, partition, result),

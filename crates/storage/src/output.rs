@@ -18,7 +18,7 @@ ticket!(
     ReadTicket
 );
 ticket!(
-    /// A change that waits to be durable: of the catalog or of a log start. Counts up over both kinds.
+    /// A change that waits to be durable: of the catalog, of a log start, or the end of a transaction. Counts up over all kinds.
     ChangeTicket
 );
 
@@ -57,6 +57,13 @@ pub enum StorageOutput {
         /// Where its log starts.
         log_start: Offset,
         /// From [`crate::Storage::truncate`].
+        ticket: ChangeTicket,
+    },
+    /// The end of a transaction in a partition is durable: whoever decided it may forget the partition.
+    TransactionEnded {
+        /// The partition.
+        partition: PartitionId,
+        /// From [`crate::Storage::end_transaction`].
         ticket: ChangeTicket,
     },
     /// [`crate::Storage::next_producer_id`] has ids again.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use corelane_journal::{BatchSlot, ClosedEntry, JournalPosition};
-use corelane_model::{Offset, PartitionId};
+use corelane_model::{Offset, PartitionId, Transaction};
 
 use crate::ChangeTicket;
 use crate::settle::Job;
@@ -17,6 +17,8 @@ pub(crate) enum Note {
     LogStart(MovedStart),
     /// The catalog change stands.
     Catalog(ChangeTicket),
+    /// The transaction ended in the partition.
+    TransactionEnd(PartitionId, Transaction, ChangeTicket),
     /// The memory partition may hand out these offsets.
     OffsetLease(PartitionId, Offset),
     /// The shard may hand out these producer ids.

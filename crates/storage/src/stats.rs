@@ -84,6 +84,8 @@ pub struct PartitionStatus {
     pub durable_end: Offset,
     /// End of what consumers may read.
     pub high_watermark: Offset,
+    /// End of what readers of committed records may read.
+    pub last_stable_offset: Offset,
     /// End of what was appended.
     pub log_end: Offset,
     /// Its leader's term.

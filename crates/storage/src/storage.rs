@@ -4,14 +4,15 @@ mod lifecycle;
 mod read;
 mod recover;
 mod status;
+mod transactions;
 mod upkeep;
 mod write;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use corelane_commitlog::Shutdown;
 use corelane_journal::{Fault, Item, Journal, JournalConfig, JournalDone, JournalId, JournalOp, JournalOutput};
-use corelane_model::{MonotonicNanos, Now, Offset, PartitionId, TopicId};
+use corelane_model::{MonotonicNanos, Now, Offset, PartitionId, TopicId, Transaction};
 
 use crate::catalog::CatalogLog;
 use crate::config::MemoryBudget;
@@ -22,8 +23,8 @@ use crate::reads::Reads;
 use crate::round::{Note, Round, Slabs, Submitted};
 use crate::settle::{Settling, Space};
 use crate::{
-    FileDone, FileEffect, FileError, FileName, FileOp, FileOutcome, MEMORY_BYTES_MIN, RecoveryError, RecoveryReport,
-    StorageConfig, StorageOutput, StorageStats, Urgency,
+    ChangeTicket, FileDone, FileEffect, FileError, FileName, FileOp, FileOutcome, MEMORY_BYTES_MIN, RecoveryError,
+    RecoveryReport, StorageConfig, StorageOutput, StorageStats, Urgency,
 };
 
 /// What storage is doing.
@@ -86,6 +87,8 @@ pub struct Storage {
     tickets: u64,
     round: Round,
     submitted: VecDeque<Submitted>,
+    /// Ends of transactions that are in the log and not yet durable.
+    ending: BTreeMap<(PartitionId, Transaction), ChangeTicket>,
     /// Changes that wait for room in the journal, in order.
     changes: VecDeque<(Item, Note)>,
     slabs: Slabs,
@@ -143,6 +146,7 @@ impl Storage {
             tickets: 0,
             round: Round::default(),
             submitted: VecDeque::new(),
+            ending: BTreeMap::new(),
             changes: VecDeque::new(),
             slabs: Slabs::default(),
             closed_end: 0,

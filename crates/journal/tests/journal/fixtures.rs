@@ -1,11 +1,13 @@
-//! Golden bytes of format version 1: one entry with an item of each kind, and one with a whole checkpoint.
+//! Golden bytes of format version 1: entries with an item of each kind, and one with a whole checkpoint.
 
 use bytes::Bytes;
 use corelane_journal::{
     EntryContext, EntryFlags, EntryView, FileSequence, Item, Journal, JournalDone, JournalOp, JournalOutput,
     JournalPosition,
 };
-use corelane_model::{LeaderEpoch, MonotonicNanos, Now, Offset, ProducerId, WallMillis};
+use corelane_model::{
+    Decision, LeaderEpoch, MonotonicNanos, Now, Offset, ProducerEpoch, ProducerId, Transaction, WallMillis,
+};
 
 use crate::owner::{config, partition};
 
@@ -34,8 +36,19 @@ fn checkpoint_items() -> Vec<Item> {
     ]
 }
 
-/// The two entries as a new journal writes them.
-fn entries() -> [(&'static str, Bytes); 2] {
+fn transaction_items() -> Vec<Item> {
+    let end = |epoch, decision| Item::TransactionEnd {
+        partition: partition(3),
+        transaction: Transaction::new(ProducerId(77), ProducerEpoch(epoch)),
+        decision,
+        first: Offset(1001),
+        end: Offset(1004),
+    };
+    vec![end(258, Decision::Commit), end(259, Decision::Abort)]
+}
+
+/// The entries as a new journal writes them, one behind the other.
+fn entries() -> [(&'static str, Bytes); 3] {
     let mut journal = Journal::new(config(4));
     let first = write(&mut journal, |journal| {
         for item in items() {
@@ -50,7 +63,13 @@ fn entries() -> [(&'static str, Bytes); 2] {
         }
         journal.finish_checkpoint();
     });
-    [("journal-entry", first), ("journal-checkpoint", second)]
+    let third = write(&mut journal, |journal| {
+        for item in transaction_items() {
+            assert!(journal.make_room(item.encoded_bytes()));
+            journal.add_item(&item);
+        }
+    });
+    [("journal-entry", first), ("journal-checkpoint", second), ("journal-transaction-end", third)]
 }
 
 /// One round: its entry, written and synced.
@@ -97,9 +116,11 @@ fn the_fixtures_open() {
     let mut position = JournalPosition::new(FileSequence::FIRST, 0);
     let mut link = 0;
     let whole = EntryFlags(EntryFlags::CHECKPOINT_FIRST.0 | EntryFlags::CHECKPOINT.0 | EntryFlags::CHECKPOINT_LAST.0);
-    for (name, flags, items) in
-        [("journal-entry", EntryFlags::default(), items()), ("journal-checkpoint", whole, checkpoint_items())]
-    {
+    for (name, flags, items) in [
+        ("journal-entry", EntryFlags::default(), items()),
+        ("journal-checkpoint", whole, checkpoint_items()),
+        ("journal-transaction-end", EntryFlags::default(), transaction_items()),
+    ] {
         let bytes = Bytes::from(std::fs::read(path(name)).unwrap());
         let context = EntryContext { journal: config(4).id, position, bytes_left: 1 << 20 };
         let view = EntryView::parse(&bytes, &context).unwrap();

@@ -1,7 +1,7 @@
 //! Recovery: what the journal holds becomes partitions again.
 
 use bytes::Bytes;
-use corelane_commitlog::{CommitLog, CorruptRange as LostRange, LogState, Shutdown};
+use corelane_commitlog::{CommitLog, CorruptRange as LostRange, LogState, Shutdown, TransactionEnd};
 use corelane_journal::{Item, Recovered, RecoveryReport as JournalReport};
 use corelane_model::{Now, Offset, PartitionId, TopicClass, TopicSettings};
 use corelane_record::BatchHead;
@@ -69,6 +69,13 @@ impl Storage {
             }
             Item::ProducerLease { until } => {
                 self.producers = Lease::used_up(self.producers.durable.max(until.0));
+            }
+            Item::TransactionEnd { partition, transaction, decision, first, end } => {
+                let end = TransactionEnd { transaction, decision, first, end };
+                if self.table.entry(partition).log.replay_transaction_end(&end).is_err() {
+                    self.report_mut().misfits += 1;
+                }
+                self.release_replayed(partition);
             }
             // Storage writes none: epochs are in the partitions' states and in the batches.
             Item::Epoch { .. } => {}

@@ -18,6 +18,7 @@ impl Storage {
             settled_end: log.settled_end(),
             durable_end: log.durable_end(),
             high_watermark: log.high_watermark(),
+            last_stable_offset: log.last_stable_offset(),
             log_end: log.log_end(),
             leader_epoch: log.leader_epoch(),
             unsettled_bytes: log.cached_bytes(),

@@ -224,7 +224,7 @@ impl Storage {
         self.table.refresh(id);
     }
 
-    fn check_change(&self) -> Result<(), ChangeError> {
+    pub(super) fn check_change(&self) -> Result<(), ChangeError> {
         if let Some(text) = &self.failure {
             return Err(ChangeError::StorageFailed { text: text.clone() });
         }
@@ -238,7 +238,7 @@ impl Storage {
         }
     }
 
-    fn next_ticket(&mut self) -> ChangeTicket {
+    pub(super) fn next_ticket(&mut self) -> ChangeTicket {
         self.tickets += 1;
         ChangeTicket(self.tickets)
     }
@@ -388,6 +388,7 @@ impl Storage {
             Note::Settled(id, job) => self.on_settled(id, &job),
             Note::LogStart(moved) => self.on_log_start_durable(moved),
             Note::Catalog(ticket) => self.outputs.push_back(StorageOutput::CatalogDurable { ticket }),
+            Note::TransactionEnd(id, transaction, ticket) => self.on_transaction_end_durable(id, transaction, ticket),
             Note::OffsetLease(id, until) => {
                 if let Some(lease) = self.table.get_mut(id).and_then(|partition| partition.lease.as_mut()) {
                     lease.on_durable(until.0);

@@ -9,4 +9,5 @@ mod faults;
 mod layout;
 mod life;
 mod random;
+mod transactions;
 mod world;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use corelane_model::{
     Incarnation, MonotonicNanos, Now, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, ShardId, TopicClass,
-    TopicId, TopicSettings, WallMillis,
+    TopicId, TopicSettings, Transaction, WallMillis,
 };
 use corelane_record::{BatchBuilder, BatchHead, Compression, ProducerStamp, SealedBatch, Stamp, stamp};
 use corelane_storage::{
@@ -50,6 +50,8 @@ pub(crate) struct World {
     pub(crate) reads: BTreeMap<ReadTicket, Result<Vec<Bytes>, ReadError>>,
     pub(crate) times: BTreeMap<ReadTicket, Result<Offset, ReadError>>,
     pub(crate) said: Vec<&'static str>,
+    /// Partitions in which a transaction ended durably.
+    pub(crate) ended: Vec<PartitionId>,
     pub(crate) catalog_durable: u64,
 }
 
@@ -93,6 +95,20 @@ pub(crate) fn batch_from(producer: u64, epoch: u16, sequence: u32, records: u32)
     batch_of(producer, records, 20, u64::from(sequence))
 }
 
+/// One of the transaction that the producer and its epoch name.
+pub(crate) fn batch_within(transaction: Transaction, sequence: u32, records: u32) -> SealedBatch {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for _ in 0..records {
+        builder.push(WallMillis(5), None, Some(b"within"), &[]).expect("it fits");
+    }
+    let stamp = ProducerStamp {
+        producer_id: transaction.producer,
+        producer_epoch: transaction.epoch,
+        base_sequence: Sequence(sequence),
+    };
+    SealedBatch::parse(builder.finish_transactional(stamp)).expect("the builder makes sound batches")
+}
+
 fn batch_of(producer: ProducerStamp, records: u32, bytes: usize, fill: u64) -> SealedBatch {
     let mut builder = BatchBuilder::new(Compression::None);
     let mut fill = Chance::new(fill);
@@ -118,6 +134,7 @@ impl World {
             reads: BTreeMap::new(),
             times: BTreeMap::new(),
             said: Vec::new(),
+            ended: Vec::new(),
             catalog_durable: 0,
         };
         world.recover();
@@ -182,6 +199,7 @@ impl World {
                 model.start_asked = model.start_asked.max(log_start);
                 self.said.push("segments dropped");
             }
+            StorageOutput::TransactionEnded { partition, .. } => self.ended.push(partition),
             StorageOutput::ProducerIdsReady => self.said.push("producer ids"),
             StorageOutput::Read { ticket, result, .. } => drop(self.reads.insert(ticket, result)),
             StorageOutput::TimeFound { ticket, result, .. } => drop(self.times.insert(ticket, result)),
