@@ -6,11 +6,12 @@
 
 mod reader;
 mod sender;
+mod signals;
 mod tickets;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -24,7 +25,10 @@ use crate::report::{Budget, Latencies, Member, Report};
 use crate::verify::Verdict;
 use reader::{Reader, ReaderEnd};
 use sender::{Sender, SenderEnd};
+use signals::StopSignals;
 use tickets::TicketsEnd;
+
+pub use signals::Interrupted;
 
 /// A message is late when it left later than this share of a tick after it was due: 5 %.
 pub const LATE_SHARE: u32 = 20;
@@ -58,26 +62,45 @@ pub struct RunOptions {
 pub(crate) struct Counts {
     sent: AtomicU64,
     consumed: AtomicU64,
+    /// The rest of the schedule is not wanted.
+    is_stopped: AtomicBool,
 }
 
 /// Carries out `plan`.
 ///
 /// # Errors
-/// The broker cannot be reached, or refuses what the run needs. A run that loses messages is no error: the report says so.
+/// The broker cannot be reached, or refuses what the run needs; or a signal came ([`Interrupted`]), and the topics were
+/// deleted all the same. A run that loses messages is no error: the report says so.
 pub async fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<Report> {
     let client = connect(options, "corelane-bench").await?;
+    // From here on a signal no longer ends the process: topics are deleted first.
+    let mut signals = StopSignals::listen()?;
     let names = create_topics(&client, &plan).await?;
-    let ended = run_on_topics(plan, options, &client, &names).await;
+    let counts = Arc::new(Counts::default());
+    let ended = tokio::select! {
+        ended = run_on_topics(plan, options, &client, &names, &counts) => ended,
+        signal = signals.next() => {
+            counts.is_stopped.store(true, Ordering::Relaxed);
+            Err(Interrupted { signal }.into())
+        }
+    };
     if !options.keep_topics {
-        for name in &names {
-            // A broker that is gone keeps its topics; the run's own error matters more.
-            if let Err(error) = client.admin().delete_topic(name).await {
-                tracing::warn!(topic = %name, %error, "the topic of the run was not deleted");
-            }
+        tokio::select! {
+            () = delete_topics(&client, &names) => {}
+            signal = signals.next() => tracing::warn!("{signal} arrived: topics of the run stay on the broker"),
         }
     }
     client.close().await;
     ended
+}
+
+async fn delete_topics(client: &Client, names: &[String]) {
+    for name in names {
+        // A broker that is gone keeps its topics; the run's own error matters more.
+        if let Err(error) = client.admin().delete_topic(name).await {
+            tracing::warn!(topic = %name, %error, "the topic of the run was not deleted");
+        }
+    }
 }
 
 async fn run_on_topics(
@@ -85,13 +108,13 @@ async fn run_on_topics(
     options: &RunOptions,
     client: &Client,
     names: &[String],
+    counts: &Arc<Counts>,
 ) -> anyhow::Result<Report> {
-    let counts = Arc::new(Counts::default());
     let producers = open_producers(client, names, options).await?;
     let mut readers = Vec::new();
     for reader in &plan.readers {
         let client = connect(options, "corelane-bench-reader").await?;
-        readers.push(Reader::open(&client, &names[reader.topic], reader, &plan, Arc::clone(&counts)).await?);
+        readers.push(Reader::open(&client, &names[reader.topic], reader, &plan, Arc::clone(counts)).await?);
     }
     let origin = Instant::now();
     let (stop, stopped) = watch::channel(false);
@@ -100,7 +123,7 @@ async fn run_on_topics(
     let (tickets, ticket_queue) = tokio::sync::mpsc::unbounded_channel();
     let collector = tokio::spawn(tickets::collect(ticket_queue, origin, options.acks));
     let late_max = plan.tick / LATE_SHARE;
-    let sender = Sender::new(origin, late_max, producers, plan.streams.clone(), Arc::clone(&counts), tickets);
+    let sender = Sender::new(origin, late_max, producers, plan.streams.clone(), Arc::clone(counts), tickets);
     let runtime = tokio::runtime::Handle::current();
     let sending = tokio::task::spawn_blocking(move || sender.run(schedule, &runtime));
 
@@ -111,7 +134,7 @@ async fn run_on_topics(
     }
     let sent = sending.await.context("the sender ended by a panic")?;
     let tickets = collector.await.context("the collector of tickets ended by a panic")?;
-    await_readers(plan.deliveries(&sent.sent), &counts, &progress, origin, sent.total()).await;
+    await_readers(plan.deliveries(&sent.sent), counts, &progress, origin, sent.total()).await;
     // Readers look at this only between batches; one that is gone needs no word.
     let _gone = stop.send(true);
     let mut ends = Vec::new();

@@ -2,8 +2,12 @@
 
 use std::fmt::Write as _;
 
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::DEADLINE;
 use crate::broker::{Broker, Place};
 
 /// A match of `frames` frames of two players, as a recording is.
@@ -31,6 +35,17 @@ fn check_right(report: &Value, sent: u64, consumed: u64) {
     assert!(report["lateness_us"]["max"].is_number() && report["members"].is_array(), "{report}");
 }
 
+/// The report of a bench that verified everything, whether the machine was too busy for its figures or not.
+#[track_caller]
+fn report(broker: &Broker<'_>, arguments: &[&str]) -> Value {
+    let done = broker.run(arguments, b"");
+    let report: Value = serde_json::from_str(&done.out).unwrap_or_else(|_| panic!("{}", done.err));
+    let expected = if report["void"] == true { 4 } else { 0 };
+    assert_eq!(done.code, Some(expected), "{report}\n{}", done.err);
+    assert_eq!(expected == 4, done.err.contains("the run is void"), "{}", done.err);
+    report
+}
+
 #[test]
 fn a_recorded_match_is_replayed_many_times_at_once_without_loss() {
     let place = Place::new();
@@ -39,7 +54,7 @@ fn a_recorded_match_is_replayed_many_times_at_once_without_loss() {
     std::fs::write(&file, recording(60)).unwrap();
     let file = file.to_str().unwrap();
     let arguments = ["bench", "--trace", file, "--copies", "5", "--speed", "4", "--quiet", "--json", "-"];
-    let report: Value = serde_json::from_str(&broker.good(&arguments, b"")).unwrap();
+    let report = report(&broker, &arguments);
     assert_eq!(report["scenario"], "trace:match.csv");
     check_right(&report, 5 * 241, 5 * 241);
     let topics = broker.good(&["topic", "list"], b"");
@@ -53,15 +68,49 @@ fn duels_and_members_see_every_message() {
     for class in ["durable", "memory"] {
         let duel =
             ["bench", "duel-60", "--matches", "3", "--duration", "500ms", "--class", class, "--quiet", "--json", "-"];
-        let report: Value = serde_json::from_str(&broker.good(&duel, b"")).unwrap();
+        let report = report(&broker, &duel);
         check_right(&report, 30 * 12, 30 * 18);
         assert!(report["budget"]["p99_us"].is_number(), "{report}");
     }
     let members = ["bench", "nxm", "--members", "2", "--rate", "1000", "--duration", "500ms", "--quiet", "--json", "-"];
-    let report: Value = serde_json::from_str(&broker.good(&members, b"")).unwrap();
+    let report = report(&broker, &members);
     check_right(&report, 1000, 1000);
     assert_eq!(report["ideal_per_s"], 2000.0);
     assert_eq!(report["members"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_bench_that_a_signal_ends_takes_its_topics_along() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "1"]);
+    let address = broker.quic.to_string();
+    for signal in [Signal::INT, Signal::TERM] {
+        let arguments = ["bench", "nxm", "--rate", "100", "--duration", "10m", "--quiet", "--broker", &address];
+        let child = place.command(&arguments).spawn().unwrap();
+        let end = Instant::now() + DEADLINE;
+        while !broker.good(&["topic", "list"], b"").contains("bench-") {
+            assert!(Instant::now() < end, "no topic of the run came");
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+        let topics = broker.good(&["topic", "list"], b"");
+        assert!(!topics.contains("bench-"), "the run left a topic: {topics}");
+    }
+}
+
+#[test]
+fn options_of_another_workload_are_refused() {
+    let place = Place::new();
+    for (arguments, text) in [
+        (&["bench", "--members", "3"][..], "--members is an option of nxm and means nothing to duel-60"),
+        (&["bench", "nxm", "--matches", "3"], "--matches is an option of duel-60 and means nothing to nxm"),
+        (&["bench", "edge", "--size", "99"], "--size is an option of nxm and means nothing to edge"),
+        (&["bench", "--trace", "x", "--rate", "9"], "--rate is an option of nxm and means nothing to --trace"),
+    ] {
+        let said = place.run(arguments, b"").bad(2);
+        assert!(said.contains(text), "{said}");
+    }
 }
 
 #[test]

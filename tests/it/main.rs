@@ -13,6 +13,7 @@ mod full_disk;
 mod refusals;
 mod restart;
 mod round_trip;
+mod sdk;
 mod shutdown;
 mod strangers;
 

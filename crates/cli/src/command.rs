@@ -28,7 +28,9 @@ Exit codes:
   1    refused by the broker, or failed on the way; the text says why
   2    what was asked for makes no sense as it was written
   3    the broker cannot be reached, or it does not let us in
-  130  serve: a second signal ended it before everything was made durable";
+  4    bench: everything came, but the generator was late and the figures are void
+  130  serve: a second signal ended it before everything was made durable;
+       bench: a signal ended it, and its topics were deleted";
 
 /// Corelane, a durable message broker for multiplayer games.
 #[derive(Debug, Parser)]

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::process::ExitCode;
 
+/// The same as a broker's that a second signal ended.
+const EXIT_SIGNAL: u8 = 130;
+
 /// Exit codes, as `corelane --help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -14,6 +17,10 @@ pub(crate) enum Exit {
     Usage,
     /// The broker cannot be reached, or it does not let us in.
     Unreachable,
+    /// A bench measured its own generator.
+    Void,
+    /// A signal ended it.
+    Interrupted,
 }
 
 impl Exit {
@@ -23,6 +30,8 @@ impl Exit {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Unreachable => 3,
+            Self::Void => 4,
+            Self::Interrupted => EXIT_SIGNAL,
         }
     }
 }
@@ -51,6 +60,16 @@ impl Failure {
     /// The broker cannot be reached.
     pub(crate) fn unreachable(text: impl fmt::Display) -> Self {
         Self { exit: Exit::Unreachable, text: text.to_string() }
+    }
+
+    /// What a bench measured is not worth believing.
+    pub(crate) fn void(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Void, text: text.to_string() }
+    }
+
+    /// A signal ended it.
+    pub(crate) fn interrupted(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Interrupted, text: text.to_string() }
     }
 
     /// Whether nobody waits for a word about it: the reader of our output (`| head`) went away.

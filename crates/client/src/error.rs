@@ -69,6 +69,15 @@ pub enum ConnectError {
     /// No socket.
     #[error("cannot open a UDP socket: {0}")]
     Socket(#[from] std::io::Error),
+    /// The port is closed: the machine itself says that nothing listens there.
+    #[error(
+        "no broker runs at {address}: nothing listens on that port; start one with `corelane serve`. One that was killed \
+         leaves its fingerprint behind, and that is no harm"
+    )]
+    NothingListens {
+        /// The address.
+        address: String,
+    },
     /// Nobody answered in time.
     #[error("no answer from a broker at {address} within {seconds} s: {reason}")]
     Unreachable {
@@ -89,7 +98,11 @@ impl ConnectError {
     #[must_use]
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::NoPinFile { .. } | Self::UnknownHost { .. } | Self::Socket(_) => true,
+            Self::Unreachable { .. }
+            | Self::NothingListens { .. }
+            | Self::NoPinFile { .. }
+            | Self::UnknownHost { .. }
+            | Self::Socket(_) => true,
             Self::Refused(failure) => failure.is_retriable(),
             Self::Address(_)
             | Self::NoTrust { .. }

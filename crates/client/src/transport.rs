@@ -65,6 +65,9 @@ impl Transport {
         let is_ipv4 = first.is_ipv4();
         remotes.retain(|remote| remote.is_ipv4() == is_ipv4);
         let any: IpAddr = if is_ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        if remotes.iter().all(|&remote| is_closed(remote)) {
+            return Err(ConnectError::NothingListens { address: address.to_string() });
+        }
         let endpoint = open_endpoint(SocketAddr::new(any, 0))?;
         Ok(Self { address, endpoint, remotes, next_remote: AtomicUsize::new(0) })
     }
@@ -117,6 +120,24 @@ impl Transport {
 pub(crate) fn close_code(close: &quinn::ApplicationClose) -> Option<ErrorCode> {
     let number = u16::try_from(close.error_code.into_inner()).ok().filter(|&number| number != 0)?;
     Some(ErrorCode::from_wire(number))
+}
+
+/// Whether this machine says that nothing listens at an address of its own. Elsewhere, and when in doubt, no: UDP tells
+/// nothing, and QUIC waits for an answer that does not come.
+fn is_closed(remote: SocketAddr) -> bool {
+    if !remote.ip().is_loopback() {
+        return false;
+    }
+    let probe = || {
+        let local: IpAddr = if remote.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        let socket = std::net::UdpSocket::bind(SocketAddr::new(local, 0))?;
+        socket.connect(remote)?;
+        socket.set_nonblocking(true)?;
+        // A broker drops a byte that is no QUIC. Without one the refusal is there before the call returns.
+        socket.send(&[0])?;
+        socket.recv(&mut [0])
+    };
+    probe().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 fn open_endpoint(local: SocketAddr) -> Result<Endpoint, std::io::Error> {

@@ -71,6 +71,9 @@ impl Sender {
         let mut is_first = true;
         for due in schedule {
             self.pacer.wait_until(due.at);
+            if self.counts.is_stopped.load(Ordering::Relaxed) {
+                break;
+            }
             if is_first {
                 is_first = false;
                 self.end.first_due = due.at.0;

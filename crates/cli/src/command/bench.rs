@@ -16,7 +16,7 @@ use corelane::{Acks, TopicClass};
 use corelane_broker::quantity::Span;
 use corelane_loadgen::plan::Plan;
 use corelane_loadgen::report::Report;
-use corelane_loadgen::run::{RunOptions, run as carry_out};
+use corelane_loadgen::run::{Interrupted, RunOptions, run as carry_out};
 use corelane_loadgen::scenario::{Duel, Edge, NxM, Replay};
 use corelane_loadgen::trace::Trace;
 use serde::Serialize;
@@ -106,18 +106,18 @@ struct Load {
     /// Replay so many matches side by side.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), requires = "trace")]
     copies: u32,
-    /// duel-60: matches.
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    matches: u32,
-    /// nxm: N, members.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
-    members: u32,
-    /// nxm: M, messages a second of each member.
-    #[arg(long, value_name = "M", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    rate: u32,
-    /// nxm: bytes of a message.
-    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(16..=524_288))]
-    size: u32,
+    /// duel-60: matches; 20 when it is left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    matches: Option<u32>,
+    /// nxm: N, members; 4 when it is left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    members: Option<u32>,
+    /// nxm: M, messages a second of each member; 10000 when it is left out.
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rate: Option<u32>,
+    /// nxm: bytes of a message; 100 when it is left out.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(16..=524_288))]
+    size: Option<u32>,
     /// Partitions: of each topic (duel-60 and --trace: 8, edge: 1000) or of each member (nxm: 2).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_384))]
     partitions: Option<u32>,
@@ -184,10 +184,34 @@ impl Load {
         };
         let report = run(async { carry_out(plan, &options).await.map_err(failure) })?;
         self.output.write(&report, &report.to_string())?;
-        judge(&report)
+        judge(&report)?;
+        match &report.void_reason {
+            None => Ok(()),
+            Some(why) => Err(Failure::void(format!("the run is void: {why}"))),
+        }
+    }
+
+    /// Refuses options that belong to another workload: whoever gave one measures something else than he thinks.
+    fn check_options(&self) -> Outcome {
+        let scenario = if self.trace.is_some() { None } else { Some(self.scenario.unwrap_or(Scenario::Duel60)) };
+        let given = [
+            ("--matches", self.matches.is_some(), Scenario::Duel60),
+            ("--members", self.members.is_some(), Scenario::Nxm),
+            ("--rate", self.rate.is_some(), Scenario::Nxm),
+            ("--size", self.size.is_some(), Scenario::Nxm),
+        ];
+        let name = |scenario: Scenario| scenario.to_possible_value().map(|value| value.get_name().to_owned());
+        for (option, _, owner) in given.into_iter().filter(|&(_, is_given, owner)| is_given && scenario != Some(owner))
+        {
+            let this = scenario.and_then(name).unwrap_or_else(|| "--trace".to_owned());
+            let owner = name(owner).unwrap_or_default();
+            return Err(Failure::usage(format!("{option} is an option of {owner} and means nothing to {this}")));
+        }
+        Ok(())
     }
 
     fn plan(&self) -> Outcome<Plan> {
+        self.check_options()?;
         let class = self.class.to_model();
         let given = self.duration.map(|span| span.0);
         let duration = given.unwrap_or(DURATION);
@@ -202,14 +226,18 @@ impl Load {
             return Ok(Replay { trace, copies, speed, class, partitions, duration: given }.plan());
         }
         Ok(match self.scenario.unwrap_or(Scenario::Duel60) {
-            Scenario::Duel60 => {
-                Duel { matches: self.matches, duration, class, partitions: partitions.unwrap_or(PARTITIONS) }.plan()
+            Scenario::Duel60 => Duel {
+                matches: self.matches.unwrap_or(20),
+                duration,
+                class,
+                partitions: partitions.unwrap_or(PARTITIONS),
             }
+            .plan(),
             Scenario::Nxm => NxM {
-                members: self.members,
-                rate: self.rate,
+                members: self.members.unwrap_or(4),
+                rate: self.rate.unwrap_or(10_000),
                 partitions_per_member: partitions.unwrap_or(2),
-                size: self.size,
+                size: self.size.unwrap_or(100),
                 duration,
                 class,
             }
@@ -270,6 +298,9 @@ fn write_json(path: &Path, report: &impl Serialize) -> Outcome {
 /// What a bench that starts things itself fails with; the causes belong to the text.
 #[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
 pub(crate) fn failure(error: anyhow::Error) -> Failure {
+    if error.is::<Interrupted>() {
+        return Failure::interrupted(error);
+    }
     match error.downcast_ref::<corelane::ConnectError>() {
         Some(_) => Failure::unreachable(format!("{error:#}")),
         None => Failure::failed(format!("{error:#}")),

@@ -126,7 +126,7 @@ fn print(out: &mut impl Write, status: &Value) -> Outcome {
     let address = broker["address"].as_str().unwrap_or_default();
     writeln!(
         out,
-        "{address} is {is_ready}: {} shards, {} topics, {} partitions; a request takes {} µs",
+        "{address} is {is_ready}; shards {}, topics {}, partitions {}; a request takes {} µs",
         broker["shards"], broker["topics"], broker["partitions"], broker["round_trip_us"]
     )?;
     let Some(shards) = status["shards"].as_array() else {
