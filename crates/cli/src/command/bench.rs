@@ -201,8 +201,8 @@ impl Load {
             ("--size", self.size.is_some(), Scenario::Nxm),
         ];
         let name = |scenario: Scenario| scenario.to_possible_value().map(|value| value.get_name().to_owned());
-        for (option, _, owner) in given.into_iter().filter(|&(_, is_given, owner)| is_given && scenario != Some(owner))
-        {
+        let foreign = given.into_iter().find(|&(_, is_given, owner)| is_given && scenario != Some(owner));
+        if let Some((option, _, owner)) = foreign {
             let this = scenario.and_then(name).unwrap_or_else(|| "--trace".to_owned());
             let owner = name(owner).unwrap_or_default();
             return Err(Failure::usage(format!("{option} is an option of {owner} and means nothing to {this}")));
@@ -296,7 +296,6 @@ fn write_json(path: &Path, report: &impl Serialize) -> Outcome {
 }
 
 /// What a bench that starts things itself fails with; the causes belong to the text.
-#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
 pub(crate) fn failure(error: anyhow::Error) -> Failure {
     if error.is::<Interrupted>() {
         return Failure::interrupted(error);
