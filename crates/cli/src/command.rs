@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod consume;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod group;
 pub(crate) mod produce;
 pub(crate) mod serve;
 pub(crate) mod status;
@@ -55,6 +56,7 @@ pub(crate) struct Cli {
 enum Command {
     Serve(serve::Serve),
     Topic(topic::Topic),
+    Group(group::Group),
     Produce(produce::Produce),
     Consume(consume::Consume),
     Status(status::Status),
@@ -70,6 +72,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Topic(topic) => topic.run(),
+            Command::Group(group) => group.run(),
             Command::Produce(produce) => produce.run(),
             Command::Consume(consume) => consume.run(),
             Command::Status(status) => status.run(),

@@ -211,7 +211,7 @@ impl Admin {
     }
 }
 
-async fn ask(handle: &Handle, request: Request) -> Result<Answer, RequestError> {
+pub(crate) async fn ask(handle: &Handle, request: Request) -> Result<Answer, RequestError> {
     let (sender, receiver) = oneshot::channel();
     handle.shared.act(|inner, now| {
         let operation = inner.core.request(now, request);

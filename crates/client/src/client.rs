@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::driver::Driver;
 use crate::shared::Shared;
 use crate::transport::Transport;
-use crate::{Address, Admin, ConnectError, ConsumerBuilder, GroupBuilder, ProducerBuilder};
+use crate::{Address, Admin, ConnectError, ConsumerBuilder, GroupBuilder, Groups, ProducerBuilder};
 
 /// What a client is told beside the address.
 #[derive(Clone, Debug)]
@@ -183,7 +183,13 @@ impl Client {
         GroupBuilder::new(Arc::clone(&self.handle), name)
     }
 
-    /// Manages topics and groups.
+    /// Manages consumer groups.
+    #[must_use]
+    pub fn groups(&self) -> Groups {
+        Groups::new(Arc::clone(&self.handle))
+    }
+
+    /// Manages topics.
     #[must_use]
     pub fn admin(&self) -> Admin {
         Admin::new(Arc::clone(&self.handle))

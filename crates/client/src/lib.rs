@@ -1,6 +1,7 @@
 //! The native SDK of Corelane, a durable message broker for multiplayer games.
 //!
-//! Start with [`connect`]; a [`Client`] opens [`Producer`]s and [`Consumer`]s and manages topics with [`Admin`]. What it
+//! Start with [`connect`]; a [`Client`] opens [`Producer`]s and [`Consumer`]s, joins consumer
+//! groups ([`GroupConsumer`]), and manages topics with [`Admin`] and groups with [`Groups`]. What it
 //! decides is in the crate `corelane-client-core`, without I/O; this crate is its shell on tokio and quinn.
 //!
 //! * [`Producer::send`] does not wait. It returns a [`Ticket`] with two promises: [`received`](Ticket::received), in the
@@ -39,6 +40,7 @@ mod consumer;
 mod driver;
 mod error;
 mod group;
+mod groups;
 mod link;
 mod producer;
 mod shared;
@@ -54,6 +56,7 @@ pub use error::{ConnectError, ConsumeError, Error, SendError};
 pub use group::{
     Assigned, CommitTicket, Drain, Event, GroupBatch, GroupBuilder, GroupConsumer, GroupError, TopicPartition,
 };
+pub use groups::{GroupChange, GroupDescription, GroupList, Groups};
 pub use producer::{Permit, Producer, ProducerBuilder, Record};
 pub use ticket::{Delivered, Ticket};
 pub use transport::{BareEndpoint, connect_bare};
@@ -69,7 +72,7 @@ pub use corelane_model::{
     TopicName, TopicSettings, WallMillis,
 };
 pub use corelane_record::{BatchError, BatchHead, Compression, Headers, RecordBatch, Records};
-pub use corelane_wire::PartitionDescription;
+pub use corelane_wire::{GroupMember, GroupPartition, GroupSummary, PartitionDescription};
 
 /// One record of a [`Batch`], lent where it lies: offset, timestamp, key, value, headers.
 pub type RecordView<'a> = corelane_record::Record<'a>;

@@ -1,11 +1,13 @@
 //! `corelane consume`.
 
+pub(crate) mod group;
+
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
-use corelane::{Batch, Client, ConsumeError, Consumer};
+use corelane::{Batch, Client, ConsumeError, Consumer, RecordView};
 use corelane_model::{Offset, PartitionIndex, WallMillis};
 
 use super::examples;
@@ -14,13 +16,14 @@ use crate::format::{Format, Line, print_json};
 use crate::start::From;
 use crate::target::{Target, run};
 
-/// Read records of a topic and print them to standard output.
+/// Read records of topics and print them to standard output, alone or as a member of a consumer group.
 #[derive(Debug, Args)]
 #[command(
     before_help = examples!(
         "corelane consume chat                           from the first on, for ever",
         "corelane consume chat --from -5m --until end    the last five minutes",
         "corelane consume inputs -p 3 -n 10 -f '%o %k=%s\\n'  ten records of partition 3",
+        "corelane consume inputs chat -g scores          share two topics with a group",
     ),
     after_help = "Format letters: %t topic, %p partition, %o offset, %k key, %K its length, %s value, %S its length, %R its \
                   length as four bytes, %T append timestamp in milliseconds, %h headers, %% a percent sign; and \\n \\r \\t \
@@ -29,8 +32,9 @@ use crate::target::{Target, run};
 pub(crate) struct Consume {
     #[command(flatten)]
     target: Target,
-    /// The topic.
-    topic: String,
+    /// The topic; as a member of a group, the topics.
+    #[arg(value_name = "TOPIC", required_unless_present = "pattern")]
+    topics: Vec<String>,
     /// Only this partition; may be given several times. When it is left out, all that there are when reading begins.
     #[arg(short, long = "partition", value_name = "PARTITION")]
     partitions: Vec<u32>,
@@ -49,6 +53,8 @@ pub(crate) struct Consume {
     /// Print a JSON object a line.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    membership: group::Membership,
 }
 
 /// Where reading stops.
@@ -62,10 +68,14 @@ impl Consume {
     pub(crate) fn run(self) -> Outcome {
         run(async {
             let client = self.target.connect().await?;
-            let mut reading = self.open(&client).await?;
-            let mut out = BufWriter::new(io::stdout().lock());
-            let read = self.read(&mut reading, &mut out).await;
-            drop(reading);
+            let read = match &self.membership.group {
+                Some(group) => self.read_as_member(&client, group).await,
+                None => {
+                    let mut reading = self.open(&client).await?;
+                    let mut out = BufWriter::new(io::stdout().lock());
+                    self.read(&mut reading, &mut out).await
+                }
+            };
             client.close().await;
             match read {
                 Err(Stop::Output(error)) => Err(error.into()),
@@ -76,7 +86,10 @@ impl Consume {
     }
 
     async fn open(&self, client: &Client) -> Outcome<Reading> {
-        let mut builder = client.consumer(&self.topic).from(self.from.to_model(wall_clock()));
+        let [topic] = &self.topics[..] else {
+            return Err(Failure::usage("one topic at a time without -g GROUP; members of a group read several"));
+        };
+        let mut builder = client.consumer(topic).from(self.from.to_model(wall_clock()));
         for &partition in &self.partitions {
             builder = builder.partition(PartitionIndex(partition));
         }
@@ -113,20 +126,7 @@ impl Consume {
                 break;
             }
             reading.left -= 1;
-            let line = Line {
-                topic: &self.topic,
-                partition: partition.0,
-                offset: record.offset.0,
-                timestamp: batch.append_timestamp().0,
-                key: record.key,
-                value: record.value,
-                headers: record.headers().collect(),
-            };
-            if self.json {
-                print_json(out, &line)?;
-            } else {
-                self.format.print(out, &line)?;
-            }
+            self.print_record(out, &self.topics[0], batch, &record)?;
         }
         if let Some(ends) = &mut reading.ends
             && ends.get(&partition).is_some_and(|&end| end <= batch.end_offset())
@@ -134,6 +134,25 @@ impl Consume {
             ends.remove(&partition);
         }
         Ok(())
+    }
+
+    fn print_record(
+        &self,
+        out: &mut impl Write,
+        topic: &str,
+        batch: &Batch,
+        record: &RecordView<'_>,
+    ) -> io::Result<()> {
+        let line = Line {
+            topic,
+            partition: batch.partition().0,
+            offset: record.offset.0,
+            timestamp: batch.append_timestamp().0,
+            key: record.key,
+            value: record.value,
+            headers: record.headers().collect(),
+        };
+        if self.json { print_json(out, &line) } else { self.format.print(out, &line) }
     }
 }
 
@@ -172,7 +191,7 @@ fn failed(error: ConsumeError) -> Failure {
     }
 }
 
-fn wall_clock() -> WallMillis {
+pub(crate) fn wall_clock() -> WallMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

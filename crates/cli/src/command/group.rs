@@ -1,0 +1,272 @@
+//! `corelane group …`.
+
+mod show;
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use corelane::{GroupChange, Groups, PartitionIndex};
+use corelane_broker::quantity::Span;
+use corelane_model::Strategy;
+use serde_json::{Value, json};
+
+use super::consume::group::outcome;
+use super::consume::wall_clock;
+use super::examples;
+use crate::failure::{Failure, Outcome, refused};
+use crate::start::From;
+use crate::target::{Target, run};
+
+/// List, describe, move, drain, alter and delete consumer groups, while they run.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane group list                            what is there",
+    "corelane group describe scores                 members, offsets and lag",
+    "corelane group seek scores inputs --to -5m     the last five minutes again",
+))]
+pub(crate) struct Group {
+    #[command(flatten)]
+    target: Target,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    List(List),
+    Describe(Describe),
+    Seek(Seek),
+    Reset(Reset),
+    Drain(Drain),
+    Resume(Resume),
+    Alter(Alter),
+    Delete(Delete),
+}
+
+/// List all groups.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane group list",
+    "corelane group list --json",
+    "corelane group list --broker 127.0.0.1:9000",
+))]
+struct List {
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Describe a group: its members, and its partitions with owner, committed offset and lag.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane group describe scores",
+    "corelane group describe scores --json",
+    "watch -n1 corelane group describe scores       lag as it falls",
+))]
+struct Describe {
+    /// Its name.
+    group: String,
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Put committed offsets somewhere else; nobody may have the partitions: stop the members, or drain the group.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane group seek scores inputs --to earliest   everything again",
+    "corelane group seek scores inputs -p 3 --to 1000  partition 3 from 1000 on",
+    "corelane group seek scores inputs --to -5m        the last five minutes again",
+))]
+struct Seek {
+    /// The group; it is made if there is none.
+    group: String,
+    /// The topic.
+    topic: String,
+    /// Only this partition; may be given several times. All when it is left out.
+    #[arg(short, long = "partition", value_name = "PARTITION")]
+    partitions: Vec<u32>,
+    /// Where to: earliest, latest, an offset, a time ago such as -5m, or @ and milliseconds since 1970.
+    #[arg(long, value_name = "START", allow_hyphen_values = true)]
+    to: From,
+    /// Print a JSON list.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Forget committed offsets, so that members begin by their reset policy; nobody may have the partitions.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane group reset scores inputs             all partitions of inputs",
+    "corelane group reset scores inputs -p 3        partition 3",
+    "corelane group seek scores inputs --to latest  to name the place instead",
+))]
+struct Reset {
+    /// The group.
+    group: String,
+    /// The topic.
+    topic: String,
+    /// Only this partition; may be given several times. All when it is left out.
+    #[arg(short, long = "partition", value_name = "PARTITION")]
+    partitions: Vec<u32>,
+    /// Print a JSON list.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Ask everything back from the members and wait until nobody has anything. They stay, and nobody may join until resume.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane group drain scores",
+    "corelane group drain scores && corelane group seek scores inputs --to earliest",
+    "corelane group resume scores                   to go on",
+))]
+struct Drain {
+    /// The group.
+    group: String,
+}
+
+/// Assign again after a drain.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane group resume scores",
+    "corelane group resume scores --broker 127.0.0.1:9000",
+    "corelane group drain scores                    the other way",
+))]
+struct Resume {
+    /// The group.
+    group: String,
+}
+
+/// Change a group's settings while its members go on.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane group alter scores --strategy weighted    by declared capacity",
+    "corelane group alter scores --standbys 1           one member follows each",
+    "corelane group alter scores --retention 30d        keep offsets for longer",
+))]
+struct Alter {
+    /// The group; it is made if there is none.
+    group: String,
+    /// How partitions are assigned: range, round-robin, sticky, cooperative-sticky, weighted or least-response-time.
+    #[arg(long, value_name = "STRATEGY", value_parser = Strategy::parse)]
+    strategy: Option<Strategy>,
+    /// How many members follow each partition so that they can take it over warm, 0 to 3.
+    #[arg(long, value_name = "N")]
+    standbys: Option<u8>,
+    /// How long committed offsets are kept without members.
+    #[arg(long, value_name = "TIME")]
+    retention: Option<Span>,
+}
+
+/// Delete a group without members, or a drained one, with its committed offsets; or a static member that will not come
+/// back.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane group delete scores",
+    "corelane group delete scores --static-id gateway-3    only that member",
+    "corelane group drain scores && corelane group delete scores",
+))]
+struct Delete {
+    /// The group.
+    group: String,
+    /// Only the member of this static id; others get its partitions at once.
+    #[arg(long, value_name = "ID")]
+    static_id: Option<String>,
+}
+
+impl Group {
+    pub(crate) fn run(self) -> Outcome {
+        run(async {
+            let client = self.target.connect().await?;
+            let groups = client.groups();
+            let done = match self.action {
+                Action::List(list) => list.run(&groups).await,
+                Action::Describe(describe) => describe.run(&groups).await,
+                Action::Seek(seek) => seek.run(&groups).await,
+                Action::Reset(reset) => reset.run(&groups).await,
+                Action::Drain(drain) => outcome(groups.drain(&drain.group).await),
+                Action::Resume(resume) => outcome(groups.resume(&resume.group).await),
+                Action::Alter(alter) => alter.run(&groups).await,
+                Action::Delete(delete) => delete.run(&groups).await,
+            };
+            drop(groups);
+            client.close().await;
+            done
+        })
+    }
+}
+
+impl List {
+    async fn run(self, groups: &Groups) -> Outcome {
+        let list = groups.list().await.map_err(refused)?;
+        show::list(&list, self.json)
+    }
+}
+
+impl Describe {
+    async fn run(self, groups: &Groups) -> Outcome {
+        let group = outcome(groups.describe(&self.group).await)?;
+        show::description(&group, self.json)
+    }
+}
+
+impl Seek {
+    async fn run(self, groups: &Groups) -> Outcome {
+        let to = self.to.to_model(wall_clock());
+        let put = outcome(groups.seek(&self.group, &self.topic, &indexes(&self.partitions), to).await)?;
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let put = put.iter().map(|(partition, offset)| json!({ "partition": partition.0, "offset": offset.0 }));
+            writeln!(out, "{:#}", put.collect::<Value>())?;
+            return Ok(());
+        }
+        for (partition, offset) in put {
+            writeln!(out, "{} partition {partition} begins at offset {offset}", self.topic)?;
+        }
+        Ok(())
+    }
+}
+
+impl Reset {
+    async fn run(self, groups: &Groups) -> Outcome {
+        let forgotten = outcome(groups.reset(&self.group, &self.topic, &indexes(&self.partitions)).await)?;
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let forgotten = forgotten.iter().map(|partition| Value::from(partition.0));
+            writeln!(out, "{:#}", forgotten.collect::<Value>())?;
+            return Ok(());
+        }
+        for partition in forgotten {
+            writeln!(out, "{} partition {partition} has no committed offset", self.topic)?;
+        }
+        Ok(())
+    }
+}
+
+impl Alter {
+    async fn run(self, groups: &Groups) -> Outcome {
+        let change = GroupChange {
+            strategy: self.strategy,
+            standbys: self.standbys,
+            retention: self.retention.map(|span| span.0),
+        };
+        if change == GroupChange::default() {
+            return Err(Failure::usage("nothing to change: give --strategy, --standbys or --retention"));
+        }
+        outcome(groups.alter(&self.group, change).await)
+    }
+}
+
+impl Delete {
+    async fn run(self, groups: &Groups) -> Outcome {
+        match &self.static_id {
+            Some(id) => outcome(groups.remove_static(&self.group, id).await),
+            None => outcome(groups.delete(&self.group).await),
+        }
+    }
+}
+
+fn indexes(partitions: &[u32]) -> Vec<PartitionIndex> {
+    partitions.iter().copied().map(PartitionIndex).collect()
+}
