@@ -33,10 +33,7 @@ impl GroupName {
     /// shard that owns that partition is the group's coordinator.
     #[must_use]
     pub fn home(&self) -> PartitionIndex {
-        const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-        const PRIME: u64 = 0x0100_0000_01b3;
-        let hash = self.0.bytes().fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
-        PartitionIndex(u32::try_from(hash % u64::from(GROUP_HOMES)).expect("64 fits"))
+        home_of(&self.0, GROUP_HOMES)
     }
 }
 
@@ -69,7 +66,15 @@ impl fmt::Display for StaticId {
     }
 }
 
-fn check(what: &'static str, text: &str) -> Result<(), GroupNameError> {
+/// FNV-1a of a name modulo the number of homes.
+pub(crate) fn home_of(name: &str, homes: u32) -> PartitionIndex {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let hash = name.bytes().fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
+    PartitionIndex(u32::try_from(hash % u64::from(homes)).expect("a remainder of 32 bits fits"))
+}
+
+pub(crate) fn check(what: &'static str, text: &str) -> Result<(), GroupNameError> {
     if text.is_empty() {
         return Err(GroupNameError::Empty { what });
     }
@@ -82,7 +87,7 @@ fn check(what: &'static str, text: &str) -> Result<(), GroupNameError> {
     }
 }
 
-/// Why a text cannot name a group, a member or a strategy.
+/// Why a text cannot name a group, a member, a strategy or a row of transactions.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupNameError {
     /// Nothing in it.

@@ -27,4 +27,4 @@ pub use name::{NameError, TopicName};
 pub use number::{LeaderEpoch, Offset};
 pub use queue::{Backoff, Dispatch, QueueSettings, QueueSettingsError, QueueWish};
 pub use time::{MonotonicNanos, Now, WallMillis};
-pub use transaction::{Decision, Isolation, Transaction};
+pub use transaction::{Decision, Isolation, Transaction, TransactionalId};

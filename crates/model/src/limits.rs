@@ -199,6 +199,21 @@ pub const SHARD_HANDSHAKES_MAX: usize = 1024;
 /// What was sent before a close must be acknowledged within this time.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Internal partitions that transactional ids are spread over; never changes, or they would lose their home.
+pub const TRANSACTION_HOMES: u32 = 64;
+/// Partitions and groups of one transaction.
+pub const TRANSACTION_PARTICIPANTS_MAX: usize = 1024;
+/// A transaction that is not decided within its time-out is aborted; a client may choose no less than this.
+pub const TRANSACTION_TIMEOUT_MIN: Duration = Duration::from_millis(250);
+/// The time-out of a transaction whose client chooses none.
+pub const TRANSACTION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// The longest time-out of a transaction: readers of committed records may wait that long.
+pub const TRANSACTION_TIMEOUT_MAX: Duration = Duration::from_secs(900);
+/// A transactional id that was not used for this long is forgotten.
+pub const TRANSACTIONAL_ID_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Answers of one transactional id that wait until what they say is durable.
+pub const TRANSACTION_WAITING_MAX: usize = 4096;
+
 /// Internal partitions that consumer groups are spread over; never changes, or groups would lose their home.
 pub const GROUP_HOMES: u32 = 64;
 /// Bytes of a consumer group's name and of a member's static id.
