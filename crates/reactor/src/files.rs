@@ -1,10 +1,11 @@
 //! File effects by glommio: direct I/O, one task for each effect.
 //!
 //! What someone waits for runs in the shard's own latency-sensitive task queue; the background has a queue and a ring of its
-//! own, so that settling does not delay the journal.
+//! own, so that settling does not delay the journal. A small write to the journal goes past glommio, see [`pair`].
 
 mod directory;
 mod handles;
+mod pair;
 mod path;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,9 @@ use glommio::{GlommioError, TaskQueueHandle};
 use crate::bell::LocalBell;
 use directory::{blocking, ensure_directory, remove_file, sync_directory};
 use handles::{Handles, Slot};
+use pair::{PAIR_BYTES_MAX, Pairs};
+
+pub(crate) use pair::PATIENCE;
 
 /// Background effects under way at once.
 const BACKGROUND_MAX: u64 = 8;
@@ -46,6 +50,10 @@ pub(crate) struct Files {
 struct Inner {
     root: PathBuf,
     handles: RefCell<Handles>,
+    /// `None` where the kernel gave no second ring.
+    pairs: RefCell<Option<Pairs>>,
+    /// Journal writes under way by glommio.
+    writes: Cell<usize>,
     done: RefCell<VecDeque<FileDone>>,
     bell: Rc<LocalBell>,
     background: TaskQueueHandle,
@@ -71,9 +79,16 @@ impl Files {
     /// The probe file cannot be written or read: the directory is not writable.
     pub(crate) async fn open(root: &Path, background: TaskQueueHandle, bell: Rc<LocalBell>) -> io::Result<Self> {
         probe(root).await?;
+        let pairs = Pairs::new();
+        if let Err(error) = &pairs {
+            tracing::info!(%error, "there is no ring of its own for the journal: its syncs go the common way");
+        }
+        let pairs = pairs.ok();
         let inner = Inner {
             root: root.to_owned(),
             handles: RefCell::new(Handles::default()),
+            pairs: RefCell::new(pairs),
+            writes: Cell::new(0),
             done: RefCell::new(VecDeque::new()),
             bell,
             background,
@@ -87,11 +102,14 @@ impl Files {
         Ok(Self { inner: Rc::new(inner) })
     }
 
-    /// Starts an effect; its completion comes out of [`Self::take_done`].
-    pub(crate) fn start(&self, effect: FileEffect) {
+    /// Starts an effect; its completion comes out of [`Self::take_done`]. `may_look` says that the shard may go on looking
+    /// for completions without parking.
+    pub(crate) fn start(&self, effect: FileEffect, may_look: bool) {
         let inner = Rc::clone(&self.inner);
         inner.under_way.set(inner.under_way.get() + 1);
+        let Some(effect) = inner.start_pair(effect, may_look) else { return };
         inner.is_unsubmitted.set(true);
+        inner.count_write(&effect, 1);
         match effect.urgency {
             Urgency::Now => {
                 inner.under_way_now.set(inner.under_way_now.get() + 1);
@@ -110,7 +128,23 @@ impl Files {
     }
 
     pub(crate) fn take_done(&self) -> Option<FileDone> {
+        let paired = self.inner.pairs.borrow_mut().as_mut().and_then(Pairs::take_done);
+        if paired.is_some() {
+            self.inner.under_way.set(self.inner.under_way.get() - 1);
+            self.inner.completed.set(self.inner.completed.get() + 1);
+            return paired;
+        }
         self.inner.done.borrow_mut().pop_front()
+    }
+
+    /// Whether a completion comes that nothing wakes the shard for: it must look.
+    pub(crate) fn is_pair_under_way(&self) -> bool {
+        self.inner.pairs.borrow().as_ref().is_some_and(Pairs::is_under_way)
+    }
+
+    /// Syncs that were made together with their write, and those of them that nobody asked for.
+    pub(crate) fn pairs(&self) -> (u64, u64) {
+        self.inner.pairs.borrow().as_ref().map_or((0, 0), |pairs| (pairs.adopted, pairs.wasted))
     }
 
     pub(crate) fn has_done(&self) -> bool {
@@ -120,6 +154,11 @@ impl Files {
     /// Effects that have not completed.
     pub(crate) fn under_way(&self) -> usize {
         self.inner.under_way.get()
+    }
+
+    /// Those of them that glommio does.
+    pub(crate) fn under_way_by_glommio(&self) -> usize {
+        self.inner.under_way.get() - self.inner.pairs.borrow().as_ref().map_or(0, Pairs::waits)
     }
 
     /// Those of them that someone waits for.
@@ -165,6 +204,7 @@ async fn probe(root: &Path) -> io::Result<()> {
 }
 
 async fn perform(inner: Rc<Inner>, effect: FileEffect) {
+    let is_journal_write = is_journal_write(&effect);
     let FileEffect { id, file, op, urgency } = effect;
     let result = match op {
         FileOp::CreateZeroed { length } => inner.create_zeroed(file, length).await.map(|()| FileOutcome::Done),
@@ -178,6 +218,12 @@ async fn perform(inner: Rc<Inner>, effect: FileEffect) {
         FileOp::Length => inner.length(file).await.map(FileOutcome::Length),
     };
     inner.under_way.set(inner.under_way.get() - 1);
+    if is_journal_write {
+        inner.writes.set(inner.writes.get() - 1);
+        if let Some(pairs) = inner.pairs.borrow_mut().as_mut() {
+            pairs.on_other_write(file);
+        }
+    }
     if urgency == Urgency::Now {
         inner.under_way_now.set(inner.under_way_now.get() - 1);
     }
@@ -186,7 +232,49 @@ async fn perform(inner: Rc<Inner>, effect: FileEffect) {
     inner.bell.ring();
 }
 
+fn is_journal_write(effect: &FileEffect) -> bool {
+    matches!((&effect.op, effect.file), (FileOp::Write { .. }, FileName::Journal { .. }))
+}
+
 impl Inner {
+    fn count_write(&self, effect: &FileEffect, count: usize) {
+        if is_journal_write(effect) {
+            self.writes.set(self.writes.get() + count);
+        }
+    }
+
+    /// Starts the effect on the ring for pairs, or gives it back: what is no small write to the journal, alone, or the sync
+    /// behind it, goes the common way.
+    fn start_pair(&self, effect: FileEffect, may_look: bool) -> Option<FileEffect> {
+        let mut pairs = self.pairs.borrow_mut();
+        let (Some(pairs), Urgency::Now, FileName::Journal { .. }) = (pairs.as_mut(), effect.urgency, effect.file)
+        else {
+            return Some(effect);
+        };
+        match &effect.op {
+            FileOp::Sync => (!pairs.adopt(effect.id, effect.file)).then_some(effect),
+            FileOp::Write { position, pieces } => {
+                let length: usize = pieces.iter().map(Bytes::len).sum();
+                if !may_look || PAIR_BYTES_MAX < length || length == 0 || 0 < self.writes.get() || !pairs.is_free() {
+                    return Some(effect);
+                }
+                let file = self.handles.borrow_mut().slot(effect.file).file();
+                let Some(file) = file else { return Some(effect) };
+                assert!(position.is_multiple_of(BLOCK_BYTES), "position {position} is not aligned");
+                assert!((length as u64).is_multiple_of(BLOCK_BYTES), "length {length} is not aligned");
+                let mut buffer = file.alloc_dma_buffer(length);
+                let mut at = 0;
+                for piece in pieces {
+                    buffer.as_bytes_mut()[at..at + piece.len()].copy_from_slice(piece);
+                    at += piece.len();
+                }
+                pairs.start(effect.id, effect.file, file, buffer, *position);
+                None
+            }
+            _ => Some(effect),
+        }
+    }
+
     /// The open file, from the cache or opened now.
     async fn open(&self, name: FileName) -> Result<Rc<DmaFile>, FileError> {
         let slot = self.handles.borrow_mut().slot(name);

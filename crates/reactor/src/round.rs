@@ -11,7 +11,7 @@ use corelane_shard::{AdminAnswer, AdminId, Effect, Event, OutStream};
 
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::files::Files;
+use crate::files::{Files, PATIENCE};
 use crate::machine::Machine;
 use crate::mesh::{Inbound, Inbox, Outboxes};
 use crate::park::Parking;
@@ -27,6 +27,8 @@ const TRANSMITS_MAX: usize = 64;
 const RETRY: Duration = Duration::from_micros(50);
 /// A deadline that is nearer than this is waited for awake: a timer would come later than that.
 const NEAR: Duration = Duration::from_micros(30);
+/// A shard that parks looks so often for a pair of a write and its sync that takes longer than it should: nothing wakes it.
+const PAIR_LOOK_EVERY: Duration = Duration::from_micros(100);
 /// While files are worked on, glommio looks at its rings at least so often.
 const PASS_EVERY: Duration = Duration::from_micros(250);
 /// Rounds after the order to stop, for the last packets.
@@ -82,18 +84,22 @@ impl<M: Machine> Round<M> {
                 let micros = u64::try_from(after.since(now.monotonic).as_micros()).unwrap_or(u64::MAX);
                 self.stats.round_us_max = self.stats.round_us_max.max(micros);
             }
-            let owes_pass =
-                self.files.take_unsubmitted() || (0 < self.files.under_way() && PASS_EVERY < after.since(last_pass));
+            let owes_pass = self.files.take_unsubmitted()
+                || (0 < self.files.under_way_by_glommio() && PASS_EVERY < after.since(last_pass));
             if owes_pass {
                 last_pass = after;
                 self.give_way(after).await;
             } else if is_busy || self.has_work() || self.is_stopping {
                 glommio::executor().yield_task_queue_now().await;
             } else {
-                self.spinner.check(after);
+                self.spinner.check(after, self.files.completed());
                 let limit = self.next_wake().map(|at| at.since(after));
                 if after.since(last_busy) < self.window() || limit.is_some_and(|limit| limit < NEAR) {
                     self.stats.idle_looks_total += 1;
+                    if self.files.is_pair_under_way() {
+                        // The kernel's worker that syncs the file may need this core.
+                        rustix::thread::sched_yield();
+                    }
                     glommio::executor().yield_task_queue_now().await;
                 } else {
                     self.sleep(limit).await;
@@ -183,7 +189,10 @@ impl<M: Machine> Round<M> {
                 self.quic.send(now.monotonic, connection, stream, frame);
             }
             Effect::Close { connection, code, reason } => self.quic.close(now.monotonic, connection, code, reason),
-            Effect::File(effect) => self.files.start(effect),
+            Effect::File(effect) => {
+                let may_look = self.spinner.may_look(0 < self.quic.loopback_connections());
+                self.files.start(effect, may_look);
+            }
             Effect::Mesh { to, message } => self.outboxes.push(to, message),
             Effect::Admin { id, answer } => {
                 if let Some(reply) = self.questions.remove(&id) {
@@ -221,9 +230,12 @@ impl<M: Machine> Round<M> {
         (self.is_ready && self.quic.has_work() && !self.port.is_blocked()) || self.files.has_done()
     }
 
-    /// How long to look for more before parking. While someone waits for a file there is no window: completions of files
-    /// are found by parking only, and the kernel's worker that syncs the file needs this core.
+    /// How long to look for more before parking. While someone waits for a file of glommio's there is no window: its
+    /// completions are found by parking only, and the kernel's worker that syncs the file needs this core.
     fn window(&self) -> Duration {
+        if self.files.is_pair_under_way() {
+            return PATIENCE;
+        }
         if 0 < self.files.under_way_now() {
             return Duration::ZERO;
         }
@@ -233,7 +245,8 @@ impl<M: Machine> Round<M> {
     fn next_wake(&self) -> Option<MonotonicNanos> {
         let quic = if self.is_ready { self.quic.next_timeout() } else { None };
         let retry = (self.port.is_blocked() || self.outboxes.is_stuck()).then(|| self.clock.monotonic().after(RETRY));
-        [quic, retry, self.machine.next_deadline()].into_iter().flatten().min()
+        let pair = self.files.is_pair_under_way().then(|| self.clock.monotonic().after(PAIR_LOOK_EVERY));
+        [quic, retry, pair, self.machine.next_deadline()].into_iter().flatten().min()
     }
 
     /// Lets glommio at its rings: by sleeping when there is nothing to do but to wait for files, else in passing.
@@ -253,7 +266,10 @@ impl<M: Machine> Round<M> {
     }
 
     fn count(&self) -> ReactorStats {
+        let (adopted, unused) = self.files.pairs();
         ReactorStats {
+            paired_syncs_total: adopted + unused,
+            paired_syncs_unused_total: unused,
             receives_total: self.port.receives,
             sends_total: self.port.sends,
             sends_blocked_total: self.port.sends_blocked,

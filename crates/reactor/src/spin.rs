@@ -17,6 +17,8 @@ const WINDOW_MIN: Duration = Duration::from_micros(4);
 const CHECK_EVERY: Duration = Duration::from_millis(5);
 /// More switches than this between two counts mean that others want the core.
 const SWITCHES_MAX: u64 = 2;
+/// Switches that a file effect brings by itself.
+const SWITCHES_PER_EFFECT: u64 = 2;
 /// A cap that was halved doubles again after so many quiet counts.
 const CALM_CHECKS: u32 = 20;
 /// Waits beyond the window in a row after which waiting for more like them stops.
@@ -43,6 +45,7 @@ pub(crate) struct Spinner {
     misses: u32,
     checked: MonotonicNanos,
     switches: u64,
+    file_effects: u64,
     calm: u32,
     /// Whether a peer on this machine would find no core but this one.
     is_crowded: bool,
@@ -58,6 +61,7 @@ impl Spinner {
             misses: 0,
             checked: MonotonicNanos(0),
             switches: involuntary_switches(),
+            file_effects: 0,
             calm: 0,
             is_crowded,
         }
@@ -70,6 +74,15 @@ impl Spinner {
             Spin::Fixed(window) => window,
             Spin::Adaptive if self.is_crowded && has_local_peer => Duration::ZERO,
             Spin::Adaptive => self.window.min(self.cap),
+        }
+    }
+
+    /// Whether the shard may look for a completion instead of parking: nobody else needs its core.
+    pub(crate) fn may_look(&self, has_local_peer: bool) -> bool {
+        match self.policy {
+            Spin::Off => false,
+            Spin::Fixed(window) => !window.is_zero(),
+            Spin::Adaptive => !(self.is_crowded && has_local_peer) && WINDOW_MIN <= self.cap,
         }
     }
 
@@ -88,8 +101,9 @@ impl Spinner {
         }
     }
 
-    /// Looks now and then whether others want the core.
-    pub(crate) fn check(&mut self, now: MonotonicNanos) {
+    /// Looks now and then whether others want the core. `file_effects` counts those that completed so far: the kernel's
+    /// workers for them run on this core too, and are no reason to look less.
+    pub(crate) fn check(&mut self, now: MonotonicNanos, file_effects: u64) {
         if now.since(self.checked) < CHECK_EVERY {
             return;
         }
@@ -97,7 +111,9 @@ impl Spinner {
         let switches = involuntary_switches();
         let rise = switches - self.switches;
         self.switches = switches;
-        if SWITCHES_MAX < rise {
+        let allowed = SWITCHES_MAX + SWITCHES_PER_EFFECT * (file_effects - self.file_effects);
+        self.file_effects = file_effects;
+        if allowed < rise {
             self.calm = 0;
             self.cap = if self.cap <= WINDOW_MIN { Duration::ZERO } else { self.cap / 2 };
         } else {
@@ -133,5 +149,7 @@ mod tests {
         assert_eq!(spinner.window(true), Duration::ZERO);
         assert_eq!(spinner.window(false), WINDOW_MAX);
         assert_eq!(Spinner::new(Spin::Off, false).window(false), Duration::ZERO);
+        assert!(!spinner.may_look(true) && spinner.may_look(false));
+        assert!(!Spinner::new(Spin::Off, false).may_look(false));
     }
 }

@@ -21,6 +21,10 @@ pub struct ReactorStats {
     pub file_effects_total: u64,
     /// File effects under way.
     pub file_effects: u64,
+    /// Syncs of the journal that were handed to the kernel together with their write.
+    pub paired_syncs_total: u64,
+    /// Those of them that the journal had no use for, since another write had become complete meanwhile.
+    pub paired_syncs_unused_total: u64,
     /// Files that are open.
     pub files_open: u64,
     /// How long the shard goes round without parking after it had something to do, in microseconds.

@@ -29,13 +29,28 @@ fn on_executor<F: Future<Output = ()>>(test: impl FnOnce(Files, PathBuf) -> F + 
 }
 
 async fn run(files: &Files, file: FileName, op: FileOp, urgency: Urgency) -> Result<FileOutcome, FileError> {
-    files.start(FileEffect { id: IoId(7), file, op, urgency });
+    files.start(FileEffect { id: IoId(7), file, op, urgency }, false);
     loop {
         if let Some(done) = files.take_done() {
             assert_eq!(done.id, IoId(7));
             return done.result;
         }
         glommio::timer::sleep(std::time::Duration::from_micros(100)).await;
+    }
+}
+
+/// As the loop of a shard does it, which may look without parking.
+async fn looking(files: &Files, file: FileName, op: FileOp) -> Result<FileOutcome, FileError> {
+    files.start(FileEffect { id: IoId(8), file, op, urgency: Urgency::Now }, true);
+    next_done(files).await.result
+}
+
+async fn next_done(files: &Files) -> FileDone {
+    loop {
+        if let Some(done) = files.take_done() {
+            return done;
+        }
+        glommio::timer::sleep(std::time::Duration::from_micros(50)).await;
     }
 }
 
@@ -116,7 +131,7 @@ fn many_effects_at_once_all_complete_and_handles_stay_bounded() {
         for base in 0..count {
             let urgency = if base % 2 == 0 { Urgency::Background } else { Urgency::Now };
             let effect = FileEffect { id: IoId(base), file: segment(2, base), op: FileOp::CreateEmpty, urgency };
-            files.start(effect);
+            files.start(effect, false);
         }
         let mut done = 0;
         while done < count {
@@ -128,6 +143,71 @@ fn many_effects_at_once_all_complete_and_handles_stay_bounded() {
         }
         assert_eq!(files.under_way(), 0);
         assert!(files.open_files() <= 1024 + 128, "{} files are open", files.open_files());
+    });
+}
+
+#[test]
+fn the_sync_behind_a_small_journal_write_is_under_way_already() {
+    on_executor(|files, root| async move {
+        now(&files, JOURNAL, FileOp::CreateZeroed { length: 1 << 20 }).await.unwrap();
+        for index in 0..50 {
+            let position = index * 4096;
+            let pieces = vec![Bytes::from(vec![7; 4000]), Bytes::from(vec![8; 96])];
+            let written = looking(&files, JOURNAL, FileOp::Write { position, pieces }).await;
+            assert_eq!(written, Ok(FileOutcome::Written(4096)));
+            assert_eq!(looking(&files, JOURNAL, FileOp::Sync).await, Ok(FileOutcome::Done));
+            assert_eq!(files.under_way(), 0);
+            assert!(!files.is_pair_under_way());
+        }
+        let (adopted, wasted) = files.pairs();
+        assert!(0 < adopted && wasted == 0, "{adopted} syncs went with their write, {wasted} for nothing");
+        let bytes = std::fs::read(root.join("journal/0/3")).unwrap();
+        assert_eq!(bytes[49 * 4096..50 * 4096], [vec![7; 4000], vec![8; 96]].concat());
+        assert!(bytes[50 * 4096..].iter().all(|&byte| byte == 0));
+    });
+}
+
+#[test]
+fn a_sync_that_began_before_another_write_was_complete_is_not_taken_for_one_of_both() {
+    on_executor(|files, _| async move {
+        now(&files, JOURNAL, FileOp::CreateZeroed { length: 1 << 20 }).await.unwrap();
+        for index in 0..20 {
+            for (id, position) in [(1, index * 8192), (2, index * 8192 + 4096)] {
+                let op = FileOp::Write { position, pieces: vec![block(5)] };
+                files.start(FileEffect { id: IoId(id), file: JOURNAL, op, urgency: Urgency::Now }, true);
+            }
+            let both = [next_done(&files).await, next_done(&files).await];
+            assert!(both.iter().all(|done| done.result == Ok(FileOutcome::Written(4096))), "{both:?}");
+            let adopted = files.pairs().0;
+            assert_eq!(looking(&files, JOURNAL, FileOp::Sync).await, Ok(FileOutcome::Done));
+            assert_eq!(files.pairs().0, adopted, "the sync behind the first write was taken for one behind both");
+        }
+        assert_eq!(files.under_way(), 0);
+    });
+}
+
+#[test]
+fn after_a_sync_that_failed_every_later_one_of_the_file_fails() {
+    on_executor(|files, _| async move {
+        now(&files, JOURNAL, FileOp::CreateZeroed { length: 1 << 20 }).await.unwrap();
+        let error = FileError::Os { errno: libc::EIO };
+        files.inner.pairs.borrow_mut().as_mut().unwrap().set_failed(JOURNAL, error.clone());
+        for _ in 0..3 {
+            let write = FileOp::Write { position: 0, pieces: vec![block(1)] };
+            assert_eq!(looking(&files, JOURNAL, write).await, Ok(FileOutcome::Written(4096)));
+            assert_eq!(looking(&files, JOURNAL, FileOp::Sync).await, Err(error.clone()));
+        }
+    });
+}
+
+#[test]
+fn a_pair_that_nobody_waits_for_ends_before_its_memory_does() {
+    on_executor(|files, root| async move {
+        now(&files, JOURNAL, FileOp::CreateZeroed { length: 1 << 20 }).await.unwrap();
+        let op = FileOp::Write { position: 4096, pieces: vec![block(6)] };
+        files.start(FileEffect { id: IoId(1), file: JOURNAL, op, urgency: Urgency::Now }, true);
+        files.inner.pairs.borrow_mut().take();
+        assert_eq!(std::fs::read(root.join("journal/0/3")).unwrap()[4096..8192], vec![6; 4096]);
     });
 }
 

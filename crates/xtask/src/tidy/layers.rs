@@ -146,6 +146,7 @@ const PLACES: &[Place] = &[
 /// Packages that only some of ours may name as a dependency.
 const RESERVED: &[(&str, &[&str])] = &[
     ("glommio", &["corelane-reactor"]),
+    ("io-uring", &["corelane-reactor"]),
     ("tokio", &["corelane", "corelane-loadgen", "corelane-cli"]),
     ("quinn", &["corelane"]),
     ("quinn-udp", &["corelane-reactor"]),
