@@ -304,6 +304,10 @@ pub const QUEUE_REASON_BYTES_MAX: usize = 256;
 pub const QUEUE_CLIENT_BYTES_MAX: usize = 256;
 /// Answers of one queue that wait until what they say is durable.
 pub const QUEUE_WAITING_MAX: usize = 65_536;
+/// Records that one request may name by ranges of leases.
+pub const QUEUE_REQUEST_LEASES_MAX: u64 = 1 << 18;
+/// Records of one partition that a queue keeps account of at most, while those that may be handed out are fewer.
+pub const QUEUE_RING_RECORDS: u64 = 4 * QUEUE_WINDOW_RECORDS;
 /// Ranges of leases in one request.
 pub const QUEUE_RANGES_MAX: usize = 8192;
 /// Dead letters of one queue that are on their way to their topic at once.

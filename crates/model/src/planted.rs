@@ -56,6 +56,10 @@ bugs! {
     SettleBeforeSync = "settle-before-sync";
     /// Consumers see records of a durable topic before they are stored.
     VisibleBeforeDurable = "visible-before-durable";
+    /// A shared queue hands out a record that a member has.
+    LeaseTwice = "lease-twice";
+    /// A shared queue counts a dead letter as done before it is durable in its topic.
+    DeadLetterLost = "dead-letter-lost";
 }
 
 /// 0 for none, else one more than the bug's place in [`Bug::ALL`].

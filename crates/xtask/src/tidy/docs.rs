@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Tree;
 
 /// Crates that lay bytes on the wire or on disk.
-const FORMATS: &[&str] = &["record", "wire", "journal", "storage", "commitlog", "catalog", "group"];
+const FORMATS: &[&str] = &["record", "wire", "journal", "storage", "commitlog", "catalog", "group", "queue"];
 
 /// Ends of a constant's name that make it part of a format.
 const FORMAT_WORDS: &[&str] = &["MAGIC", "FORMAT", "VERSION", "HEAD_BYTES", "HEADER_BYTES", "FOOTER_BYTES"];

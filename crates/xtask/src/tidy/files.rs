@@ -32,6 +32,7 @@ const MACHINES: &[&str] = &[
     "group",
     "journal",
     "model",
+    "queue",
     "quic",
     "record",
     "session",

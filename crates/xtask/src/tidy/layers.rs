@@ -27,6 +27,7 @@ const PLACES: &[Place] = &[
     Place { package: "corelane-journal", floor: 1, may_import: WORDS },
     Place { package: "corelane-group", floor: 1, may_import: WORDS },
     Place { package: "corelane-transaction", floor: 1, may_import: WORDS },
+    Place { package: "corelane-queue", floor: 1, may_import: WORDS },
     Place { package: "corelane-catalog", floor: 1, may_import: WORDS },
     Place { package: "corelane-session", floor: 1, may_import: WORDS },
     Place { package: "corelane-client-core", floor: 1, may_import: WORDS },

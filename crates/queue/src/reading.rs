@@ -1,0 +1,198 @@
+//! What is asked for, and what comes.
+
+use std::time::Duration;
+
+use corelane_model::limits::{
+    QUEUE_READ_AHEAD_BYTES, QUEUE_READ_AHEAD_BYTES_MIN, QUEUE_READS_BYTES, QUEUE_RING_RECORDS, QUEUE_WINDOW_RECORDS,
+};
+use corelane_model::{MonotonicNanos, Now, Offset, PartitionIndex, WallMillis};
+
+use crate::clock::Due;
+use crate::slot::{Slot, State};
+use crate::{DeadReason, Effect, Queue};
+
+/// What a queue has to know of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordMeta {
+    /// Where it is.
+    pub offset: Offset,
+    /// What it takes off a member's credit.
+    pub bytes: u32,
+    /// Hash of its key; `None` without a key. Only looked at in a queue with order per key.
+    pub key: Option<u32>,
+    /// Before that it is not handed out.
+    pub deliver_at: Option<WallMillis>,
+}
+
+/// What comes with the records of one batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadBatch {
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// Where reading had come before this batch: from there to the batch's end the log has nothing but its records.
+    pub from: Offset,
+    /// Exclusive end of the offsets that the batch takes; those without a record count as done.
+    pub end: Offset,
+    /// When it was appended.
+    pub timestamp: WallMillis,
+    /// Bytes of the batch, of those that were asked for.
+    pub bytes: u64,
+    /// High watermark of the partition.
+    pub high_watermark: Offset,
+}
+
+impl Queue {
+    /// Records that [`Effect::Read`] asked for, in order; a batch may begin before what was asked for. Whether they were
+    /// taken: if the window has no room, or something is missing before them, they are forgotten and asked for again.
+    pub fn on_records(&mut self, now: Now, batch: ReadBatch, records: impl IntoIterator<Item = RecordMeta>) -> bool {
+        let index = batch.partition.0;
+        let Some(partition) = self.partitions.get_mut(index as usize).filter(|partition| partition.is_started) else {
+            return false;
+        };
+        partition.asked = partition.asked.saturating_sub(batch.bytes);
+        partition.high_watermark = partition.high_watermark.max(batch.high_watermark.0);
+        let (read_end, end) = (partition.read_end(), batch.end.0);
+        if end <= read_end {
+            return true;
+        }
+        if read_end < batch.from.0 || partition.done_end + QUEUE_RING_RECORDS < end {
+            partition.asked = 0;
+            self.stats.dropped_batches += 1;
+            return false;
+        }
+        if partition.stamps.back().is_none_or(|&(_, stamp)| stamp != batch.timestamp) {
+            partition.stamps.push_back((read_end, batch.timestamp));
+        }
+        for record in records {
+            let next = self.partitions[index as usize].read_end();
+            if next <= record.offset.0 && record.offset.0 < end {
+                self.fill(index, record.offset.0);
+                self.take_record(now, index, record);
+            }
+        }
+        self.fill(index, end);
+        let partition = &mut self.partitions[index as usize];
+        let before = partition.done_end;
+        partition.advance();
+        if before < partition.done_end {
+            self.soil(index);
+        }
+        self.list(index);
+        true
+    }
+
+    /// The partition's high watermark, as far as whoever reads it knows.
+    pub fn on_high_watermark(&mut self, partition: PartitionIndex, high_watermark: Offset) {
+        if let Some(partition) = self.partition(partition) {
+            partition.high_watermark = partition.high_watermark.max(high_watermark.0);
+        }
+    }
+
+    /// Reading ended by itself: what was asked for does not come. It is asked for again in the next round, so whoever
+    /// cannot read for a while says so only when that is over.
+    pub fn on_read_ended(&mut self, partition: PartitionIndex) {
+        if let Some(partition) = self.partition(partition) {
+            partition.asked = 0;
+        }
+    }
+
+    /// Records before `end` that are gone from the log, or cannot be read for ever, count as done; those from `first` on.
+    /// Whoever has one of them may find its acknowledgement refused.
+    pub fn skip(&mut self, now: Now, partition: PartitionIndex, first: Offset, end: Offset) {
+        let index = partition.0;
+        let Some(partition) = self.partition(partition).filter(|partition| partition.is_started) else { return };
+        let read_end = partition.read_end();
+        for offset in first.0.max(partition.done_end)..end.0.min(read_end) {
+            let Some(state) = self.partitions[index as usize].slot(offset).map(|slot| slot.state) else { continue };
+            match state {
+                State::Done => continue,
+                State::Leased => self.unlease(index, offset),
+                State::Fresh | State::Again | State::Delayed | State::Held | State::Dying => {}
+            }
+            self.stats.skipped_records += 1;
+            self.finish(now, index, offset);
+        }
+        let partition = &mut self.partitions[index as usize];
+        if first.0 <= read_end && read_end < end.0 {
+            if partition.len() == 0 {
+                self.stats.skipped_records += end.0 - read_end;
+                partition.jump(end.0);
+                self.soil(index);
+            } else if end.0 - partition.done_end <= QUEUE_RING_RECORDS {
+                self.stats.skipped_records += end.0 - read_end;
+                self.fill(index, end.0);
+            }
+            self.partitions[index as usize].asked = 0;
+        }
+    }
+
+    /// Offsets without a record, up to `end`.
+    fn fill(&mut self, index: u32, end: u64) {
+        let partition = &mut self.partitions[index as usize];
+        while partition.read_end() < end {
+            let offset = partition.read_end();
+            partition.done.insert(offset);
+            partition.push(Slot::done());
+        }
+    }
+
+    /// One record, at the end of what was read.
+    fn take_record(&mut self, now: Now, index: u32, record: RecordMeta) {
+        let partition = &mut self.partitions[index as usize];
+        let offset = record.offset.0;
+        self.stats.read_records += 1;
+        let mut slot =
+            Slot { until: MonotonicNanos(0), bytes: record.bytes, next: 0, attempts: 0, seat: 0, state: State::Fresh };
+        let mut not_before = record.deliver_at.unwrap_or(WallMillis(i64::MIN));
+        let mut is_dead = false;
+        if offset < partition.restored_end {
+            if partition.done.contains(offset) {
+                slot.state = State::Done;
+                partition.push(slot);
+                return;
+            }
+            if let Some(failure) = partition.failed.get(&offset) {
+                slot.attempts = failure.deliveries;
+                not_before = not_before.max(failure.not_before);
+                let limit = self.settings.delivery_limit;
+                is_dead = failure.is_dead || limit.is_some_and(|limit| limit <= u32::from(failure.deliveries));
+            }
+        }
+        let rest = Duration::from_millis(not_before.millis_since(now.wall));
+        slot.until = now.monotonic.after(rest);
+        let before = record.key.and_then(|key| partition.lines.as_mut()?.join(key, offset));
+        if let Some(before) = before
+            && let Some(other) = partition.slot_mut(before)
+            && other.state != State::Done
+        {
+            other.next = u32::try_from(offset - before).expect("a ring is far below 2^32");
+            slot.state = State::Held;
+        } else if !rest.is_zero() {
+            slot.state = State::Delayed;
+            self.clock.push_other(Due { at: slot.until, partition: index, offset });
+        }
+        partition.push(slot);
+        if is_dead && self.settings.dead_letter.is_some() {
+            self.die(index, offset, DeadReason::Restored);
+        }
+    }
+
+    /// Asks for more where members want it and the window has room.
+    pub(crate) fn ask(&mut self) {
+        if self.members.listed.is_empty() {
+            return;
+        }
+        let share = QUEUE_READS_BYTES / (self.partitions.len() as u64).max(1);
+        let share = share.clamp(QUEUE_READ_AHEAD_BYTES_MIN, QUEUE_READ_AHEAD_BYTES);
+        for partition in &mut self.partitions {
+            let expected = partition.ready_bytes + partition.asked;
+            if !partition.is_started || share / 2 < expected || QUEUE_WINDOW_RECORDS <= partition.len() {
+                continue;
+            }
+            let bytes = share - expected;
+            partition.asked += bytes;
+            let from = Offset(partition.read_end());
+            self.outbox.now(Effect::Read { partition: partition.index, from, bytes });
+        }
+    }
+}

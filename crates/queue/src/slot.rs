@@ -1,0 +1,63 @@
+//! One record within the window.
+
+use corelane_model::MonotonicNanos;
+
+/// What becomes of a record.
+///
+/// ```text
+///            read                        its turn                         acknowledged
+///   ───────────────▶ Fresh ───────────────────────────────▶ Leased ────────────────────────▶ Done
+///     │ │              ▲                                    │  ▲  │                            ▲
+///     │ │              │ (Again)        time-out, member    │  │  │ failed for good,           │
+///     │ │              │ ◀── gone, failed without a rest ───┘  │  │ or as often as may be      │
+///     │ │              │                                       │  ▼                            │
+///     │ │              │ ◀──── Delayed ◀── failed ─────────────┘ Dying ── its dead letter ─────┘
+///     │ │                         ▲                                       is durable
+///     │ └─ delivery time to come ─┘
+///     └─ one of its key is before it: Held, until that one is done; then as if it was read
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum State {
+    /// To be handed out when the hand-out comes to it.
+    Fresh,
+    /// To be handed out; it stands in the queue of those that the hand-out has passed.
+    Again,
+    /// It rests until a moment.
+    Delayed,
+    /// It waits for one of its key.
+    Held,
+    /// A member has it.
+    Leased,
+    /// It is on its way to the dead-letter topic.
+    Dying,
+    /// It is done, and waits only for those before it.
+    Done,
+}
+
+impl State {
+    pub(crate) const COUNT: usize = 7;
+}
+
+/// A record that was read and is not below the done end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    /// Leased: when that ends. Delayed and held: before when it is not handed out.
+    pub(crate) until: MonotonicNanos,
+    /// What it takes off a member's credit.
+    pub(crate) bytes: u32,
+    /// Distance to the next record of its line of keys; 0 if there is none (yet).
+    pub(crate) next: u32,
+    /// Deliveries so far, with the one that is under way.
+    pub(crate) attempts: u16,
+    /// Seat of the member that has it.
+    pub(crate) seat: u16,
+    pub(crate) state: State,
+}
+
+impl Slot {
+    /// An offset without a record.
+    pub(crate) const fn done() -> Self {
+        Self { until: MonotonicNanos(0), bytes: 0, next: 0, attempts: 0, seat: 0, state: State::Done }
+    }
+}

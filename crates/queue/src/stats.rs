@@ -1,0 +1,44 @@
+//! Counters of one queue, since it was made or restored.
+
+/// Plain counters; whoever scrapes copies and sums them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueStats {
+    /// Members that joined.
+    pub joins: u64,
+    /// Members that left.
+    pub leaves: u64,
+    /// Members whose session expired.
+    pub sessions_expired: u64,
+    /// Records read.
+    pub read_records: u64,
+    /// Leases given.
+    pub delivered_records: u64,
+    /// Of these, leases of records that had been delivered before.
+    pub redelivered_records: u64,
+    /// Records acknowledged.
+    pub acknowledged_records: u64,
+    /// Records that members failed.
+    pub rejected_records: u64,
+    /// Leases that the visibility time-out ended.
+    pub expired_leases: u64,
+    /// Leases of members that were put out.
+    pub orphaned_leases: u64,
+    /// Leases that were prolonged.
+    pub extended_leases: u64,
+    /// Leases of a request that the member did not have.
+    pub refused_leases: u64,
+    /// Records that are dead letters now, durable in their topic.
+    pub dead_letters: u64,
+    /// Dead letters that could not be appended and are tried again.
+    pub dead_letter_retries: u64,
+    /// Dead letters put back.
+    pub redriven_records: u64,
+    /// Records that were gone or unreadable before they were done.
+    pub skipped_records: u64,
+    /// Batches that came although the window had no room, and are read again.
+    pub dropped_batches: u64,
+    /// Records appended to the home partition.
+    pub appended_records: u64,
+    /// Bytes of their keys and values.
+    pub appended_bytes: u64,
+}

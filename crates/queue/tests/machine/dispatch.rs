@@ -1,0 +1,138 @@
+//! Who gets how much.
+
+use std::time::Duration;
+
+use corelane_model::{Dispatch, QueueSettings};
+
+use crate::world::{RECORD_BYTES, World, settings};
+
+fn world(dispatch: Dispatch, partitions: u32, records: u32) -> World {
+    let mut world = World::new(QueueSettings { dispatch, ..settings() }, partitions);
+    for record in 0..records {
+        world.produce(record % partitions, None, None);
+    }
+    world
+}
+
+fn counts(world: &World) -> Vec<u64> {
+    let counts = world.clients.iter().map(|client| client.has.iter().map(|run| u64::from(run.count)).sum());
+    counts.collect()
+}
+
+#[test]
+fn round_robin_is_even_with_more_members_than_partitions() {
+    let mut world = world(Dispatch::RoundRobin, 2, 600);
+    (0..6).for_each(|_| {
+        world.member(1000);
+    });
+    world.finish();
+    world.feed_all();
+    world.finish();
+    assert_eq!(counts(&world).iter().sum::<u64>(), 600);
+    let (least, most) = (counts(&world).into_iter().min().unwrap(), counts(&world).into_iter().max().unwrap());
+    assert!(most - least <= 64, "within one turn: {:?}", counts(&world));
+}
+
+#[test]
+fn few_records_are_spread_one_by_one() {
+    let mut world = world(Dispatch::RoundRobin, 1, 3);
+    (0..6).for_each(|_| {
+        world.member(1000);
+    });
+    world.finish();
+    world.feed_all();
+    world.finish();
+    assert_eq!(counts(&world), [1, 1, 1, 0, 0, 0]);
+}
+
+#[test]
+fn random_is_fair_in_the_long_run_and_replays() {
+    let deal = || {
+        let mut world = world(Dispatch::Random, 1, 4000);
+        (0..4).for_each(|_| {
+            world.member(4000);
+        });
+        world.finish();
+        while counts(&world).iter().sum::<u64>() < 4000 {
+            world.feed(0, 1);
+            world.finish();
+        }
+        counts(&world)
+    };
+    let first = deal();
+    assert!(first.iter().all(|count| (850..1150).contains(count)), "{first:?}");
+    assert_eq!(first, deal());
+}
+
+#[test]
+fn weights_say_who_gets_how_much() {
+    let mut world = world(Dispatch::Weighted, 1, 4000);
+    for weight in [1, 3, 4] {
+        let at = world.client();
+        world.join_with(at, 4000, weight).unwrap();
+    }
+    world.finish();
+    world.feed_all();
+    world.finish();
+    let counts = counts(&world);
+    for (count, share) in counts.iter().zip([500u64, 1500, 2000]) {
+        assert!(count.abs_diff(share) <= 40, "{counts:?}");
+    }
+}
+
+#[test]
+fn who_answers_faster_gets_more() {
+    let mut world = world(Dispatch::LeastResponseTime, 1, 3000);
+    let (slow, fast) = (world.member(3000), world.member(3000));
+    for (at, micros) in [(slow, 3000), (fast, 1000)] {
+        let (ticket, id) = (world.ticket(), world.clients[at].id);
+        world.queue.acknowledge(world.now, ticket, id, &[], Some(micros)).unwrap();
+    }
+    world.finish();
+    world.feed_all();
+    world.finish();
+    let counts = counts(&world);
+    let ratio = counts[fast] as f64 / counts[slow] as f64;
+    assert!((2.7..3.3).contains(&ratio), "{counts:?}");
+}
+
+#[test]
+fn credit_bounds_what_a_member_has_in_records_and_bytes() {
+    let mut world = world(Dispatch::RoundRobin, 2, 100);
+    let (by_records, by_bytes) = (world.member(7), world.member(0));
+    let id = world.clients[by_bytes].id;
+    world.queue.credit(world.now, id, 1000, 0).unwrap();
+    world.finish();
+    world.feed_all();
+    world.finish();
+    // Joined with 2^20 bytes: all the rest.
+    assert_eq!(counts(&world), [7, 93]);
+    let mut world = World::new(settings(), 1);
+    (0..100).for_each(|_| world.produce(0, None, None));
+    let at = world.member(0);
+    let id = world.clients[at].id;
+    let ticket = world.ticket();
+    let mut join = corelane_queue::Join::new(id);
+    (join.credit_records, join.credit_bytes) = (100, u64::from(RECORD_BYTES) * 3 / 2);
+    world.queue.join(world.now, ticket, join).unwrap();
+    world.finish();
+    world.feed_all();
+    world.finish();
+    assert_eq!(counts(&world), [2], "the last record may go beyond");
+    world.queue.credit(world.now, id, 0, u64::from(RECORD_BYTES) * 2).unwrap();
+    world.finish();
+    assert_eq!(counts(&world), [4], "what went beyond counts");
+    assert!(by_records < by_bytes);
+}
+
+#[test]
+fn without_credit_nothing_is_read() {
+    let mut world = world(Dispatch::RoundRobin, 2, 100);
+    let at = world.member(0);
+    world.finish();
+    assert_eq!(world.readers, [(0, 0), (0, 0)], "a slow member's backlog stays on disk");
+    world.queue.credit(world.now, world.clients[at].id, 1, 0).unwrap();
+    world.advance(Duration::from_millis(1));
+    world.finish();
+    assert!(world.readers.iter().all(|&(_, asked)| 0 < asked));
+}

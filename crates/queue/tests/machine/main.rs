@@ -1,0 +1,8 @@
+//! The machine from outside, driven by a world that knows what must hold.
+
+mod admin;
+mod dispatch;
+mod history;
+mod leases;
+mod reading;
+mod world;

@@ -1,0 +1,127 @@
+//! The window: what is asked for, what comes, what is gone.
+
+use corelane_model::limits::{QUEUE_READ_AHEAD_BYTES, QUEUE_RING_RECORDS, QUEUE_WINDOW_RECORDS};
+use corelane_model::{Offset, PartitionIndex};
+use corelane_queue::{LeaseRun, ReadBatch, RecordMeta};
+
+use crate::world::{World, settings};
+
+const P: PartitionIndex = PartitionIndex(0);
+
+fn batch(from: u64, end: u64) -> ReadBatch {
+    ReadBatch {
+        partition: P,
+        from: Offset(from),
+        end: Offset(end),
+        timestamp: corelane_model::WallMillis(5),
+        bytes: end - from,
+        high_watermark: Offset(end),
+    }
+}
+
+fn records(from: u64, end: u64) -> impl Iterator<Item = RecordMeta> {
+    (from..end).map(|offset| RecordMeta { offset: Offset(offset), bytes: 1, key: None, deliver_at: None })
+}
+
+fn run(first: u64, count: u32) -> LeaseRun {
+    LeaseRun { partition: P, first: Offset(first), count, attempt: 1 }
+}
+
+/// Of the machine alone: the world's topic is not what it reads.
+fn leased(world: &mut World) -> u64 {
+    world.queue.finish_round(world.now);
+    while world.queue.poll_effect().is_some() {}
+    world.queue.check();
+    world.queue.describe().leased
+}
+
+#[test]
+fn a_stuck_record_holds_up_only_what_lies_behind_the_window() {
+    let mut world = World::new(settings(), 1);
+    let at = world.member(u32::MAX);
+    world.finish();
+    let end = QUEUE_WINDOW_RECORDS + 1000;
+    assert!(world.queue.on_records(world.now, batch(0, end), records(0, end)));
+    // Credit ends at the same number, so it is given again.
+    assert_eq!(leased(&mut world), QUEUE_WINDOW_RECORDS);
+    let id = world.clients[at].id;
+    let ticket = world.ticket();
+    let rest = u32::try_from(QUEUE_WINDOW_RECORDS).unwrap() - 1;
+    world.queue.acknowledge(world.now, ticket, id, &[run(1, rest)], None).unwrap();
+    world.queue.credit(world.now, id, 5000, 5000).unwrap();
+    assert_eq!(leased(&mut world), 1, "behind the window everything waits");
+    let ticket = world.ticket();
+    world.queue.acknowledge(world.now, ticket, id, &[run(0, 1)], None).unwrap();
+    assert_eq!(leased(&mut world), 1000);
+}
+
+#[test]
+fn batches_beyond_the_ring_or_behind_a_gap_are_asked_for_again() {
+    let mut world = World::new(settings(), 1);
+    world.member(10);
+    world.finish();
+    assert!(world.queue.on_records(world.now, batch(0, 10), records(0, 10)));
+    let end = QUEUE_RING_RECORDS + 11;
+    assert!(!world.queue.on_records(world.now, batch(10, end), records(10, end)), "it has no room");
+    assert!(!world.queue.on_records(world.now, batch(20, 30), records(20, 30)), "something is missing");
+    world.queue.credit(world.now, world.clients[0].id, 10, 10).unwrap();
+    world.queue.finish_round(world.now);
+    let reads: Vec<_> = std::iter::from_fn(|| world.queue.poll_effect())
+        .filter_map(|effect| match effect {
+            corelane_queue::Effect::Read { from, bytes, .. } => Some((from, bytes)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(reads, [(Offset(10), QUEUE_READ_AHEAD_BYTES)]);
+    assert_eq!(world.queue.stats().dropped_batches, 2);
+}
+
+#[test]
+fn offsets_without_a_record_and_records_that_are_gone_count_as_done() {
+    let mut world = World::new(settings(), 1);
+    world.member(100);
+    world.finish();
+    // Compaction left 3 and 7.
+    let left = records(0, 10).filter(|record| [3, 7].contains(&record.offset.0));
+    assert!(world.queue.on_records(world.now, batch(0, 10), left));
+    assert_eq!(leased(&mut world), 2);
+    let partition = world.queue.describe_partitions(world.now).next().unwrap();
+    assert_eq!((partition.done_end, partition.read_end), (Offset(3), Offset(10)));
+    // Retention took everything up to 50, with a record that somebody has.
+    world.queue.skip(world.now, P, Offset(0), Offset(50));
+    assert_eq!(leased(&mut world), 0);
+    let partition = world.queue.describe_partitions(world.now).next().unwrap();
+    assert_eq!((partition.done_end, partition.read_end), (Offset(50), Offset(50)));
+    assert_eq!(world.queue.stats().skipped_records, 2 + 40);
+    assert!(world.queue.on_records(world.now, batch(50, 60), records(50, 60)));
+    assert_eq!(leased(&mut world), 10);
+}
+
+#[test]
+fn damage_in_the_middle_is_stepped_over_while_others_are_out() {
+    let mut world = World::new(settings(), 1);
+    world.member(100);
+    world.finish();
+    assert!(world.queue.on_records(world.now, batch(0, 10), records(0, 10)));
+    assert_eq!(leased(&mut world), 10);
+    world.queue.skip(world.now, P, Offset(10), Offset(25));
+    assert!(world.queue.on_records(world.now, batch(25, 30), records(25, 30)));
+    assert_eq!(leased(&mut world), 15);
+    let partition = world.queue.describe_partitions(world.now).next().unwrap();
+    assert_eq!((partition.done_end, partition.done), (Offset(0), 15));
+}
+
+#[test]
+fn a_later_partition_is_read_from_its_beginning() {
+    let mut world = World::new(settings(), 1);
+    world.topic.push(Vec::new());
+    world.readers.push((0, 0));
+    world.queue.on_partitions(2);
+    world.produce(1, None, None);
+    let at = world.member(5);
+    world.finish();
+    world.finish();
+    world.feed_all();
+    world.finish();
+    assert_eq!(world.clients[at].has, [LeaseRun { partition: PartitionIndex(1), ..run(0, 1) }]);
+}
