@@ -60,7 +60,7 @@ fn state_with_transactions() -> LogState {
             producer_epoch: ProducerEpoch(epoch),
             base_sequence: Sequence(0),
         };
-        let head = BatchHead::parse(&builder.finish_transactional(stamped)).expect("sound");
+        let head = BatchHead::parse(&builder.finish_transactional(stamped, 0)).expect("sound");
         log.append(Now::default(), &head).expect("in sequence");
         let decision = match producer {
             7 => Decision::Commit,

@@ -91,11 +91,10 @@ fn batch(transaction: Option<Transaction>, sequence: u32, records: u32) -> Bytes
         builder.push(WallMillis(0), None, Some(b"value"), &[]).expect("small");
     }
     let Some(Transaction { producer, epoch }) = transaction else { return builder.finish(ProducerStamp::default()) };
-    builder.finish_transactional(ProducerStamp {
-        producer_id: producer,
-        producer_epoch: epoch,
-        base_sequence: Sequence(sequence),
-    })
+    builder.finish_transactional(
+        ProducerStamp { producer_id: producer, producer_epoch: epoch, base_sequence: Sequence(sequence) },
+        0,
+    )
 }
 
 impl World {

@@ -109,7 +109,7 @@ fn batch(
         base_sequence: Sequence(sequence),
     };
     let is_transactional = is_transactional && producer != 0;
-    let bytes = if is_transactional { builder.finish_transactional(stamped) } else { builder.finish(stamped) };
+    let bytes = if is_transactional { builder.finish_transactional(stamped, 0) } else { builder.finish(stamped) };
     let mut bytes = bytes.to_vec();
     stamp(
         &mut bytes,

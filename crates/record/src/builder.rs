@@ -162,18 +162,19 @@ impl BatchBuilder {
     ///
     /// Panics if there is no record: a batch has at least one.
     pub fn finish(&mut self, producer: ProducerStamp) -> Bytes {
-        self.finish_with(producer, BatchFlags(0))
+        self.finish_with(producer, BatchFlags(0), 0)
     }
 
-    /// As [`BatchBuilder::finish`], a batch of the transaction that the stamp's producer and epoch name.
+    /// As [`BatchBuilder::finish`], a batch of the transaction that the stamp's producer and epoch name and whose coordinator
+    /// is at this home.
     ///
     /// Panics too if there is no producer.
-    pub fn finish_transactional(&mut self, producer: ProducerStamp) -> Bytes {
+    pub fn finish_transactional(&mut self, producer: ProducerStamp, home: u16) -> Bytes {
         assert!(producer.producer_id != ProducerId::NONE, "a transaction has a producer");
-        self.finish_with(producer, BatchFlags::TRANSACTIONAL)
+        self.finish_with(producer, BatchFlags::TRANSACTIONAL, home)
     }
 
-    fn finish_with(&mut self, producer: ProducerStamp, flags: BatchFlags) -> Bytes {
+    fn finish_with(&mut self, producer: ProducerStamp, flags: BatchFlags, home: u16) -> Bytes {
         assert!(!self.is_empty(), "a batch has at least one record");
         let count = u32::try_from(self.len()).expect("pushing stops at the limit of records");
         let compression = self.compress_values();
@@ -194,6 +195,7 @@ impl BatchBuilder {
             max_timestamp: WallMillis(self.timestamp_max),
             producer_id: producer.producer_id,
             producer_epoch: producer.producer_epoch,
+            home,
             base_sequence: producer.base_sequence,
             payload_crc: crc32c::crc32c(payload),
             head_crc: 0,

@@ -93,6 +93,8 @@ pub struct BatchHead {
     pub producer_id: ProducerId,
     /// Incarnation of the producer.
     pub producer_epoch: ProducerEpoch,
+    /// Where the coordinator of the batch's transaction is: an index among the homes; 0 without a transaction.
+    pub home: u16,
     /// Sequence of the first record.
     pub base_sequence: Sequence,
     /// CRC-32C of the payload.
@@ -142,6 +144,7 @@ impl BatchHead {
             max_timestamp: WallMillis(u64_at(head, 40).cast_signed()),
             producer_id: ProducerId(u64_at(head, 48)),
             producer_epoch: ProducerEpoch(u16_at(head, 56)),
+            home: u16_at(head, 58),
             base_sequence: Sequence(u32_at(head, 60)),
             payload_crc: u32_at(head, 64),
             head_crc: u32_at(head, HEAD_CRC_AT),
@@ -158,7 +161,8 @@ impl BatchHead {
         if !BatchFlags::KNOWN.contains(self.flags) || self.flags.compression().is_none() {
             return Err(BatchError::Flags { found: self.flags.0, accepted: BatchFlags::KNOWN.0 });
         }
-        if head[58..60] != [0; 2] || head[68..HEAD_CRC_AT] != [0; 8] {
+        let is_homeless = self.transaction().is_none() && self.home != 0;
+        if is_homeless || head[68..HEAD_CRC_AT] != [0; 8] {
             return Err(BatchError::Reserved);
         }
         let len = u64::from(self.payload_bytes) + BATCH_HEAD_BYTES as u64;
@@ -194,7 +198,7 @@ impl BatchHead {
         out[40..48].copy_from_slice(&self.max_timestamp.0.to_le_bytes());
         out[48..56].copy_from_slice(&self.producer_id.0.to_le_bytes());
         out[56..58].copy_from_slice(&self.producer_epoch.0.to_le_bytes());
-        out[58..60].copy_from_slice(&[0; 2]);
+        out[58..60].copy_from_slice(&self.home.to_le_bytes());
         out[60..64].copy_from_slice(&self.base_sequence.0.to_le_bytes());
         out[64..68].copy_from_slice(&self.payload_crc.to_le_bytes());
         out[68..HEAD_CRC_AT].copy_from_slice(&[0; 8]);

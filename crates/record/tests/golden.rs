@@ -35,7 +35,7 @@ fn transactional() -> Bytes {
     builder.push(WallMillis(1_700_000_000_000), None, Some(b"hello"), &[]).expect("it fits");
     let producer =
         ProducerStamp { producer_id: ProducerId(77), producer_epoch: ProducerEpoch(2), base_sequence: Sequence(0) };
-    builder.finish_transactional(producer)
+    builder.finish_transactional(producer, 5)
 }
 
 /// What compresses well. The bytes are the compressor's and may differ between its versions; they must open.

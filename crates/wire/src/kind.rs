@@ -172,6 +172,22 @@ kinds! {
     RedriveQueue = 149;
     /// Client: delete a queue. Answered by [`FrameKind::QueueDone`].
     DeleteQueue = 150;
+    /// Client: take a transactional id over.
+    InitialiseTransactions = 160;
+    /// Answer.
+    InitialiseTransactionsAnswer = 161;
+    /// Client: stage offsets within a transaction.
+    StageOffsets = 162;
+    /// Answer.
+    StageOffsetsAnswer = 163;
+    /// Client: commit or abort a transaction.
+    EndTransaction = 164;
+    /// Answer.
+    EndTransactionAnswer = 165;
+    /// Client, control stream: push a partition's committed records. Answered by [`FrameKind::SubscribeAnswer`].
+    SubscribeCommitted = 166;
+    /// Broker, a push stream: records of a subscription were left out.
+    Passed = 168;
 }
 
 impl FrameKind {

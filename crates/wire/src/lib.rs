@@ -55,6 +55,11 @@ mod queues;
     reason = "rkyv makes resolver types without Debug, and offers no way to add it"
 )]
 mod subscribe;
+#[expect(
+    missing_debug_implementations,
+    reason = "rkyv makes resolver types without Debug, and offers no way to add it"
+)]
+mod transaction;
 
 pub use admin::{
     AlterTopic, AlterTopicAnswer, CreateTopic, CreateTopicAnswer, DeleteTopic, DescribeTopic, DescribeTopicAnswer,
@@ -90,6 +95,10 @@ pub use queues::{
     QueuePartition, QueueSummary, RedriveQueue,
 };
 pub use subscribe::{Credit, Push, PushMany, Start, Subscribe, SubscribeAnswer, SubscriptionEnded, Unsubscribe};
+pub use transaction::{
+    EndTransaction, EndTransactionAnswer, InitialiseTransactions, InitialiseTransactionsAnswer, Passed, StageOffsets,
+    StageOffsetsAnswer, SubscribeCommitted,
+};
 
 /// The application protocol that TLS negotiates; it changes only when the frame head does.
 pub const ALPN: &[u8] = b"corelane/1";

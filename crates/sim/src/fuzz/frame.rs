@@ -112,6 +112,28 @@ fn is_understood(frame: &Frame) -> bool {
         FrameKind::AlterQueue => wire::decode::<wire::AlterQueue>(frame).is_ok(),
         FrameKind::RedriveQueue => wire::decode::<wire::RedriveQueue>(frame).is_ok(),
         FrameKind::DeleteQueue => wire::decode::<wire::DeleteQueue>(frame).is_ok(),
+        FrameKind::InitialiseTransactions
+        | FrameKind::InitialiseTransactionsAnswer
+        | FrameKind::StageOffsets
+        | FrameKind::StageOffsetsAnswer
+        | FrameKind::EndTransaction
+        | FrameKind::EndTransactionAnswer
+        | FrameKind::SubscribeCommitted
+        | FrameKind::Passed => is_transaction_understood(frame),
+    }
+}
+
+fn is_transaction_understood(frame: &Frame) -> bool {
+    match frame.head.kind {
+        FrameKind::InitialiseTransactions => wire::decode::<wire::InitialiseTransactions>(frame).is_ok(),
+        FrameKind::InitialiseTransactionsAnswer => wire::decode::<wire::InitialiseTransactionsAnswer>(frame).is_ok(),
+        FrameKind::StageOffsets => wire::decode::<wire::StageOffsets>(frame).is_ok(),
+        FrameKind::StageOffsetsAnswer => wire::decode::<wire::StageOffsetsAnswer>(frame).is_ok(),
+        FrameKind::EndTransaction => wire::decode::<wire::EndTransaction>(frame).is_ok(),
+        FrameKind::EndTransactionAnswer => wire::decode::<wire::EndTransactionAnswer>(frame).is_ok(),
+        FrameKind::SubscribeCommitted => wire::decode::<wire::SubscribeCommitted>(frame).is_ok(),
+        FrameKind::Passed => wire::decode::<wire::Passed>(frame).is_ok(),
+        kind => panic!("{kind:?} is not about transactions"),
     }
 }
 

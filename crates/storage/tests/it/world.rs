@@ -106,7 +106,7 @@ pub(crate) fn batch_within(transaction: Transaction, sequence: u32, records: u32
         producer_epoch: transaction.epoch,
         base_sequence: Sequence(sequence),
     };
-    SealedBatch::parse(builder.finish_transactional(stamp)).expect("the builder makes sound batches")
+    SealedBatch::parse(builder.finish_transactional(stamp, 0)).expect("the builder makes sound batches")
 }
 
 fn batch_of(producer: ProducerStamp, records: u32, bytes: usize, fill: u64) -> SealedBatch {

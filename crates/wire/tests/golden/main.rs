@@ -7,6 +7,7 @@
 
 mod group;
 mod queue;
+mod transaction;
 
 use std::path::PathBuf;
 
@@ -84,6 +85,7 @@ fn every_kind_keeps_its_bytes() {
     queue::records(&mut seen);
     queue::descriptions(&mut seen);
     queue::management(&mut seen);
+    transaction::transactions(&mut seen);
     seen.sort_unstable();
     assert_eq!(seen, FrameKind::ALL, "every kind has a fixture");
 }
