@@ -3,6 +3,7 @@
 mod conversation;
 mod delivery;
 mod group;
+mod lease;
 mod operation;
 mod reading;
 
@@ -16,6 +17,7 @@ use corelane_wire::{Body, OutFrame, encode};
 
 use crate::chance::Chance;
 use crate::groups::Groups;
+use crate::leasings::Leasings;
 use crate::links::Links;
 use crate::producer::{Producer, State};
 use crate::request::Requests;
@@ -70,6 +72,7 @@ pub struct ClientCore {
     credits: Vec<SubscriptionKey>,
     requests: Requests,
     groups: Groups,
+    leasings: Leasings,
     timers: Timers,
     /// When what is known about topics in use is asked for again.
     refresh_at: Option<MonotonicNanos>,
@@ -104,6 +107,7 @@ impl ClientCore {
             credits: Vec::new(),
             requests: Requests::default(),
             groups: Groups::default(),
+            leasings: Leasings::default(),
             timers: Timers::default(),
             refresh_at: None,
             is_sweeping: false,
@@ -145,6 +149,7 @@ impl ClientCore {
             self.ask_homes(now);
         }
         self.advance_groups(now);
+        self.advance_leasings(now);
         while let Some((producer, index)) = self.dirty.pop() {
             self.advance(now, producer, index);
         }
@@ -206,6 +211,7 @@ impl ClientCore {
             self.effects.push_back(Effect::Done { operation, result: Err(RequestError::Closed) });
         }
         self.close_groups();
+        self.close_leasings();
         self.subscriptions.clear();
         let connections: Vec<ConnectionKey> = self.links.keys().collect();
         for connection in connections {
@@ -227,6 +233,10 @@ impl ClientCore {
                     self.groups.mark(group);
                     continue;
                 }
+                Timer::QueueMember(queue) => {
+                    self.leasings.mark(queue);
+                    continue;
+                }
             }
             self.has_chores = true;
         }
@@ -243,6 +253,7 @@ impl ClientCore {
             wanted.extend(info.and_then(|info| info.shard(subscription.settings.partition)));
         }
         wanted.extend(self.groups.shards());
+        wanted.extend(self.leasings.shards(&self.groups.homes));
         if wanted.is_empty() {
             wanted.insert(ShardId(0));
         }

@@ -5,8 +5,8 @@ use corelane_model::{ConnectionKey, ErrorCode, Offset, ShardId, TopicClass, Wall
 use corelane_wire::OutFrame;
 
 use crate::{
-    Answer, BatchKey, ConnectFailure, DeliveryError, GroupKey, GroupNews, OperationKey, ProducerKey, RequestError,
-    SubscriptionError, SubscriptionKey,
+    Answer, BatchKey, ConnectFailure, DeliveryError, GroupKey, GroupNews, OperationKey, ProducerKey, QueueMemberKey,
+    QueueNews, RequestError, SubscriptionError, SubscriptionKey,
 };
 
 /// The stream that a frame leaves on.
@@ -145,6 +145,13 @@ pub enum Effect {
         group: GroupKey,
         /// What.
         news: GroupNews,
+    },
+    /// Something about a membership of a shared queue.
+    Queue {
+        /// The membership.
+        queue: QueueMemberKey,
+        /// What.
+        news: QueueNews,
     },
     /// The answer to a request.
     Done {

@@ -26,6 +26,9 @@ mod event;
 mod group;
 mod groups;
 mod lanes;
+mod lease;
+mod leasing;
+mod leasings;
 mod links;
 mod membership;
 mod producer;
@@ -46,8 +49,9 @@ pub use group::{
     AssignedPartition, CommitError, CommitKey, CommitOffset, FenceReason, GroupKey, GroupNews, GroupSettings,
     GroupStart, LostReason, MembershipError,
 };
+pub use lease::{DeliveryKey, QueueMemberKey, QueueMemberSettings, QueueNews, Verdict, VerdictError, VerdictKey};
 pub use queue::{Delivery, NewRecord};
-pub use request::{Answer, GroupAnswer, GroupRequest, Request};
+pub use request::{Answer, GroupAnswer, GroupRequest, QueueAnswer, QueueRequest, Request};
 pub use settings::{
     BATCH_BYTES_DEFAULT, BUFFER_BYTES_DEFAULT, BUFFER_RECORDS_DEFAULT, ClientSettings, OutOfRange, ProducerSettings,
     RECORD_CHARGE_BYTES, SubscribeSettings,

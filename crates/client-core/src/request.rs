@@ -1,6 +1,7 @@
 //! Requests of an application that are answered once.
 
 mod group;
+mod queue;
 
 use std::collections::BTreeMap;
 
@@ -10,9 +11,11 @@ use corelane_model::{
 };
 use corelane_wire::PartitionDescription;
 
+use crate::leasing::LeaseAsked;
 use crate::membership::Asked;
-use crate::{GroupKey, OperationKey, ProducerKey, SubscriptionKey, TopicInfo};
+use crate::{GroupKey, OperationKey, ProducerKey, QueueMemberKey, SubscriptionKey, TopicInfo};
 pub use group::{GroupAnswer, GroupRequest};
+pub use queue::{QueueAnswer, QueueRequest};
 
 /// A request of an application.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +77,8 @@ pub enum Request {
     },
     /// Something about consumer groups.
     Group(GroupRequest),
+    /// Something about shared queues.
+    Queue(QueueRequest),
 }
 
 impl Request {
@@ -82,6 +87,7 @@ impl Request {
         match self {
             Self::ListTopics { .. } | Self::DescribeTopic { .. } | Self::FindOffset { .. } => true,
             Self::Group(request) => request.is_read(),
+            Self::Queue(request) => request.is_read(),
             Self::CreateTopic { .. }
             | Self::AlterTopic { .. }
             | Self::DeleteTopic { .. }
@@ -159,6 +165,8 @@ pub enum Answer {
     },
     /// To [`Request::Group`].
     Group(GroupAnswer),
+    /// To [`Request::Queue`].
+    Queue(QueueAnswer),
 }
 
 /// Who asked.
@@ -176,6 +184,8 @@ pub(crate) enum Asker {
     Homes,
     /// A membership.
     Group(GroupKey, Asked),
+    /// A membership of a shared queue.
+    Queue(QueueMemberKey, LeaseAsked),
 }
 
 /// A request of the application that is not answered.

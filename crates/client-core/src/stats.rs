@@ -21,6 +21,8 @@ pub struct ClientStats {
     pub bytes_pushed: u64,
     /// Frames with commits of consumer groups, the repeated ones included.
     pub commits_sent: u64,
+    /// Frames with acknowledgements of shared queues and the like, the repeated ones included.
+    pub verdicts_sent: u64,
     /// Connections that became ready.
     pub connections_ready: u64,
     /// Connections that were lost after that.

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use corelane_model::{MonotonicNanos, ShardId};
 
-use crate::{GroupKey, ProducerKey, SubscriptionKey};
+use crate::{GroupKey, ProducerKey, QueueMemberKey, SubscriptionKey};
 
 /// What to look at. Whether anything is due is decided by the thing itself: a timer that comes for nothing does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +22,8 @@ pub(crate) enum Timer {
     Metadata,
     /// A membership has something to say.
     Group(GroupKey),
+    /// A membership of a shared queue has something to say.
+    QueueMember(QueueMemberKey),
     /// Batches may have waited too long.
     Sweep,
 }

@@ -13,7 +13,9 @@ use tokio::sync::oneshot;
 use crate::driver::Driver;
 use crate::shared::Shared;
 use crate::transport::Transport;
-use crate::{Address, Admin, ConnectError, ConsumerBuilder, GroupBuilder, Groups, ProducerBuilder};
+use crate::{
+    Address, Admin, ConnectError, ConsumerBuilder, GroupBuilder, Groups, ProducerBuilder, QueueBuilder, Queues,
+};
 
 /// What a client is told beside the address.
 #[derive(Clone, Debug)]
@@ -187,6 +189,18 @@ impl Client {
     #[must_use]
     pub fn groups(&self) -> Groups {
         Groups::new(Arc::clone(&self.handle))
+    }
+
+    /// A member of a shared queue: the queue of a group on a topic. Set what differs from the defaults, then
+    /// [`join`](QueueBuilder::join).
+    pub fn queue(&self, group: &str, topic: &str) -> QueueBuilder {
+        QueueBuilder::new(Arc::clone(&self.handle), group, topic)
+    }
+
+    /// Manages shared queues.
+    #[must_use]
+    pub fn queues(&self) -> Queues {
+        Queues::new(Arc::clone(&self.handle))
     }
 
     /// Manages topics.

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use corelane_client_core::{Effect, GroupKey, GroupNews, GroupSettings, MembershipError};
+use corelane_client_core::{CommitError, Effect, GroupKey, GroupNews, GroupSettings, MembershipError};
 use corelane_model::limits::GROUP_HANDOVER_BYTES_MAX;
 use corelane_model::{GroupName, MemberId, Offset, PartitionId, ResetPolicy, StartAt, StaticId, Strategy, TopicName};
 
@@ -161,7 +161,7 @@ impl GroupBuilder {
         let is_auto = settings.auto_commit.is_some();
         let name = settings.group.clone();
         let queue = Arc::new(ReaderQueue::default());
-        let cell = Arc::new(CommitCell::default());
+        let cell = Arc::new(CommitCell::new(CommitError::Ended));
         let key = self.handle.shared.act(|inner, now| {
             let key = inner.core.join_group(now, settings);
             inner.groups.insert(key, (Arc::clone(&queue), Arc::clone(&cell)));

@@ -43,6 +43,9 @@ mod group;
 mod groups;
 mod link;
 mod producer;
+mod queue;
+mod queues;
+mod settlement;
 mod shared;
 mod ticket;
 mod transport;
@@ -58,18 +61,22 @@ pub use group::{
 };
 pub use groups::{GroupChange, GroupDescription, GroupList, Groups};
 pub use producer::{Permit, Producer, ProducerBuilder, Record};
+pub use queue::{
+    Lease, Leased, LeasedRecord, LeasedRecords, Leases, Nack, QueueBuilder, QueueConsumer, QueueError, VerdictTicket,
+};
+pub use queues::{QueueDescription, QueueList, Queues};
 pub use ticket::{Delivered, Ticket};
 pub use transport::{BareEndpoint, connect_bare};
 
 pub use corelane_client_core::SendError as RefusedRecord;
 pub use corelane_client_core::{
     ClientStats, CommitError, ConnectFailure, DeliveryError, FenceReason, GroupStart, LostReason, MembershipError,
-    OutOfRange, RequestError, SubscriptionError, TopicInfo,
+    OutOfRange, RequestError, SubscriptionError, TopicInfo, VerdictError,
 };
 pub use corelane_model::{
-    Acks, CatalogVersion, ErrorCode, Generation, GroupName, GroupNameError, LeaderEpoch, MemberId, NameError, Offset,
-    PartitionId, PartitionIndex, ResetPolicy, Retry, ShardId, StartAt, StaticId, Strategy, TopicClass, TopicId,
-    TopicName, TopicSettings, WallMillis,
+    Acks, Backoff, CatalogVersion, Dispatch, ErrorCode, Generation, GroupName, GroupNameError, LeaderEpoch, MemberId,
+    NameError, Offset, PartitionId, PartitionIndex, ResetPolicy, Retry, ShardId, StartAt, StaticId, Strategy,
+    TopicClass, TopicId, TopicName, TopicSettings, WallMillis,
 };
 pub use corelane_record::{BatchError, BatchHead, Compression, Headers, RecordBatch, Records};
 pub use corelane_wire::{GroupMember, GroupPartition, GroupSummary, PartitionDescription};

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use corelane_client_core::{
     Answer, BatchKey, ClientCore, ConnectFailure, Effect, Event, GroupKey, GroupNews, OperationKey, OutStream,
-    ProducerKey, RequestError, SubscriptionKey,
+    ProducerKey, QueueMemberKey, QueueNews, RequestError, SubscriptionKey,
 };
 use corelane_model::{ConnectionKey, ErrorCode, MonotonicNanos, Now, ShardId, TopicClass, WallMillis};
 use corelane_wire::OutFrame;
@@ -17,6 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::consumer::ReaderQueue;
 use crate::group::CommitCell;
 use crate::link::ConnectionIo;
+use crate::queue::VerdictCell;
 use crate::ticket::BatchCell;
 use crate::transport::Transport;
 
@@ -57,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) operations: Map<OperationKey, oneshot::Sender<Result<Answer, RequestError>>>,
     pub(crate) readers: Map<SubscriptionKey, Arc<ReaderQueue>>,
     pub(crate) groups: Map<GroupKey, (Arc<ReaderQueue>, Arc<CommitCell>)>,
+    pub(crate) queues: Map<QueueMemberKey, (Arc<ReaderQueue>, Arc<VerdictCell>)>,
     /// Who waits for the first connection to be ready, or to fail for good.
     pub(crate) first: Option<oneshot::Sender<Result<(), ConnectFailure>>>,
     pub(crate) last_failure: Option<ConnectFailure>,
@@ -91,6 +93,7 @@ impl Shared {
             operations: map(),
             readers: map(),
             groups: map(),
+            queues: map(),
             first: Some(first),
             last_failure: None,
             driver: None,
@@ -217,6 +220,8 @@ pub(crate) enum Word {
     Received(Arc<BatchCell>, corelane_client_core::Placement),
     Commits(Arc<CommitCell>, GroupNews),
     GroupEnded(Arc<CommitCell>, Option<Waker>),
+    Verdicts(Arc<VerdictCell>, QueueNews),
+    QueueEnded(Arc<VerdictCell>, Option<Waker>),
     /// The readers' queues themselves are filled under the lock, so that batches stay in order.
     Wake(Waker),
     Opened(oneshot::Sender<Opened>, Opened),
@@ -236,6 +241,11 @@ impl Word {
             Self::Wake(waker) => waker.wake(),
             Self::Commits(cell, news) => cell.on_news(news),
             Self::GroupEnded(cell, waker) => {
+                cell.on_ended();
+                waker.into_iter().for_each(Waker::wake);
+            }
+            Self::Verdicts(cell, news) => cell.on_news(news),
+            Self::QueueEnded(cell, waker) => {
                 cell.on_ended();
                 waker.into_iter().for_each(Waker::wake);
             }
@@ -270,6 +280,21 @@ impl Inner {
         queue.push(Effect::Group { group, news }).map(Word::Wake)
     }
 
+    /// What a membership of a shared queue tells goes to its consumer, and what it tells of verdicts to their tickets.
+    fn queue_news(&mut self, queue: QueueMemberKey, news: QueueNews) -> Option<Word> {
+        let (reader, cell) = self.queues.get(&queue)?;
+        match &news {
+            QueueNews::Settled { .. } | QueueNews::Refused { .. } => Some(Word::Verdicts(Arc::clone(cell), news)),
+            QueueNews::Ended { .. } => {
+                let cell = Arc::clone(cell);
+                let waker = reader.push(Effect::Queue { queue, news });
+                self.queues.remove(&queue);
+                Some(Word::QueueEnded(cell, waker))
+            }
+            _ => reader.push(Effect::Queue { queue, news }).map(Word::Wake),
+        }
+    }
+
     /// Who is to be told.
     fn addressee(&mut self, effect: Effect) -> Option<Word> {
         match effect {
@@ -291,6 +316,7 @@ impl Inner {
                 self.readers.remove(&subscription).and_then(|queue| queue.push(effect)).map(Word::Wake)
             }
             Effect::Group { group, news } => self.group_news(group, news),
+            Effect::Queue { queue, news } => self.queue_news(queue, news),
             Effect::ProducerOpened { producer, partitions, class } => {
                 self.opening.remove(&producer).map(|sender| Word::Opened(sender, Ok((partitions, class))))
             }

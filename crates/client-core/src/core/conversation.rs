@@ -118,11 +118,12 @@ impl ClientCore {
                 Asker::Operation(operation) => self.on_operation_lost(operation),
                 Asker::Homes => self.retry_homes(retry_at),
                 // Memberships know their connection.
-                Asker::Group(..) => {}
+                Asker::Group(..) | Asker::Queue(..) => {}
             }
         }
         self.release_subscriptions(connection);
         self.release_groups(connection);
+        self.release_leasings(connection);
         self.has_chores = true;
         // Requests may go on by another connection at once, and have to be looked at when their back-off is over.
         self.timers.at(retry_at.max(now.monotonic), Timer::Metadata);
@@ -182,6 +183,7 @@ impl ClientCore {
         self.effects.push_back(Effect::Ready { shard });
         self.mark_shard(shard);
         self.groups.mark_all();
+        self.leasings.mark_all();
         self.has_chores = true;
         Ok(())
     }
@@ -222,6 +224,8 @@ impl ClientCore {
             FrameKind::GroupAssignment => self.on_group_assignment(connection, frame)?,
             FrameKind::HandOver => self.on_hand_over(connection, frame)?,
             FrameKind::MemberFenced => self.on_member_fenced(frame)?,
+            FrameKind::QueueDeliver => self.on_queue_deliver(now, connection, frame)?,
+            FrameKind::QueueFenced => self.on_queue_fenced(frame)?,
             FrameKind::Goaway => {
                 self.links.get_mut(shard).expect("a connection has a link").phase = Phase::Leaving { key: connection };
             }
@@ -238,8 +242,8 @@ impl ClientCore {
     fn on_answer(&mut self, now: Now, connection: ConnectionKey, frame: &Frame) -> Result<(), Malformed> {
         // An answer that nobody waits for any more is no fault: its request may have timed out.
         let Some(asker) = self.requests.take(connection, frame.head.correlation) else { return Ok(()) };
-        // Commits come often, and change nothing for anybody else.
-        self.has_chores |= !matches!(asker, Asker::Group(..));
+        // Commits and acknowledgements come often, and change nothing for anybody else.
+        self.has_chores |= !matches!(asker, Asker::Group(..) | Asker::Queue(..));
         if frame.head.kind == FrameKind::Refusal {
             let Refusal { code, text } = decode::<Refusal>(frame)?;
             self.on_refusal(now, connection, asker, ErrorCode::from_wire(code), text);
@@ -258,6 +262,7 @@ impl ClientCore {
             Asker::Operation(operation) => self.on_operation_answer(operation, frame),
             Asker::Homes => self.on_homes(&decode::<MetadataAnswer>(frame)?),
             Asker::Group(group, asked) => self.on_group_answer(now, connection, (group, asked), frame)?,
+            Asker::Queue(queue, asked) => self.on_queue_answer(now, connection, (queue, asked), frame)?,
         }
         Ok(())
     }
@@ -277,6 +282,7 @@ impl ClientCore {
                 self.retry_homes(retry_at);
             }
             Asker::Group(group, asked) => self.on_group_refused(now, (group, asked), code, text),
+            Asker::Queue(queue, asked) => self.on_queue_refused(now, (queue, asked), code, text),
         }
     }
 

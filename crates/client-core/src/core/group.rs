@@ -103,7 +103,7 @@ impl ClientCore {
         }
     }
 
-    fn fresh_member(&mut self) -> MemberId {
+    pub(super) fn fresh_member(&mut self) -> MemberId {
         // The session is random, the seed may be too; together nobody else has them.
         let id = self.settings.session.0 ^ self.chance.wide();
         MemberId(id)
@@ -184,7 +184,8 @@ impl ClientCore {
 
     /// Asks where coordinators are, when somebody needs to know.
     pub(super) fn ask_homes(&mut self, now: Now) {
-        if self.groups.is_empty() || !self.groups.homes.is_wanted(now.monotonic) {
+        let is_needed = !self.groups.is_empty() || !self.leasings.is_empty();
+        if !is_needed || !self.groups.homes.is_wanted(now.monotonic) {
             return;
         }
         let Some(connection) = self.links.any_ready(None) else { return };
@@ -197,6 +198,7 @@ impl ClientCore {
         let found = answer.topics.iter().find(|topic| topic.name == HOMES_TOPIC);
         self.groups.homes.on_answer(found.map(|topic| topic.shards.iter().copied().map(ShardId).collect()));
         self.groups.mark_all();
+        self.leasings.mark_all();
         self.update_wanted();
     }
 
@@ -345,12 +347,12 @@ impl ClientCore {
     }
 }
 
-fn halves(member: MemberId) -> (u64, u64) {
+pub(super) fn halves(member: MemberId) -> (u64, u64) {
     let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).expect("64 bits");
     (half(member.0 >> 64), half(member.0))
 }
 
-fn member_of((high, low): (u64, u64)) -> MemberId {
+pub(super) fn member_of((high, low): (u64, u64)) -> MemberId {
     MemberId(u128::from(high) << 64 | u128::from(low))
 }
 

@@ -109,6 +109,9 @@ impl ClientCore {
             Request::Group(request) => {
                 self.send_frame(connection, OutStream::Control, request.encode(correlation));
             }
+            Request::Queue(request) => {
+                self.send_frame(connection, OutStream::Control, request.encode(correlation));
+            }
             Request::FindOffset { partition, start, .. } => {
                 let body = FindOffset { topic, partition: partition.0, start: (*start).into() };
                 self.send_control(connection, correlation, &body);
@@ -231,6 +234,7 @@ fn read_answer(request: &Request, frame: &Frame) -> Option<Answer> {
             }
         }
         Request::Group(request) => Answer::Group(request.read_answer(frame)?),
+        Request::Queue(request) => Answer::Queue(request.read_answer(frame)?),
         Request::FindOffset { .. } => {
             let answer = decode::<FindOffsetAnswer>(frame).ok()?;
             Answer::Offset {

@@ -1,0 +1,165 @@
+use corelane_model::{GroupName, TopicName};
+
+use super::*;
+
+const A: ConnectionKey = ConnectionKey(1);
+const B: ConnectionKey = ConnectionKey(2);
+const SESSION: Duration = Duration::from_secs(9);
+
+const fn at(millis: u64) -> MonotonicNanos {
+    MonotonicNanos(millis * 1_000_000)
+}
+
+const fn range(first: u64, count: u32) -> LeaseRange {
+    LeaseRange { partition: 0, first, count, attempt: 1 }
+}
+
+fn joining() -> Leasing {
+    let settings = QueueMemberSettings {
+        credit_records: 100,
+        credit_bytes: 1000,
+        ..QueueMemberSettings::new(GroupName::parse("work").unwrap(), TopicName::parse("jobs").unwrap())
+    };
+    Leasing::new(settings, MemberId(7), at(5000))
+}
+
+fn joined() -> Leasing {
+    let mut leasing = joining();
+    assert_eq!(leasing.poll(at(0), Some(A)), [LeaseAsk::Join { records: 100, bytes: 1000 }]);
+    leasing.on_joined(at(0), A, (3, 4), SESSION);
+    assert!(matches!(leasing.take_news()[..], [QueueNews::Joined { member: MemberId(7), partitions: 4 }]));
+    leasing
+}
+
+fn deliver(leasing: &mut Leasing, now: MonotonicNanos, on: ConnectionKey, leases: Vec<LeaseRange>) -> DeliveryKey {
+    leasing.on_delivered(now, on, (leases, Bytes::new()), 400, Duration::from_secs(2));
+    match leasing.take_news().pop() {
+        Some(QueueNews::Delivered { delivery, .. }) => delivery,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn sent(asks: &[LeaseAsk]) -> Vec<(Verdict, Vec<LeaseRange>, u32, u64)> {
+    let verdict = |ask: &LeaseAsk| match ask {
+        LeaseAsk::Verdict { said, records, bytes, .. } => {
+            Some((said.verdict.clone(), said.leases.clone(), *records, *bytes))
+        }
+        _ => None,
+    };
+    asks.iter().filter_map(verdict).collect()
+}
+
+#[test]
+fn acknowledgements_carry_the_room_that_they_make() {
+    let mut leasing = joined();
+    let delivery = deliver(&mut leasing, at(0), A, vec![range(0, 10)]);
+    leasing.say(at(1), delivery, &[range(0, 4)], &Verdict::Ack);
+    assert_eq!(sent(&leasing.poll(at(1), Some(A))), [(Verdict::Ack, vec![range(0, 4)], 4, 0)]);
+    leasing.say(at(1), delivery, &[range(4, 6)], &Verdict::Ack);
+    assert_eq!(sent(&leasing.poll(at(1), Some(A))), [(Verdict::Ack, vec![range(4, 6)], 6, 400)]);
+    // Said twice, it makes no room twice.
+    leasing.say(at(1), delivery, &[range(4, 6)], &Verdict::Ack);
+    assert_eq!(leasing.held(), (0, 0));
+    assert_eq!(leasing.room, Room::default());
+}
+
+#[test]
+fn leases_that_are_over_make_room_and_late_words_are_still_said() {
+    let mut leasing = joined();
+    let delivery = deliver(&mut leasing, at(0), A, vec![range(0, 60)]);
+    assert_eq!(leasing.next_deadline(true), Some(at(2000)));
+    assert_eq!(leasing.poll(at(2000), Some(A)), [LeaseAsk::Credit { records: 60, bytes: 400 }]);
+    let key = leasing.say(at(2001), delivery, &[range(0, 60)], &Verdict::Ack);
+    let asks = leasing.poll(at(2001), Some(A));
+    assert_eq!(sent(&asks), [(Verdict::Ack, vec![range(0, 60)], 0, 0)]);
+    let LeaseAsk::Verdict { id, .. } = asks[0] else { panic!("{asks:?}") };
+    leasing.on_verdict(id, vec![range(0, 60)]);
+    let news = leasing.take_news();
+    assert!(
+        matches!(&news[0], QueueNews::Refused { verdicts, error: VerdictError::LeaseOver, .. } if *verdicts == (key..=key))
+    );
+    assert!(matches!(news[1], QueueNews::Settled { below } if key < below));
+}
+
+#[test]
+fn an_extended_lease_lasts_longer() {
+    let mut leasing = joined();
+    let delivery = deliver(&mut leasing, at(0), A, vec![range(0, 1)]);
+    leasing.say(at(1000), delivery, &[range(0, 1)], &Verdict::Extend { lease: Duration::from_secs(3) });
+    let asks = leasing.poll(at(2500), Some(A));
+    assert_eq!(sent(&asks).len(), 1);
+    assert_eq!(leasing.held(), (1, 400), "it is extended to 4 s");
+    leasing.poll(at(4000), Some(A));
+    assert_eq!(leasing.held(), (0, 0));
+}
+
+#[test]
+fn on_another_connection_it_joins_again_and_says_again_what_was_not_answered() {
+    let mut leasing = joined();
+    let delivery = deliver(&mut leasing, at(0), A, vec![range(0, 10)]);
+    leasing.say(at(1), delivery, &[range(0, 4)], &Verdict::Ack);
+    leasing.poll(at(1), Some(A));
+    leasing.on_lost(A);
+    assert!(leasing.poll(at(2), None).is_empty());
+    assert_eq!(leasing.poll(at(3), Some(B)), [LeaseAsk::Join { records: 94, bytes: 600 }]);
+    leasing.on_joined(at(3), B, (3, 4), SESSION);
+    assert_eq!(sent(&leasing.poll(at(3), Some(B))), [(Verdict::Ack, vec![range(0, 4)], 0, 0)]);
+    leasing.on_delivered(at(3), A, (vec![range(50, 1)], Bytes::new()), 1, SESSION);
+    assert!(leasing.take_news().is_empty(), "of an earlier conversation");
+}
+
+#[test]
+fn a_member_that_was_put_out_comes_back_with_nothing() {
+    let mut leasing = joined();
+    let delivery = deliver(&mut leasing, at(0), A, vec![range(0, 10)]);
+    leasing.say(at(1), delivery, &[range(0, 4)], &Verdict::Ack);
+    leasing.on_fenced(FenceReason::SessionExpired, MemberId(8));
+    let news = leasing.take_news();
+    assert!(matches!(news[0], QueueNews::Refused { error: VerdictError::Fenced(_), .. }));
+    assert!(matches!(news[1], QueueNews::Lost { reason: FenceReason::SessionExpired }));
+    assert_eq!(leasing.member, MemberId(8));
+    assert_eq!(leasing.poll(at(2), Some(A)), [LeaseAsk::Join { records: 100, bytes: 1000 }]);
+}
+
+#[test]
+fn a_deleted_queue_ends_the_membership() {
+    let mut leasing = joined();
+    leasing.on_fenced(FenceReason::GroupDeleted, MemberId(8));
+    assert!(leasing.is_over);
+    let news = leasing.take_news();
+    let error = Some(MembershipError::Fenced(FenceReason::GroupDeleted));
+    assert!(matches!(news.last(), Some(QueueNews::Ended { error: found }) if *found == error));
+}
+
+#[test]
+fn leaving_waits_for_the_last_words() {
+    let mut leasing = joined();
+    let delivery = deliver(&mut leasing, at(0), A, vec![range(0, 10)]);
+    leasing.say(at(1), delivery, &[range(0, 10)], &Verdict::Ack);
+    leasing.leave(at(5000));
+    let asks = leasing.poll(at(1), Some(A));
+    let [LeaseAsk::Verdict { id, .. }] = asks[..] else { panic!("{asks:?}") };
+    assert!(leasing.poll(at(1), Some(A)).is_empty());
+    leasing.on_verdict(id, Vec::new());
+    assert_eq!(leasing.poll(at(1), Some(A)), [LeaseAsk::Leave]);
+    leasing.on_left();
+    assert!(matches!(leasing.take_news().last(), Some(QueueNews::Ended { error: None })));
+}
+
+#[test]
+fn a_silent_member_says_that_it_is_alive() {
+    let mut leasing = joined();
+    assert_eq!(leasing.next_deadline(true), Some(at(3000)));
+    assert_eq!(leasing.poll(at(3000), Some(A)), [LeaseAsk::Credit { records: 0, bytes: 0 }]);
+    assert_eq!(leasing.next_deadline(true), Some(at(6000)));
+}
+
+#[test]
+fn a_join_that_is_not_answered_in_time_ends() {
+    let mut leasing = joining();
+    leasing.poll(at(0), Some(A));
+    leasing.poll(at(5000), Some(A));
+    let news = leasing.take_news();
+    let error = Some(MembershipError::TimedOut { was_sent: true });
+    assert!(matches!(&news[..], [QueueNews::Ended { error: found }] if *found == error));
+}

@@ -1,0 +1,233 @@
+//! What a member said of its leases: gathered, a few frames under way, settled in the end.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+
+use corelane_model::limits::QUEUE_RANGES_MAX;
+use corelane_wire::LeaseRange;
+
+use crate::{QueueNews, Verdict, VerdictError, VerdictKey};
+
+/// Frames under way at once. While they are, what is said gathers for the next: the busier a member, the fewer its frames.
+const FRAMES_UNDER_WAY: usize = 2;
+/// Ranges in one frame.
+const FRAME_RANGES: usize = QUEUE_RANGES_MAX / 2;
+
+/// The same said of several ranges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) verdict: Verdict,
+    pub(crate) leases: Vec<LeaseRange>,
+    first: VerdictKey,
+    last: VerdictKey,
+}
+
+impl Said {
+    const fn keys(&self) -> RangeInclusive<VerdictKey> {
+        self.first..=self.last
+    }
+}
+
+/// Everything that was said and is not settled.
+#[derive(Debug, Default)]
+pub(crate) struct Verdicts {
+    pending: VecDeque<Said>,
+    under_way: Vec<(u64, Said)>,
+    next_id: u64,
+    newest: VerdictKey,
+    told_below: VerdictKey,
+}
+
+impl Verdicts {
+    /// Something is said of leases.
+    pub(crate) fn add(&mut self, verdict: &Verdict, leases: &[LeaseRange]) -> VerdictKey {
+        self.newest.0 += 1;
+        let key = self.newest;
+        let mut left = leases;
+        if let Some(said) = self.pending.back_mut()
+            && said.verdict == *verdict
+        {
+            let room = FRAME_RANGES.saturating_sub(said.leases.len()).min(left.len());
+            let (fits, rest) = left.split_at(room);
+            fits.iter().for_each(|&range| push(&mut said.leases, range));
+            if 0 < room {
+                said.last = key;
+            }
+            left = rest;
+        }
+        for ranges in left.chunks(FRAME_RANGES) {
+            let said = Said { verdict: verdict.clone(), leases: ranges.to_vec(), first: key, last: key };
+            self.pending.push_back(said);
+        }
+        key
+    }
+
+    /// Whether something waits and may leave.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.pending.is_empty() && self.under_way.len() < FRAMES_UNDER_WAY
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.under_way.is_empty()
+    }
+
+    /// What leaves in the next frame, with the number that its answer is told by.
+    pub(crate) fn take_frame(&mut self) -> Option<(u64, Said)> {
+        if !self.is_ready() {
+            return None;
+        }
+        let said = self.pending.pop_front()?;
+        self.next_id += 1;
+        self.under_way.push((self.next_id, said.clone()));
+        Some((self.next_id, said))
+    }
+
+    fn take(&mut self, id: u64) -> Option<Said> {
+        let at = self.under_way.iter().position(|(under_way, _)| *under_way == id)?;
+        Some(self.under_way.remove(at).1)
+    }
+
+    /// A frame was carried out, but for these leases.
+    pub(crate) fn on_answer(&mut self, id: u64, refused: Vec<LeaseRange>) -> Option<QueueNews> {
+        let said = self.take(id)?;
+        (!refused.is_empty()).then(|| QueueNews::Refused {
+            verdicts: said.keys(),
+            leases: refused,
+            error: VerdictError::LeaseOver,
+        })
+    }
+
+    /// Nothing of a frame was carried out, and it is of no use to repeat it.
+    pub(crate) fn on_refused(&mut self, id: u64, error: VerdictError) -> Option<QueueNews> {
+        let said = self.take(id)?;
+        Some(QueueNews::Refused { verdicts: said.keys(), leases: said.leases, error })
+    }
+
+    /// A frame goes again.
+    pub(crate) fn put_back(&mut self, id: u64) {
+        let said = self.take(id);
+        self.pending.extend(said);
+        self.pending.make_contiguous().sort_by_key(|said| said.first);
+    }
+
+    /// All frames under way go again.
+    pub(crate) fn put_all_back(&mut self) {
+        self.pending.extend(self.under_way.drain(..).map(|(_, said)| said));
+        self.pending.make_contiguous().sort_by_key(|said| said.first);
+    }
+
+    /// Nothing comes of anything that is not settled.
+    pub(crate) fn fail_all(&mut self, error: &VerdictError) -> Vec<QueueNews> {
+        self.put_all_back();
+        let refused =
+            |said: Said| QueueNews::Refused { verdicts: said.keys(), leases: said.leases, error: error.clone() };
+        self.pending.drain(..).map(refused).collect()
+    }
+
+    /// The news that more is settled, if so.
+    pub(crate) fn settled(&mut self) -> Option<QueueNews> {
+        let open = self.pending.iter().chain(self.under_way.iter().map(|(_, said)| said)).map(|said| said.first).min();
+        let below = open.unwrap_or(VerdictKey(self.newest.0 + 1));
+        let is_new = self.told_below < below && 0 < self.newest.0;
+        self.told_below = self.told_below.max(below);
+        is_new.then_some(QueueNews::Settled { below })
+    }
+}
+
+/// Appends a range, as one with the last where it follows it.
+fn push(leases: &mut Vec<LeaseRange>, range: LeaseRange) {
+    match leases.last_mut() {
+        Some(last)
+            if last.partition == range.partition
+                && last.attempt == range.attempt
+                && last.first + u64::from(last.count) == range.first
+                && last.count.checked_add(range.count).is_some() =>
+        {
+            last.count += range.count;
+        }
+        _ => leases.push(range),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn range(first: u64, count: u32) -> LeaseRange {
+        LeaseRange { partition: 0, first, count, attempt: 1 }
+    }
+
+    fn settled(verdicts: &mut Verdicts) -> Option<u64> {
+        match verdicts.settled() {
+            Some(QueueNews::Settled { below }) => Some(below.0),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn what_follows_each_other_is_one_range() {
+        let mut verdicts = Verdicts::default();
+        for offset in 0..100 {
+            verdicts.add(&Verdict::Ack, &[range(offset, 1)]);
+        }
+        let (_, said) = verdicts.take_frame().unwrap();
+        assert_eq!(said.leases, [range(0, 100)]);
+        assert_eq!(said.keys(), VerdictKey(1)..=VerdictKey(100));
+    }
+
+    #[test]
+    fn another_verdict_is_another_frame_and_order_holds() {
+        let mut verdicts = Verdicts::default();
+        let nack = Verdict::Nack { delay: None, is_dead: false, reason: "no".into() };
+        verdicts.add(&Verdict::Ack, &[range(0, 1)]);
+        verdicts.add(&nack, &[range(1, 1)]);
+        verdicts.add(&Verdict::Ack, &[range(2, 1)]);
+        let (first, said) = verdicts.take_frame().unwrap();
+        assert_eq!(said.verdict, Verdict::Ack);
+        let (second, said) = verdicts.take_frame().unwrap();
+        assert_eq!(said.verdict, nack);
+        assert!(verdicts.take_frame().is_none(), "two are under way");
+        assert_eq!(settled(&mut verdicts), Some(1));
+        verdicts.on_answer(second, Vec::new());
+        assert_eq!(settled(&mut verdicts), None, "the first is not settled");
+        verdicts.on_answer(first, Vec::new());
+        assert_eq!(settled(&mut verdicts), Some(3));
+    }
+
+    #[test]
+    fn after_a_lost_connection_everything_goes_again_in_order() {
+        let mut verdicts = Verdicts::default();
+        let extend = Verdict::Extend { lease: std::time::Duration::from_secs(1) };
+        verdicts.add(&Verdict::Ack, &[range(0, 1)]);
+        verdicts.add(&extend, &[range(1, 1)]);
+        assert!(verdicts.take_frame().is_some() && verdicts.take_frame().is_some());
+        verdicts.add(&Verdict::Ack, &[range(2, 1)]);
+        verdicts.put_all_back();
+        let order: Vec<_> = std::iter::from_fn(|| {
+            let (id, said) = verdicts.take_frame()?;
+            verdicts.on_answer(id, Vec::new());
+            Some(said.verdict)
+        })
+        .collect();
+        assert_eq!(order, [Verdict::Ack, extend, Verdict::Ack]);
+        assert_eq!(settled(&mut verdicts), Some(4));
+        assert!(verdicts.is_empty());
+    }
+
+    #[test]
+    fn a_verdict_of_more_ranges_than_a_frame_holds_is_cut() {
+        let mut verdicts = Verdicts::default();
+        let many: Vec<_> = (0..FRAME_RANGES as u64 * 2 + 1).map(|i| range(i * 2, 1)).collect();
+        verdicts.add(&Verdict::Ack, &many);
+        let mut seen = 0;
+        while let Some((id, said)) = verdicts.take_frame() {
+            assert!(said.leases.len() <= FRAME_RANGES);
+            seen += said.leases.len();
+            assert_eq!(settled(&mut verdicts).unwrap_or(1), 1);
+            verdicts.on_answer(id, Vec::new());
+        }
+        assert_eq!(seen, many.len());
+        assert_eq!(settled(&mut verdicts), Some(2));
+    }
+}
