@@ -7,6 +7,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod group;
 pub(crate) mod produce;
+pub(crate) mod queue;
 pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod topic;
@@ -57,6 +58,7 @@ enum Command {
     Serve(serve::Serve),
     Topic(topic::Topic),
     Group(group::Group),
+    Queue(queue::Queue),
     Produce(produce::Produce),
     Consume(consume::Consume),
     Status(status::Status),
@@ -73,6 +75,7 @@ impl Cli {
             Command::Serve(serve) => serve.run(),
             Command::Topic(topic) => topic.run(),
             Command::Group(group) => group.run(),
+            Command::Queue(queue) => queue.run(),
             Command::Produce(produce) => produce.run(),
             Command::Consume(consume) => consume.run(),
             Command::Status(status) => status.run(),

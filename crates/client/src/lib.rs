@@ -75,11 +75,13 @@ pub use corelane_client_core::{
 };
 pub use corelane_model::{
     Acks, Backoff, CatalogVersion, Dispatch, ErrorCode, Generation, GroupName, GroupNameError, LeaderEpoch, MemberId,
-    NameError, Offset, PartitionId, PartitionIndex, ResetPolicy, Retry, ShardId, StartAt, StaticId, Strategy,
-    TopicClass, TopicId, TopicName, TopicSettings, WallMillis,
+    NameError, Offset, PartitionId, PartitionIndex, QueueWish, ResetPolicy, Retry, ShardId, StartAt, StaticId,
+    Strategy, TopicClass, TopicId, TopicName, TopicSettings, WallMillis,
 };
 pub use corelane_record::{BatchError, BatchHead, Compression, Headers, RecordBatch, Records};
-pub use corelane_wire::{GroupMember, GroupPartition, GroupSummary, PartitionDescription};
+pub use corelane_wire::{
+    GroupMember, GroupPartition, GroupSummary, PartitionDescription, QueueMember, QueuePartition, QueueSummary,
+};
 
 /// One record of a [`Batch`], lent where it lies: offset, timestamp, key, value, headers.
 pub type RecordView<'a> = corelane_record::Record<'a>;

@@ -90,9 +90,16 @@ impl QueueBuilder {
         self
     }
 
-    /// The topic that dead letters go to; it has to exist. Without one they are dropped, which the queue counts.
+    /// The topic that dead letters go to; it has to exist. A queue without one has no delivery limit.
     pub fn dead_letter(mut self, topic: &str) -> Self {
         self.dead_letter = Some(topic.to_owned());
+        self
+    }
+
+    /// Everything about the queue itself at once, in place of what was said before.
+    pub fn wish(mut self, wish: QueueWish) -> Self {
+        self.dead_letter = wish.dead_letter.as_ref().map(|topic| topic.as_str().to_owned());
+        self.wish = wish;
         self
     }
 

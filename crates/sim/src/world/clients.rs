@@ -180,7 +180,7 @@ impl World {
             | Effect::Close { .. }
             | Effect::Ready { .. }
             | Effect::Unreachable { .. } => unreachable!("these are done, not told"),
-            Effect::Group { .. } => unreachable!("no client of the workload joins a group"),
+            Effect::Group { .. } | Effect::Queue { .. } => unreachable!("no client of the workload joins a group"),
         }
         self.check(result);
         self.wish(client, wishes);

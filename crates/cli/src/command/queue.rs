@@ -1,0 +1,255 @@
+//! `corelane queue …`.
+
+mod consume;
+mod show;
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use corelane::{Backoff, Dispatch, QueueError, QueueWish, Queues};
+use corelane_broker::quantity::Span;
+use corelane_model::TopicName;
+use serde_json::json;
+
+use super::examples;
+use crate::failure::{Failure, Outcome, refused};
+use crate::target::{Target, run};
+
+/// Work on topics as shared queues: each record goes to one member for a while, and to another if it is not acknowledged.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane queue consume jobs -g workers            print and acknowledge",
+    "corelane queue describe jobs -g workers           backlog, leases, members",
+    "corelane queue redrive jobs -g workers            dead letters back",
+))]
+pub(crate) struct Queue {
+    #[command(flatten)]
+    target: Target,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    Consume(Box<consume::Consume>),
+    List(List),
+    Describe(Describe),
+    Alter(Alter),
+    Redrive(Redrive),
+    Delete(Delete),
+}
+
+/// Which queue.
+#[derive(Clone, Debug, Args)]
+struct Named {
+    /// The topic.
+    topic: String,
+    /// The group whose queue it is.
+    #[arg(short = 'g', long = "group", value_name = "GROUP")]
+    group: String,
+}
+
+/// How a queue is to be.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Queue")]
+struct Wishes {
+    /// How long a member has a record before it goes to another [default: 30s].
+    #[arg(long, value_name = "TIME")]
+    visibility: Option<Span>,
+    /// Who gets the next record: round-robin, random, weighted or least-response-time [default: round-robin].
+    #[arg(long, value_name = "DISPATCH", value_parser = Dispatch::parse)]
+    dispatch: Option<Dispatch>,
+    /// Whether records of one key are handed out one after the other [default: false].
+    #[arg(long, value_name = "BOOL")]
+    order_per_key: Option<bool>,
+    /// Deliveries of one record before it becomes a dead letter, 0 for ever [default: 0]; needs --dead-letter.
+    #[arg(long, value_name = "N")]
+    delivery_limit: Option<u32>,
+    /// How long a record rests after each failure, such as 1s,5s,1m; or FIRST..CAP, doubling [default: 1s..1m].
+    #[arg(long, value_name = "TIMES", value_parser = backoff)]
+    backoff: Option<Backoff>,
+    /// The topic that dead letters go to.
+    #[arg(long, value_name = "TOPIC", value_parser = TopicName::parse)]
+    dead_letter: Option<TopicName>,
+}
+
+fn backoff(text: &str) -> Result<Backoff, String> {
+    let span = |text: &str| text.parse::<Span>().map(|span| span.0).map_err(|error| error.to_string());
+    match text.split_once("..") {
+        Some((first, cap)) => Ok(Backoff::Exponential { first: span(first)?, cap: span(cap)? }),
+        None => Ok(Backoff::Steps(text.split(',').map(span).collect::<Result<_, _>>()?)),
+    }
+}
+
+impl Wishes {
+    fn to_model(&self) -> QueueWish {
+        QueueWish {
+            visibility: self.visibility.map(|span| span.0),
+            dispatch: self.dispatch,
+            order_per_key: self.order_per_key,
+            delivery_limit: self.delivery_limit,
+            backoff: self.backoff.clone(),
+            dead_letter: self.dead_letter.clone(),
+        }
+    }
+}
+
+/// List all shared queues.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane queue list",
+    "corelane queue list --json",
+    "corelane queue list --broker 127.0.0.1:9000",
+))]
+struct List {
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Describe a queue: how it is set, its partitions with what is ready, leased, resting and done, and its members.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane queue describe jobs -g workers",
+    "corelane queue describe jobs -g workers --json",
+    "watch -n1 corelane queue describe jobs -g workers   as it empties",
+))]
+struct Describe {
+    #[command(flatten)]
+    named: Named,
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Change how a queue is set while its members go on. Leases that are out keep their time.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane queue alter jobs -g workers --visibility 2m",
+    "corelane queue alter jobs -g workers --backoff 1s,10s,1m",
+    "corelane queue alter jobs -g workers --delivery-limit 5 --dead-letter dead",
+))]
+struct Alter {
+    #[command(flatten)]
+    named: Named,
+    #[command(flatten)]
+    wishes: Wishes,
+}
+
+/// Put the dead letters of a queue back into its topic, from where they are handed out again.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane queue redrive jobs -g workers         all that there are now",
+    "corelane queue redrive jobs -g workers -n 1    one, to see whether it works",
+    "corelane queue redrive jobs -g workers --json",
+))]
+struct Redrive {
+    #[command(flatten)]
+    named: Named,
+    /// At most this many.
+    #[arg(short = 'n', long, value_name = "N")]
+    count: Option<u64>,
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Delete a queue, not its topic.
+#[derive(Debug, Args)]
+#[command(before_help = examples!(
+    "corelane queue delete jobs -g workers",
+    "corelane queue delete jobs -g workers --force  even with members",
+    "corelane topic delete jobs                     the topic itself",
+))]
+struct Delete {
+    #[command(flatten)]
+    named: Named,
+    /// Even when it has members; they are put out.
+    #[arg(long)]
+    force: bool,
+}
+
+impl Queue {
+    pub(crate) fn run(self) -> Outcome {
+        run(async {
+            let client = self.target.connect().await?;
+            let queues = client.queues();
+            let done = match self.action {
+                Action::Consume(consume) => consume.run(&client).await,
+                Action::List(list) => list.run(&queues).await,
+                Action::Describe(describe) => describe.run(&queues).await,
+                Action::Alter(alter) => alter.run(&queues).await,
+                Action::Redrive(redrive) => redrive.run(&queues).await,
+                Action::Delete(Delete { named, force }) => {
+                    outcome(queues.delete(&named.group, &named.topic, force).await)
+                }
+            };
+            drop(queues);
+            client.close().await;
+            done
+        })
+    }
+}
+
+impl List {
+    async fn run(self, queues: &Queues) -> Outcome {
+        show::list(&outcome(queues.list().await)?, self.json)
+    }
+}
+
+impl Describe {
+    async fn run(self, queues: &Queues) -> Outcome {
+        let queue = outcome(queues.describe(&self.named.group, &self.named.topic).await)?;
+        show::description(&queue, self.json)
+    }
+}
+
+impl Alter {
+    async fn run(self, queues: &Queues) -> Outcome {
+        let wish = self.wishes.to_model();
+        if wish == QueueWish::default() {
+            return Err(Failure::usage(
+                "nothing to change: give --visibility, --dispatch, --backoff or another setting",
+            ));
+        }
+        outcome(queues.alter(&self.named.group, &self.named.topic, &wish).await)
+    }
+}
+
+impl Redrive {
+    async fn run(self, queues: &Queues) -> Outcome {
+        let records = outcome(queues.redrive(&self.named.group, &self.named.topic, self.count).await)?;
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            writeln!(out, "{:#}", json!({ "records": records }))?;
+        } else {
+            writeln!(out, "{records} records put back into {}", self.named.topic)?;
+        }
+        Ok(())
+    }
+}
+
+/// The outcome of a command about queues.
+fn outcome<T>(result: Result<T, QueueError>) -> Outcome<T> {
+    result.map_err(|error| match error {
+        QueueError::Topic(_) | QueueError::Name(_) => Failure::usage(error),
+        QueueError::Request(error) => refused(error.into()),
+        other => Failure::failed(other),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn back_offs_are_read_as_people_write_them() {
+        let seconds = Duration::from_secs;
+        assert_eq!(backoff("1s,5s"), Ok(Backoff::Steps(vec![seconds(1), seconds(5)])));
+        assert_eq!(backoff("1s..60s"), Ok(Backoff::Exponential { first: seconds(1), cap: seconds(60) }));
+        assert!(backoff("soon").is_err());
+        assert!(backoff("1s..").is_err());
+    }
+}

@@ -1,0 +1,172 @@
+//! How queues are shown, to people and to programs.
+
+use std::io::Write;
+
+use corelane::{Backoff, QueueDescription, QueueList, QueueMember, QueuePartition, QueueSummary, QueueWish};
+use corelane_broker::quantity::Span;
+use serde_json::{Value, json};
+
+use crate::failure::Outcome;
+use crate::table;
+
+fn member_id((high, low): (u64, u64)) -> String {
+    format!("{high:016x}{low:016x}")
+}
+
+fn topic(queue: &QueueSummary) -> String {
+    if queue.topic.is_empty() { format!("(deleted {})", queue.topic_id) } else { queue.topic.clone() }
+}
+
+fn summary_json(queue: &QueueSummary) -> Value {
+    json!({
+        "group": queue.group,
+        "topic": topic(queue),
+        "members": queue.members,
+        "ready": queue.ready,
+        "leased": queue.leased,
+        "delayed": queue.delayed,
+        "dead": queue.dead,
+    })
+}
+
+/// `corelane queue list`.
+pub(super) fn list(list: &QueueList, is_json: bool) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    if is_json {
+        let queues: Value = list.queues.iter().map(summary_json).collect();
+        writeln!(out, "{:#}", json!({ "queues": queues, "missing_shards": list.missing_shards }))?;
+        return Ok(());
+    }
+    let row = |queue: &QueueSummary| {
+        let numbers = [u64::from(queue.members), queue.ready, queue.leased, queue.delayed, queue.dead];
+        [queue.group.clone(), topic(queue)].into_iter().chain(numbers.map(|number| number.to_string())).collect()
+    };
+    let rows: Vec<Vec<String>> = list.queues.iter().map(row).collect();
+    table::print(&mut out, &["GROUP", "TOPIC", "MEMBERS", "READY", "LEASED", "DELAYED", "DEAD"], &rows)?;
+    if !list.missing_shards.is_empty() {
+        let missing = &list.missing_shards;
+        writeln!(std::io::stderr(), "warning: queues of shards {missing:?} are missing: no answer in time")?;
+    }
+    Ok(())
+}
+
+fn backoff(backoff: &Backoff) -> String {
+    match backoff {
+        Backoff::Exponential { first, cap } => format!("{}..{}", Span(*first), Span(*cap)),
+        Backoff::Steps(steps) => steps.iter().map(|&step| Span(step).to_string()).collect::<Vec<_>>().join(","),
+    }
+}
+
+fn settings_json(settings: &QueueWish) -> Value {
+    json!({
+        "visibility_ms": settings.visibility.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        "dispatch": settings.dispatch.map(|dispatch| dispatch.name()),
+        "order_per_key": settings.order_per_key,
+        "delivery_limit": settings.delivery_limit,
+        "backoff": settings.backoff.as_ref().map(backoff),
+        "dead_letter": settings.dead_letter.as_ref().map(|name| name.as_str().to_owned()),
+    })
+}
+
+fn partition_json(partition: &QueuePartition) -> Value {
+    json!({
+        "partition": partition.partition,
+        "done_end": partition.done_end,
+        "read_end": partition.read_end,
+        "high_watermark": partition.high_watermark,
+        "ready": partition.ready,
+        "leased": partition.leased,
+        "delayed": partition.delayed,
+        "held": partition.held,
+        "dying": partition.dying,
+        "done": partition.done,
+        "dead": partition.dead,
+        "oldest_ms": partition.oldest_ms,
+    })
+}
+
+fn member_json(member: &QueueMember) -> Value {
+    json!({
+        "member": member_id(member.member),
+        "client": member.client,
+        "weight": member.weight,
+        "leased": member.leased,
+        "credit_records": member.credit_records,
+        "credit_bytes": member.credit_bytes,
+        "processing_us": member.processing_micros,
+        "delivered": member.delivered,
+        "acknowledged": member.acknowledged,
+        "failed": member.failed,
+        "silent_ms": member.silent_ms,
+    })
+}
+
+/// `corelane queue describe`.
+pub(super) fn description(queue: &QueueDescription, is_json: bool) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    let (summary, settings) = (&queue.summary, &queue.settings);
+    if is_json {
+        let mut whole = summary_json(summary);
+        whole["settings"] = settings_json(settings);
+        whole["partitions"] = queue.partitions.iter().map(partition_json).collect();
+        whole["member_list"] = queue.members.iter().map(member_json).collect();
+        writeln!(out, "{whole:#}")?;
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "queue {} of topic {}: {} ready, {} leased, {} delayed, {} dead letters",
+        summary.group,
+        topic(summary),
+        summary.ready,
+        summary.leased,
+        summary.delayed,
+        summary.dead
+    )?;
+    let limit = match settings.delivery_limit {
+        None | Some(0) => "no delivery limit".to_owned(),
+        Some(limit) => format!("{limit} deliveries at most"),
+    };
+    writeln!(
+        out,
+        "visibility {}, dispatch {}, {}, {limit}, back-off {}, dead letters to {}",
+        settings.visibility.map_or_else(|| "-".to_owned(), |span| Span(span).to_string()),
+        settings.dispatch.map_or("-", |dispatch| dispatch.name()),
+        if settings.order_per_key == Some(true) { "ordered per key" } else { "in no order per key" },
+        settings.backoff.as_ref().map_or_else(|| "-".to_owned(), backoff),
+        settings.dead_letter.as_ref().map_or("no topic", |name| name.as_str()),
+    )?;
+    writeln!(out)?;
+    let row = |partition: &QueuePartition| {
+        let numbers = [
+            u64::from(partition.partition),
+            partition.done_end,
+            partition.ready,
+            partition.leased,
+            partition.delayed,
+            partition.held,
+            partition.dead,
+        ];
+        let oldest = partition.oldest_ms.map_or_else(|| "-".to_owned(), |oldest| oldest.to_string());
+        numbers.map(|number| number.to_string()).into_iter().chain([oldest]).collect()
+    };
+    let rows: Vec<Vec<String>> = queue.partitions.iter().map(row).collect();
+    let head = ["PARTITION", "DONE TO", "READY", "LEASED", "DELAYED", "HELD", "DEAD", "OLDEST MS"];
+    table::print(&mut out, &head, &rows)?;
+    if queue.members.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let row = |member: &QueueMember| {
+        let numbers = [member.leased, u64::from(member.credit_records), member.acknowledged, member.failed];
+        let processing = member.processing_micros.map_or_else(|| "-".to_owned(), |micros| micros.to_string());
+        [member_id(member.member), member.client.clone()]
+            .into_iter()
+            .chain(numbers.map(|number| number.to_string()))
+            .chain([processing])
+            .collect()
+    };
+    let rows: Vec<Vec<String>> = queue.members.iter().map(row).collect();
+    table::print(&mut out, &["MEMBER", "CLIENT", "LEASED", "CREDIT", "DONE", "FAILED", "US A RECORD"], &rows)?;
+    Ok(())
+}
