@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use corelane_model::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_HEADERS_MAX};
-use corelane_model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, WallMillis};
+use corelane_model::{ProducerEpoch, ProducerId, Sequence, WallMillis};
 use rkyv::rancor::Failure;
 use rkyv::ser::Serializer;
 use rkyv::ser::allocator::SubAllocator;
@@ -35,6 +35,8 @@ pub struct BatchBuilder {
     key_ends: Vec<u32>,
     header_ends: Vec<u32>,
     timestamps: Vec<i64>,
+    /// Places of the records behind the base offset, if they do not follow each other.
+    offsets: Vec<u32>,
     columns: Columns,
     compressor: Compressor,
     /// The columns that the records so far call for.
@@ -56,6 +58,7 @@ impl BatchBuilder {
             key_ends: Vec::new(),
             header_ends: Vec::new(),
             timestamps: Vec::new(),
+            offsets: Vec::new(),
             columns: Columns { values: InFront { len: 0 }, numbers: Vec::new(), keys: Vec::new(), headers: Vec::new() },
             compressor: Compressor::new(),
             flags: BatchFlags(0),
@@ -81,6 +84,18 @@ impl BatchBuilder {
             return Err(PushError::TooManyHeaders { count: headers.len(), limit: RECORD_HEADERS_MAX });
         }
         self.check_room(timestamp, key, value, headers)?;
+        self.take(timestamp, key, value, headers.iter().copied());
+        Ok(())
+    }
+
+    /// Adds a record of a batch that is rewritten: it was held against all limits when it came.
+    pub(crate) fn take<'a>(
+        &mut self,
+        timestamp: WallMillis,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+    ) {
         self.timestamp_min = self.timestamp_min.min(timestamp.0);
         self.timestamp_max = self.timestamp_max.max(timestamp.0);
         self.timestamps.push(timestamp.0);
@@ -97,12 +112,11 @@ impl BatchBuilder {
         self.columns.keys.extend_from_slice(key.unwrap_or_default());
         let is_null = if key.is_none() { NULL } else { 0 };
         self.key_ends.push(end(self.columns.keys.len()) | is_null);
-        for &(name, value) in headers {
+        for (name, value) in headers {
             self.flags = self.flags.with(BatchFlags::HEADERS);
             header::append(&mut self.columns.headers, name, value);
         }
         self.header_ends.push(end(self.columns.headers.len()));
-        Ok(())
     }
 
     fn check_room(
@@ -175,6 +189,34 @@ impl BatchBuilder {
     }
 
     fn finish_with(&mut self, producer: ProducerStamp, flags: BatchFlags, home: u16) -> Bytes {
+        let count = u32::try_from(self.len()).expect("pushing stops at the limit of records");
+        let out = self.seal(BatchHead {
+            flags,
+            offset_span: count,
+            producer_id: producer.producer_id,
+            producer_epoch: producer.producer_epoch,
+            home,
+            base_sequence: producer.base_sequence,
+            ..BatchHead::default()
+        });
+        assert!(out.len() <= BATCH_BYTES_MAX as usize, "batch of {} bytes is over the limit", out.len());
+        out
+    }
+
+    /// The batch of all records so far with these places behind the base offset of `head`, from which come producer and
+    /// stamp. It may be over the limit of bytes.
+    pub(crate) fn finish_rewritten(&mut self, head: &BatchHead, offsets: &[u32]) -> Bytes {
+        assert_eq!(offsets.len(), self.len(), "each record has its offset");
+        let offset_span = offsets.last().expect("a batch has at least one record") + 1;
+        if self.len() < offset_span as usize {
+            self.offsets.extend_from_slice(offsets);
+            self.flags = self.flags.with(BatchFlags::OFFSETS);
+        }
+        self.seal(BatchHead { offset_span, ..*head })
+    }
+
+    /// The batch of all records so far; what `head` says of its payload is filled in.
+    fn seal(&mut self, head: BatchHead) -> Bytes {
         assert!(!self.is_empty(), "a batch has at least one record");
         let count = u32::try_from(self.len()).expect("pushing stops at the limit of records");
         let compression = self.compress_values();
@@ -185,23 +227,15 @@ impl BatchBuilder {
         let head = BatchHead {
             version: BATCH_VERSION,
             codec: CODEC_COLUMNS,
-            flags: self.flags.with(BatchFlags(compression.to_bits())).with(flags),
+            flags: self.flags.with(BatchFlags(compression.to_bits())).with(head.flags),
             payload_bytes: u32::try_from(payload.len()).expect("pushing stops at the limit of bytes"),
             record_count: count,
-            offset_span: count,
-            leader_epoch: LeaderEpoch(0),
-            base_offset: Offset::ZERO,
-            append_timestamp: WallMillis(0),
             max_timestamp: WallMillis(self.timestamp_max),
-            producer_id: producer.producer_id,
-            producer_epoch: producer.producer_epoch,
-            home,
-            base_sequence: producer.base_sequence,
             payload_crc: crc32c::crc32c(payload),
             head_crc: 0,
+            ..head
         };
         head.write(&mut out);
-        assert!(out.len() <= BATCH_BYTES_MAX as usize, "batch of {} bytes is over the limit", out.len());
         self.bytes_before = out.len();
         self.clear();
         Bytes::from(out)
@@ -214,6 +248,7 @@ impl BatchBuilder {
         self.key_ends.clear();
         self.header_ends.clear();
         self.timestamps.clear();
+        self.offsets.clear();
         self.columns.numbers.clear();
         self.columns.keys.clear();
         self.columns.headers.clear();
@@ -248,6 +283,7 @@ impl BatchBuilder {
             let delta = |&timestamp: &i64| u32::try_from(latest - timestamp).expect("pushing keeps timestamps near");
             numbers.extend(self.timestamps.iter().map(delta));
         }
+        numbers.extend_from_slice(&self.offsets);
     }
 
     /// Head room, values, and behind them whatever rkyv writes.

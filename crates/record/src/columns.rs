@@ -52,7 +52,8 @@ pub(crate) struct Columns {
     #[rkyv(with = AsBytes)]
     pub(crate) values: InFront,
     /// One after another, each with one entry a record: value ends, then, as far as the flags announce them, key ends,
-    /// header ends, and how many milliseconds a timestamp is before the head's max timestamp.
+    /// header ends, how many milliseconds a timestamp is before the head's max timestamp, and how far an offset is behind
+    /// the base offset.
     pub(crate) numbers: Vec<u32>,
     /// All keys one after another.
     pub(crate) keys: Vec<u8>,
@@ -72,6 +73,7 @@ pub(crate) struct Layout {
     pub(crate) header_ends: Option<Range<usize>>,
     pub(crate) headers: Range<usize>,
     pub(crate) timestamps: Option<Range<usize>>,
+    pub(crate) offsets: Option<Range<usize>>,
 }
 
 /// Checks the payload of a batch whose head is `head`: checksum, archive, lengths and ends of all columns. Reads the
@@ -102,6 +104,7 @@ pub(crate) fn check(head: &BatchHead, batch: &[u8]) -> Result<Layout, BatchError
         key_ends: cut.take_if(BatchFlags::KEYS),
         header_ends: cut.take_if(BatchFlags::HEADERS),
         timestamps: cut.take_if(BatchFlags::TIMESTAMPS),
+        offsets: cut.take_if(BatchFlags::OFFSETS),
         values,
         keys,
         headers,
@@ -163,7 +166,23 @@ fn check_columns(head: &BatchHead, batch: &[u8], mut layout: Layout) -> Result<L
             return Err(BatchError::Timestamps);
         }
     }
+    if let Some(places) = &layout.offsets {
+        check_offsets(numbers(batch, places), head.offset_span)?;
+    }
     Ok(layout)
+}
+
+/// The first record has the base offset, each other one a higher offset than the one before, the last the last of the
+/// span.
+fn check_offsets(places: &[[u8; 4]], span: u32) -> Result<(), BatchError> {
+    let mut next = 0_u64;
+    let mut is_bad = places.first().is_none_or(|&first| first != [0; 4]);
+    for &place in places {
+        let place = u64::from(u32::from_le_bytes(place));
+        is_bad |= place < next;
+        next = place + 1;
+    }
+    if is_bad || next != u64::from(span) { Err(BatchError::Offsets { span }) } else { Ok(()) }
 }
 
 /// A part of the number column as it lies there.

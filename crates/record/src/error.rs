@@ -73,6 +73,12 @@ pub enum BatchError {
         /// The limit.
         limit: u32,
     },
+    /// Offsets go back, or are not those of the span.
+    #[error("offsets of a record batch do not go up from 0 to the end of its span of {span}")]
+    Offsets {
+        /// What the head says.
+        span: u32,
+    },
     /// No record, or over [`corelane_model::limits::BATCH_RECORDS_MAX`].
     #[error("record batch of {count} records is outside 1 to {limit} records")]
     RecordCount {

@@ -39,10 +39,13 @@ impl BatchFlags {
     /// The number column holds timestamp deltas; without it every record has the head's max timestamp.
     pub const TIMESTAMPS: Self = Self(1 << 6);
 
+    /// The number column says which offset each record has; without it they follow each other. Compaction sets it.
+    pub const OFFSETS: Self = Self(1 << 7);
+
     /// Every bit that this version gives a meaning.
-    pub const KNOWN: Self = Self(0b111_1111);
+    pub const KNOWN: Self = Self(0b1111_1111);
     /// What a producer may set.
-    pub const PRODUCER: Self = Self(Self::KNOWN.0 & !Self::CONTROL.0);
+    pub const PRODUCER: Self = Self(Self::KNOWN.0 & !Self::CONTROL.0 & !Self::OFFSETS.0);
 
     /// Whether all bits of `other` are set.
     #[must_use]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use corelane_model::{Offset, WallMillis};
 
 use crate::columns::{self, Layout, NULL};
-use crate::sealed::{check_dense, check_whole};
+use crate::sealed::{check_span, check_whole};
 use crate::{BatchError, BatchHead, Compression, Headers};
 
 /// A batch whose records can be read; checked whole, values decompressed. Records borrow from it.
@@ -52,7 +52,7 @@ impl RecordBatch {
     pub fn parse(bytes: Bytes) -> Result<Self, BatchError> {
         let head = BatchHead::parse(&bytes)?;
         check_whole(&head, bytes.len())?;
-        check_dense(&head)?;
+        check_span(&head)?;
         let layout = columns::check(&head, &bytes)?;
         let decompressed = match head.compression() {
             Compression::None => Bytes::new(),
@@ -104,9 +104,10 @@ impl RecordBatch {
             Compression::Lz4 | Compression::Zstd => &self.decompressed,
         };
         let delta = self.layout.timestamps.as_ref().map_or(0, |column| self.number(column, index));
+        let place = self.layout.offsets.as_ref().map_or(index as u64, |column| u64::from(self.number(column, index)));
         Record {
             // The head's check has shown that the batch's end is within 64 bits.
-            offset: Offset(self.head.base_offset.0 + index as u64),
+            offset: Offset(self.head.base_offset.0 + place),
             timestamp: WallMillis(self.head.max_timestamp.0 - i64::from(delta)),
             key: self.layout.key_ends.as_ref().and_then(|ends| self.slice(ends, index, &self.bytes[keys.clone()])),
             value: self.slice(&self.layout.value_ends, index, values),

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use corelane_model::{LeaderEpoch, Offset, ProducerId, WallMillis};
 
-use crate::{BATCH_HEAD_BYTES, BatchError, BatchFlags, BatchHead, columns, head};
+use crate::columns::{self, Layout};
+use crate::{BATCH_HEAD_BYTES, BatchError, BatchFlags, BatchHead, BatchKeys, head};
 
 /// A batch from a producer, checked whole: head and payload checksums, the archive, ends, counts and limits. Cheap to
 /// clone.
@@ -14,6 +15,7 @@ use crate::{BATCH_HEAD_BYTES, BatchError, BatchFlags, BatchHead, columns, head};
 pub struct SealedBatch {
     head: BatchHead,
     bytes: Bytes,
+    layout: Layout,
 }
 
 impl SealedBatch {
@@ -31,9 +33,9 @@ impl SealedBatch {
         if head.transaction().is_some_and(|transaction| transaction.producer == ProducerId::NONE) {
             return Err(BatchError::NobodysTransaction);
         }
-        check_dense(&head)?;
-        columns::check(&head, &bytes)?;
-        Ok(Self { head, bytes })
+        check_span(&head)?;
+        let layout = columns::check(&head, &bytes)?;
+        Ok(Self { head, bytes, layout })
     }
 
     /// The head as the producer sent it.
@@ -52,6 +54,12 @@ impl SealedBatch {
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.bytes[BATCH_HEAD_BYTES..]
+    }
+
+    /// Its keys; their offsets count from 0 until the batch is stamped.
+    #[must_use]
+    pub fn keys(&self) -> BatchKeys {
+        BatchKeys::of(self.head, self.bytes.clone(), self.layout.clone())
     }
 
     /// A head for this batch with the stamp in it, to be put in front of [`SealedBatch::payload`].
@@ -114,9 +122,10 @@ pub(crate) fn check_whole(head: &BatchHead, len: usize) -> Result<(), BatchError
     Ok(())
 }
 
-/// Checks that each offset has a record: this version has no column that would say which ones are left.
-pub(crate) fn check_dense(head: &BatchHead) -> Result<(), BatchError> {
-    if head.offset_span == head.record_count {
+/// Checks that each offset has a record, unless a column says which ones are left.
+pub(crate) fn check_span(head: &BatchHead) -> Result<(), BatchError> {
+    let has_holes = head.record_count < head.offset_span;
+    if has_holes == head.flags.contains(BatchFlags::OFFSETS) {
         Ok(())
     } else {
         Err(BatchError::OffsetSpan { span: head.offset_span, count: head.record_count })

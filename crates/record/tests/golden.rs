@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use corelane_model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Transaction, WallMillis};
-use corelane_record::{BatchBuilder, Compression, ProducerStamp, RecordBatch, SealedBatch, Stamp, stamp};
+use corelane_record::{BatchBuilder, Compression, ProducerStamp, RecordBatch, Rewriter, SealedBatch, Stamp, stamp};
 use expect_test::expect;
 
 /// One record with a value and nothing else, as a producer sends it.
@@ -38,6 +38,13 @@ fn transactional() -> Bytes {
     builder.finish_transactional(producer, 5)
 }
 
+/// What compaction left of [`full`]: the first and the last record.
+fn holes() -> Bytes {
+    let mut out = Vec::new();
+    Rewriter::default().rewrite(full(), &[true, false, true], &mut out).expect("it is a batch");
+    out.pop().expect("two records are one batch")
+}
+
 /// What compresses well. The bytes are the compressor's and may differ between its versions; they must open.
 fn compressed(compression: Compression) -> Bytes {
     let mut builder = BatchBuilder::new(compression);
@@ -65,6 +72,7 @@ fn write_fixtures() {
         ("minimal", minimal()),
         ("full", full()),
         ("transactional", transactional()),
+        ("holes", holes()),
         ("lz4", compressed(Compression::Lz4)),
         ("zstd", compressed(Compression::Zstd)),
     ];
@@ -78,6 +86,15 @@ fn bytes_are_those_of_the_fixtures() {
     assert_eq!(minimal(), fixture("minimal"));
     assert_eq!(full(), fixture("full"));
     assert_eq!(transactional(), fixture("transactional"));
+    assert_eq!(holes(), fixture("holes"));
+}
+
+#[test]
+fn a_batch_with_holes_opens_for_readers_only() {
+    assert!(SealedBatch::parse(fixture("holes")).is_err());
+    let batch = RecordBatch::parse(fixture("holes")).expect("sound");
+    assert_eq!(batch.iter().map(|record| record.offset.0).collect::<Vec<_>>(), [1000, 1002]);
+    assert_eq!((batch.head().offset_span, batch.head().record_count), (3, 2));
 }
 
 #[test]

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use corelane_model::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_HEADERS_MAX};
 use corelane_model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, WallMillis};
 use corelane_record::{
-    BATCH_HEAD_BYTES, BatchBuilder, BatchError, BatchHead, Compression, ProducerStamp, PushError, RecordBatch,
-    SealedBatch, Stamp, split_batch, stamp,
+    BATCH_HEAD_BYTES, BatchBuilder, BatchError, BatchHead, BatchKeys, Compression, ProducerStamp, PushError,
+    RecordBatch, Rewriter, SealedBatch, Stamp, split_batch, stamp,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -54,7 +54,61 @@ fn compression() -> impl Strategy<Value = Compression> {
     prop_oneof![Just(Compression::None), Just(Compression::Lz4), Just(Compression::Zstd)]
 }
 
+/// All records of these batches with their offsets.
+fn with_offsets(batches: &[Bytes]) -> Vec<(u64, Owned)> {
+    let batches = batches.iter().map(|bytes| RecordBatch::parse(bytes.clone()).expect("a rewritten batch is sound"));
+    batches
+        .flat_map(|batch| {
+            let offsets: Vec<u64> = batch.iter().map(|record| record.offset.0).collect();
+            offsets.into_iter().zip(read(&batch)).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
 proptest! {
+    #[test]
+    fn what_is_kept_stays_as_it_was(
+        records in records(), compression in compression(), first in vec(any::<bool>(), 60), second in vec(any::<bool>(), 60),
+    ) {
+        let mut builder = BatchBuilder::new(compression);
+        records.iter().for_each(|record| push(&mut builder, record).unwrap());
+        let mut bytes = builder.finish(ProducerStamp::default()).to_vec();
+        let stamped = Stamp { base_offset: Offset(500), append_timestamp: WallMillis(3), leader_epoch: LeaderEpoch(2) };
+        stamp(&mut bytes, stamped);
+        let mut rewriter = Rewriter::default();
+        let mut batches = vec![Bytes::from(bytes)];
+        let mut expected = with_offsets(&batches);
+        prop_assert_eq!(expected.len(), records.len());
+        // Twice, so that batches with holes are rewritten too.
+        for keeps in [first, second] {
+            let mut out = Vec::new();
+            let mut kept = keeps.iter().copied();
+            for bytes in batches {
+                let count = BatchKeys::parse(bytes.clone()).unwrap().iter().len();
+                let keeps: Vec<bool> = kept.by_ref().take(count).collect();
+                rewriter.rewrite(bytes, &keeps, &mut out).unwrap();
+            }
+            let mut kept = keeps.iter();
+            expected.retain(|_| *kept.next().unwrap());
+            batches = out;
+            prop_assert_eq!(&with_offsets(&batches), &expected);
+            for bytes in &batches {
+                let head = BatchHead::parse(bytes).unwrap();
+                prop_assert_eq!(head.append_timestamp, WallMillis(3));
+                prop_assert!(Offset(500) <= head.base_offset && head.end_offset() <= Offset(500 + records.len() as u64));
+                let keys = BatchKeys::parse(bytes.clone()).unwrap();
+                let batch = RecordBatch::parse(bytes.clone()).unwrap();
+                for (key, record) in keys.iter().zip(&batch) {
+                    prop_assert_eq!((key.offset, key.key), (record.offset, record.key));
+                    prop_assert_eq!(key.is_tombstone, record.value.is_none());
+                    prop_assert_eq!(key.value_bytes as usize, record.value.map_or(0, <[u8]>::len));
+                }
+                let is_dense = head.offset_span == head.record_count;
+                prop_assert_eq!(SealedBatch::parse(bytes.clone()).is_ok(), is_dense, "a producer leaves no holes");
+            }
+        }
+    }
+
     #[test]
     fn records_come_back(first in records(), second in records(), compression in compression()) {
         let mut builder = BatchBuilder::new(compression);
@@ -287,4 +341,18 @@ fn what_a_producer_may_not_say_is_refused() {
     assert!(matches!(refused(|head| head.payload_bytes += 1), BatchError::Truncated { .. }));
     assert!(matches!(refused(|head| head.payload_bytes = u32::MAX), BatchError::TooLarge { .. }));
     assert!(matches!(refused(|head| head.payload_crc ^= 1), BatchError::PayloadChecksum { .. }));
+}
+
+#[test]
+fn a_batch_that_the_column_of_offsets_makes_too_large_becomes_several() {
+    let mut builder = BatchBuilder::new(Compression::None);
+    while builder.push(WallMillis(7), Some(b"k"), Some(b"0123456789"), &[]).is_ok() {}
+    let count = builder.len();
+    let bytes = builder.finish(ProducerStamp::default());
+    let mut keeps = vec![true; count];
+    keeps[1] = false;
+    let mut out = Vec::new();
+    Rewriter::default().rewrite(bytes, &keeps, &mut out).unwrap();
+    assert!(1 < out.len() && out.iter().all(|batch| batch.len() <= BATCH_BYTES_MAX as usize));
+    assert_eq!(with_offsets(&out).len(), count - 1);
 }
