@@ -9,6 +9,7 @@ mod admin;
 mod bench;
 mod broker;
 mod closed_pipes;
+mod compaction;
 mod full_disk;
 mod refusals;
 mod restart;

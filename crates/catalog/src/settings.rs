@@ -54,5 +54,5 @@ fn check_cleanup(settings: &TopicSettings) -> Result<(), CatalogError> {
     if settings.retention_ms.is_some() || settings.retention_bytes.is_some() {
         return Err(CatalogError::CompactedRetention);
     }
-    Err(CatalogError::NotOffered { setting: "cleanup by compaction" })
+    Ok(())
 }

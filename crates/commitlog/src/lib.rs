@@ -13,6 +13,7 @@
 
 mod append;
 mod cache;
+mod compaction;
 mod corrupt;
 mod error;
 mod fetch;
@@ -28,6 +29,7 @@ mod transactions;
 mod varint;
 
 pub use append::Append;
+pub use compaction::{CompactionPlan, CompactionResult};
 pub use corrupt::CorruptRange;
 pub use error::{AppendError, ReplayError, StateError, TruncateError};
 pub use fetch::{Fetch, TimeLookup};
@@ -36,7 +38,7 @@ pub use producers::ProducerTable;
 pub use recovery::Shutdown;
 pub use retention::Retention;
 pub(crate) use segment::SEGMENT_FILE_BYTES_MAX;
-pub use segment::Segment;
+pub use segment::{Segment, SegmentName};
 pub use settle::{SegmentChoice, Settle, Settled};
 pub use state::{LogState, OFFSET_MAX};
 pub use stats::LogStats;

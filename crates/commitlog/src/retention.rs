@@ -1,7 +1,7 @@
 //! Giving up old records: by age, by bytes, on request.
 
 use corelane_model::limits::MEMORY_RING_BYTES_DEFAULT;
-use corelane_model::{Now, Offset, TopicClass, WallMillis};
+use corelane_model::{Cleanup, Now, Offset, TopicClass, WallMillis};
 
 use crate::cache::CachedBatch;
 use crate::{CommitLog, Segment, TruncateError};
@@ -85,6 +85,11 @@ impl CommitLog {
     /// records, as far as is known now. It has passed while the oldest batch is too old before it is durable.
     #[must_use]
     pub fn retention_deadline(&self) -> Option<WallMillis> {
+        if self.settings.cleanup == Cleanup::Compact {
+            let active = self.state.segments.last().filter(|last| !last.is_sealed)?;
+            let grace = i64::try_from(self.settings.tombstone_ms).unwrap_or(i64::MAX);
+            return Some(WallMillis(active.first_timestamp.0.saturating_add(grace).saturating_add(1)));
+        }
         let retention = i64::try_from(self.settings.retention_ms?).unwrap_or(i64::MAX);
         let due = match self.settings.class {
             TopicClass::Durable => {
@@ -105,7 +110,19 @@ impl CommitLog {
         Some(WallMillis(due.saturating_add(1)))
     }
 
+    /// Seals the active segment of a compacted log when it is older than the grace time of null values, so that what is
+    /// written rarely is compacted too.
+    fn seal_for_compaction(&mut self, wall: WallMillis) {
+        if let Some(active) = self.state.segments.last_mut() {
+            active.is_sealed |= self.settings.tombstone_ms < wall.millis_since(active.first_timestamp);
+        }
+    }
+
     fn retain_segments(&mut self, wall: WallMillis) -> Vec<Segment> {
+        if self.settings.cleanup == Cleanup::Compact {
+            self.seal_for_compaction(wall);
+            return self.drop_segments_below_start();
+        }
         let mut start = self.log_start();
         if let Some(retention_ms) = self.settings.retention_ms {
             if let Some(active) = self.state.segments.last_mut() {

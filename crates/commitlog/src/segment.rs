@@ -22,9 +22,34 @@ pub struct Segment {
     pub max_timestamp: WallMillis,
     /// Whether nothing will be added.
     pub is_sealed: bool,
+    /// How often compaction wrote it anew: 0 has every record, more may have holes. Names its file together with the base.
+    pub rewrite: u32,
+}
+
+/// What names a segment's file within its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentName {
+    /// Offset of its first record, or of the first that it ever had.
+    pub base: Offset,
+    /// How often compaction wrote it anew.
+    pub rewrite: u32,
+}
+
+impl SegmentName {
+    /// The name of a segment that settling writes.
+    #[must_use]
+    pub const fn settled(base: Offset) -> Self {
+        Self { base, rewrite: 0 }
+    }
 }
 
 impl Segment {
+    /// What names its file.
+    #[must_use]
+    pub const fn name(&self) -> SegmentName {
+        SegmentName { base: self.base, rewrite: self.rewrite }
+    }
+
     /// Whether the offset lies within it.
     #[must_use]
     pub fn contains(&self, offset: Offset) -> bool {

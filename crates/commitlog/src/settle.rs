@@ -203,6 +203,7 @@ impl CommitLog {
             first_timestamp: settled.first_timestamp,
             max_timestamp: settled.max_timestamp,
             is_sealed: false,
+            rewrite: 0,
         });
     }
 

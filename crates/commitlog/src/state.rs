@@ -8,6 +8,7 @@ use corelane_model::{
     LeaderEpoch, MonotonicNanos, Offset, ProducerEpoch, ProducerId, Sequence, Transaction, WallMillis,
 };
 
+use crate::compaction::Compacted;
 use crate::corrupt::CorruptRanges;
 use crate::producers::{Producer, SeenBatch};
 use crate::transactions::Reach;
@@ -20,9 +21,11 @@ const STATE_VERSION: u8 = 1;
 const STATE_VERSION_SECTIONS: u8 = 2;
 /// The section of transactions.
 const SECTION_TRANSACTIONS: u64 = 1;
+/// The section of compaction.
+const SECTION_COMPACTION: u64 = 2;
 
 /// Sections of one state, as many as there are kinds.
-const SECTIONS_MAX: usize = 1;
+const SECTIONS_MAX: usize = 2;
 
 /// Largest offset that is believed when it comes from disk. No log reaches it: at a billion records a second it takes
 /// a century and a half.
@@ -49,6 +52,8 @@ pub struct LogState {
     pub(crate) corrupt: CorruptRanges,
     /// Transactions that are open or were aborted.
     pub(crate) transactions: Transactions,
+    /// How far compaction came.
+    pub(crate) compacted: Compacted,
 }
 
 impl LogState {
@@ -78,8 +83,11 @@ impl LogState {
 
     /// Appends its bytes, some ten for a log that was never used.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let has_sections = !self.transactions.is_empty();
-        out.push(if has_sections { STATE_VERSION_SECTIONS } else { STATE_VERSION });
+        let has_transactions = !self.transactions.is_empty();
+        let was_compacted =
+            self.compacted.end != Offset::ZERO || self.segments.iter().any(|segment| segment.rewrite != 0);
+        let sections = u64::from(has_transactions) + u64::from(was_compacted);
+        out.push(if 0 < sections { STATE_VERSION_SECTIONS } else { STATE_VERSION });
         varint::put(out, self.log_start.0);
         varint::put(out, self.settled_end.since(self.log_start));
         varint::put(out, self.log_end.since(self.settled_end));
@@ -92,9 +100,28 @@ impl LogState {
             varint::put(out, range.first.0);
             varint::put(out, range.end.since(range.first));
         }
-        if has_sections {
-            varint::put(out, 1);
+        if 0 < sections {
+            varint::put(out, sections);
+        }
+        if has_transactions {
             put_section(out, SECTION_TRANSACTIONS, |out| self.encode_transactions(out));
+        }
+        if was_compacted {
+            put_section(out, SECTION_COMPACTION, |out| self.encode_compaction(out));
+        }
+    }
+
+    fn encode_compaction(&self, out: &mut Vec<u8>) {
+        let Compacted { end, tombstones_end, tombstones_since, has_tombstones } = self.compacted;
+        varint::put(out, end.0);
+        varint::put(out, end.since(tombstones_end));
+        varint::put_signed(out, tombstones_since.0);
+        varint::put(out, u64::from(has_tombstones));
+        let rewritten = || self.segments.iter().enumerate().filter(|(_, segment)| segment.rewrite != 0);
+        varint::put(out, rewritten().count() as u64);
+        for (place, segment) in rewritten() {
+            varint::put(out, place as u64);
+            varint::put(out, u64::from(segment.rewrite));
         }
     }
 
@@ -156,14 +183,16 @@ impl LogState {
         let log_end = reader.offset_behind(settled_end)?;
         let leader_epoch = LeaderEpoch(reader.u32()?);
         let append_timestamp = WallMillis(reader.signed()?);
-        let segments = reader.segments()?;
+        let mut segments = reader.segments()?;
         let producers = reader.producers()?;
         let corrupt = reader.corrupt()?;
         let mut transactions = Transactions::default();
+        let mut compacted = Compacted::default();
         if version == STATE_VERSION_SECTIONS {
             for _ in 0..reader.sections()? {
                 match reader.section()? {
                     (SECTION_TRANSACTIONS, mut section) => transactions = section.transactions(log_end)?,
+                    (SECTION_COMPACTION, mut section) => compacted = section.compaction(&mut segments)?,
                     (kind, _) => return Err(StateError::Section { kind }),
                 }
             }
@@ -188,6 +217,7 @@ impl LogState {
             producers,
             corrupt,
             transactions,
+            compacted,
         })
     }
 }
@@ -351,12 +381,42 @@ impl<'a> Reader<'a> {
             if base == end || segments.last().is_some_and(|last| base < last.end) {
                 return Err(StateError::Contradiction { what: "segments are not empty and follow each other" });
             }
-            segments.push(Segment { base, end, bytes, first_timestamp, max_timestamp, is_sealed });
+            segments.push(Segment { base, end, bytes, first_timestamp, max_timestamp, is_sealed, rewrite: 0 });
         }
         if segments.iter().rev().skip(1).any(|segment| !segment.is_sealed) {
             return Err(StateError::Contradiction { what: "only the last segment is not sealed" });
         }
         Ok(segments)
+    }
+
+    /// All of a section: how far compaction came, and which of the segments it wrote.
+    fn compaction(&mut self, segments: &mut [Segment]) -> Result<Compacted, StateError> {
+        let end = self.offset()?;
+        let behind = self.number()?;
+        let tombstones_end = end.0.checked_sub(behind).map(Offset).ok_or_else(|| self.malformed())?;
+        let tombstones_since = WallMillis(self.signed()?);
+        let has_tombstones = match self.number()? {
+            0 => false,
+            1 => true,
+            _ => return Err(self.malformed()),
+        };
+        let mut next = 0;
+        for _ in 0..self.count("segments that were written anew", segments.len())? {
+            let place = usize::try_from(self.number()?).map_err(|_| self.malformed())?;
+            let rewrite = self.u32()?;
+            let known = segments.get_mut(place).filter(|segment| next <= place && segment.is_sealed && rewrite != 0);
+            let Some(segment) = known else {
+                return Err(StateError::Contradiction {
+                    what: "segments that were written anew are sealed, each there once",
+                });
+            };
+            segment.rewrite = rewrite;
+            next = place + 1;
+        }
+        match self.numbers.rest() {
+            0 => Ok(Compacted { end, tombstones_end, tombstones_since, has_tombstones }),
+            excess => Err(StateError::Excess { excess }),
+        }
     }
 
     fn producers(&mut self) -> Result<ProducerTable, StateError> {

@@ -1,6 +1,6 @@
 //! The bytes of a log's state in version 1, which never change.
 
-use corelane_commitlog::{CommitLog, CorruptRange, LogState, Settled, Shutdown};
+use corelane_commitlog::{CommitLog, CompactionResult, CorruptRange, LogState, Settled, Shutdown};
 use corelane_model::{
     Decision, Now, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicSettings, Transaction, WallMillis,
 };
@@ -90,6 +90,40 @@ fn the_section_of_transactions_is_drawn() {
     state_with_transactions().encode(&mut bytes);
     let at = bytes.len() - 20;
     expect![[r#"010111010800b20202020900ac02020901b00202"#]].assert_eq(&hex::encode(&bytes[at..]));
+}
+
+/// The first state after compaction wrote its first segment anew.
+fn compacted() -> LogState {
+    let settings = TopicSettings { tombstone_ms: 0, ..TopicSettings::compacted() };
+    let mut log = CommitLog::new(PartitionId::default(), settings, state());
+    let wall = WallMillis(1_700_000_001_000);
+    let plan = log.compaction_plan(wall).expect("it has a sealed segment");
+    assert_eq!(plan.segments.len(), 1);
+    log.replace_segments(&plan.segments, 8192).expect("it has them");
+    let result = CompactionResult { end: Offset(301), tombstones_end: plan.tombstones_end, has_tombstones: true };
+    log.on_compacted(wall, result);
+    log.state().clone()
+}
+
+const FIXTURE_COMPACTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/2/log-state-compacted.bin");
+
+#[test]
+#[ignore = "writes the fixture of a new version"]
+fn write_compacted_fixture() {
+    let mut bytes = Vec::new();
+    compacted().encode(&mut bytes);
+    std::fs::write(FIXTURE_COMPACTED, bytes).expect("the folder is there");
+}
+
+#[test]
+fn bytes_of_a_compacted_log_are_those_of_the_fixture_and_open() {
+    let fixture = std::fs::read(FIXTURE_COMPACTED).expect("the fixture is part of the repository");
+    let mut bytes = Vec::new();
+    compacted().encode(&mut bytes);
+    assert_eq!(bytes, fixture);
+    assert_eq!(LogState::decode(&fixture), Ok(compacted()));
+    let at = bytes.len() - 15;
+    expect!["020dad0200d0afabfef96201010001"].assert_eq(&hex::encode(&bytes[at..]));
 }
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/1/log-state.bin");

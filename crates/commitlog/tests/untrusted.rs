@@ -268,7 +268,7 @@ fn a_state_says_what_is_wrong_with_it() {
     let section =
         |tail: &[u64]| LogState::decode(&encode_as(2, &[&[0, 0, 5, 0, 0, 0, 0, 0], tail].concat())).map(|_| ());
     assert_eq!(section(&[1, 9, 0]), Err(StateError::Section { kind: 9 }));
-    assert_eq!(section(&[2]), too_many("sections", 1));
+    assert_eq!(section(&[3]), too_many("sections", 2));
     assert!(matches!(section(&[0]), Err(StateError::Contradiction { .. })), "no section in version 2");
     assert!(
         matches!(section(&[1, 1, 2, 0, 0]), Err(StateError::Contradiction { .. })),

@@ -121,6 +121,12 @@ pub struct TopicSettings {
 }
 
 impl TopicSettings {
+    /// Whether a record replaces those of its key before it, so that each must have one.
+    #[must_use]
+    pub fn needs_keys(&self) -> bool {
+        self.class == TopicClass::Latest || self.cleanup == Cleanup::Compact
+    }
+
     /// A durable topic that keeps the newest record of each key for ever.
     #[must_use]
     pub fn compacted() -> Self {

@@ -88,6 +88,8 @@ codes! {
     /// Bytes on disk are damaged here; the text names the offsets, and the end of a subscription has them as numbers. The
     /// rest of the log is readable.
     CorruptLog = 38, Never;
+    /// The topic keeps the newest record of each key, and a record has no key.
+    KeyMissing = 39, Never;
     /// A budget is used up at the moment; nothing was taken.
     Busy = 48, Later;
     /// The disk is full; nothing was taken.

@@ -103,6 +103,23 @@ pub const READS_WAITING_MAX: usize = 16_384;
 /// Reads that go ahead of a sequential reader.
 pub const READ_AHEAD_RUNS_MAX: u8 = 4;
 
+/// A pass of compaction begins when this part of a partition's sealed bytes, in thousandths, was seen by none: what is
+/// written anew is then at most about as much as what was written.
+pub const COMPACT_DIRTY_PERMILLE: u64 = 500;
+/// Partitions that compaction looks at in one round.
+pub const COMPACT_LOOKS_MAX: usize = 64;
+/// Compaction looks for partitions that are due at most this often.
+pub const COMPACT_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of batches that compaction works through in one round, one larger batch excepted: half a millisecond of small
+/// records.
+pub const COMPACT_ROUND_BYTES: u64 = 64 << 10;
+/// Compaction waits this long between two rounds of it, so that it takes a small part of a shard: 16 MiB a second.
+pub const COMPACT_PAUSE: Duration = Duration::from_millis(4);
+/// After a read, a write or a sync of compaction failed, it leaves everything alone for this long.
+pub const COMPACT_RETRY: Duration = Duration::from_secs(10);
+/// Bytes of memory that compaction counts for each key beside the key.
+pub const COMPACT_KEY_COST_BYTES: u64 = 64;
+
 /// Segments of one partition; at the limit the active one grows on.
 pub const PARTITION_SEGMENTS_MAX: usize = 65_536;
 /// Ranges of damaged offsets that one partition tells apart.
@@ -367,6 +384,7 @@ const _: () = {
     );
     assert!(BATCH_BYTES_MAX as u64 <= EXTENT_BYTES_MAX);
     assert!(EXTENT_BYTES_MAX <= SEGMENT_BYTES_MIN);
+    assert!(0 < COMPACT_DIRTY_PERMILLE && COMPACT_DIRTY_PERMILLE <= 1000);
     assert!(BATCH_BYTES_MAX < BATCH_VALUES_BYTES_MAX);
     assert!(PUSH_BYTES <= FRAME_BYTES_MAX);
     assert!((FRAME_BYTES_MAX as u64) < SESSION_BUDGET_BYTES);

@@ -60,6 +60,8 @@ bugs! {
     LeaseTwice = "lease-twice";
     /// A shared queue counts a dead letter as done before it is durable in its topic.
     DeadLetterLost = "dead-letter-lost";
+    /// Compaction takes keys for one key that begin alike, and leaves out the newest record of all but one of them.
+    CompactByPrefix = "compact-by-prefix";
 }
 
 /// 0 for none, else one more than the bug's place in [`Bug::ALL`].

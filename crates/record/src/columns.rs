@@ -86,6 +86,12 @@ pub(crate) fn check(head: &BatchHead, batch: &[u8]) -> Result<Layout, BatchError
     if computed != head.payload_crc {
         return Err(BatchError::PayloadChecksum { stated: head.payload_crc, computed });
     }
+    check_columns(head, batch, locate(head, batch)?)
+}
+
+/// Where the payload has what, as far as the archive and the lengths of its columns say.
+pub(crate) fn locate(head: &BatchHead, batch: &[u8]) -> Result<Layout, BatchError> {
+    let payload = &batch[BATCH_HEAD_BYTES..];
     let columns = rkyv::api::low::access::<ArchivedColumns, Failure>(payload).map_err(|_| BatchError::Archive)?;
     let numbers_len = columns.numbers.len();
     let column_bytes = columns.values.len() + numbers_len * 4 + columns.keys.len() + columns.headers.len();
@@ -113,7 +119,7 @@ pub(crate) fn check(head: &BatchHead, batch: &[u8]) -> Result<Layout, BatchError
         let needed = (cut.rest.start - layout.values.end) / 4;
         return Err(BatchError::ColumnLength { found: numbers_len, needed, count: head.record_count });
     }
-    check_columns(head, batch, layout)
+    Ok(layout)
 }
 
 /// Cuts the number column into its parts.

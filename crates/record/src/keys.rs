@@ -44,7 +44,9 @@ impl BatchKeys {
         Ok(Self { head, bytes, layout })
     }
 
-    pub(crate) const fn of(head: BatchHead, bytes: Bytes, layout: Layout) -> Self {
+    /// Of a batch that was checked.
+    pub(crate) fn of(head: BatchHead, bytes: Bytes) -> Self {
+        let layout = columns::locate(&head, &bytes).expect("the batch was checked");
         Self { head, bytes, layout }
     }
 

@@ -3,8 +3,7 @@
 use bytes::Bytes;
 use corelane_model::{LeaderEpoch, Offset, ProducerId, WallMillis};
 
-use crate::columns::{self, Layout};
-use crate::{BATCH_HEAD_BYTES, BatchError, BatchFlags, BatchHead, BatchKeys, head};
+use crate::{BATCH_HEAD_BYTES, BatchError, BatchFlags, BatchHead, BatchKeys, columns, head};
 
 /// A batch from a producer, checked whole: head and payload checksums, the archive, ends, counts and limits. Cheap to
 /// clone.
@@ -15,7 +14,6 @@ use crate::{BATCH_HEAD_BYTES, BatchError, BatchFlags, BatchHead, BatchKeys, head
 pub struct SealedBatch {
     head: BatchHead,
     bytes: Bytes,
-    layout: Layout,
 }
 
 impl SealedBatch {
@@ -34,8 +32,8 @@ impl SealedBatch {
             return Err(BatchError::NobodysTransaction);
         }
         check_span(&head)?;
-        let layout = columns::check(&head, &bytes)?;
-        Ok(Self { head, bytes, layout })
+        columns::check(&head, &bytes)?;
+        Ok(Self { head, bytes })
     }
 
     /// The head as the producer sent it.
@@ -59,7 +57,7 @@ impl SealedBatch {
     /// Its keys; their offsets count from 0 until the batch is stamped.
     #[must_use]
     pub fn keys(&self) -> BatchKeys {
-        BatchKeys::of(self.head, self.bytes.clone(), self.layout.clone())
+        BatchKeys::of(self.head, self.bytes.clone())
     }
 
     /// A head for this batch with the stamp in it, to be put in front of [`SealedBatch::payload`].

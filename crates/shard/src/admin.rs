@@ -109,6 +109,14 @@ pub struct StorageStatus {
     pub settle_failures: u64,
     /// Reads of segments that failed or found damage.
     pub read_failures: u64,
+    /// Passes of compaction that went through.
+    pub compaction_passes: u64,
+    /// Bytes that compaction wrote.
+    pub compaction_written_bytes: u64,
+    /// Superseded records that compaction left out.
+    pub compaction_removed_records: u64,
+    /// Passes of compaction that came to nothing.
+    pub compaction_failures: u64,
     /// Segment files that were dropped.
     pub segments_deleted: u64,
 }

@@ -44,7 +44,8 @@ pub(crate) fn digest<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> u32 {
 pub(crate) fn file_name(file: FileName) -> String {
     match file {
         FileName::Journal { slot, .. } => format!("journal/{slot}"),
-        FileName::Segment { partition, base } => format!("{partition}/{base}.segment"),
+        FileName::Segment { partition, base, rewrite: 0 } => format!("{partition}/{base}.segment"),
+        FileName::Segment { partition, base, rewrite } => format!("{partition}/{base}-{rewrite}.segment"),
     }
 }
 

@@ -201,6 +201,10 @@ impl fmt::Display for Source {
 #[derive(Debug)]
 struct Ledger {
     class: TopicClass,
+    /// Only the newest record of each key has to be there.
+    is_compacted: bool,
+    /// The keys of records of a compacted topic.
+    keys: BTreeMap<RecordId, u64>,
     sent: BTreeSet<RecordId>,
     /// Records whose producer was told that they are not in the log.
     refused: BTreeSet<RecordId>,
@@ -235,9 +239,11 @@ pub struct Oracle {
 
 impl Oracle {
     /// A partition exists from now on.
-    pub fn open_partition(&mut self, partition: PartitionId, class: TopicClass) {
+    pub fn open_partition(&mut self, partition: PartitionId, class: TopicClass, is_compacted: bool) {
         self.ledgers.entry(partition).or_insert_with(|| Ledger {
             class,
+            is_compacted,
+            keys: BTreeMap::new(),
             sent: BTreeSet::new(),
             refused: BTreeSet::new(),
             places: BTreeMap::new(),
@@ -249,9 +255,13 @@ impl Oracle {
         });
     }
 
-    /// The workload handed a record to a client.
-    pub fn on_sent(&mut self, partition: PartitionId, record: RecordId) {
-        self.ledger(partition).sent.insert(record);
+    /// The workload handed a record to a client, with its key if the topic is compacted.
+    pub fn on_sent(&mut self, partition: PartitionId, record: RecordId, key: Option<u64>) {
+        let ledger = self.ledger(partition);
+        ledger.sent.insert(record);
+        if let Some(key) = key {
+            ledger.keys.insert(record, key);
+        }
     }
 
     /// A producer was told that its record is stored.
@@ -374,12 +384,13 @@ impl Oracle {
         }
         let reader = self.readers.get_mut(&(client, partition)).expect("a consumer was begun");
         let is_memory = !ledger.class.is_durable();
+        let may_skip = is_memory || ledger.is_compacted;
         if is_memory && reader.incarnation != incarnation {
             reader.latest.clear();
         }
         reader.incarnation = incarnation;
         if let Some(expected) = reader.expected
-            && (offset < expected || (expected < offset && !is_memory && ledger.log_start < offset))
+            && (offset < expected || (expected < offset && !may_skip && ledger.log_start < offset))
         {
             return Err(Violation::NotDense { partition, client, shown: offset, expected });
         }
@@ -408,7 +419,8 @@ impl Oracle {
         let ledger = &self.ledgers[&partition];
         for (&offset, &record) in &ledger.stored {
             let is_damaged = damaged.iter().any(|range| range.contains(&offset));
-            if !is_damaged && shown.get(&offset) != Some(&record) {
+            let is_superseded = || ledger.is_superseded(offset, record, shown);
+            if !is_damaged && shown.get(&offset) != Some(&record) && !is_superseded() {
                 return Err(Violation::Lost { partition, record, offset });
             }
         }
@@ -432,6 +444,12 @@ impl Oracle {
 }
 
 impl Ledger {
+    /// Whether a newer record of the same key was shown, so that compaction may have left this one out.
+    fn is_superseded(&self, offset: Offset, record: RecordId, shown: &BTreeMap<Offset, RecordId>) -> bool {
+        let key = self.keys.get(&record);
+        self.is_compacted && shown.range(offset.advance(1)..).any(|(_, newer)| self.keys.get(newer) == key)
+    }
+
     fn place(
         &mut self,
         partition: PartitionId,
@@ -472,8 +490,8 @@ mod tests {
 
     fn oracle() -> Oracle {
         let mut oracle = Oracle::default();
-        oracle.open_partition(P, TopicClass::Durable);
-        (0..10).for_each(|number| oracle.on_sent(P, record(number)));
+        oracle.open_partition(P, TopicClass::Durable, false);
+        (0..10).for_each(|number| oracle.on_sent(P, record(number), None));
         oracle.on_reader(7, P, Some(Offset(0)));
         oracle
     }

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use corelane_model::{Acks, TopicClass};
+use corelane_model::limits::SEGMENT_BYTES_MIN;
+use corelane_model::{Acks, TopicClass, TopicSettings};
 
 use crate::Random;
 
@@ -42,6 +43,21 @@ pub struct TopicPlan {
     pub partitions: u32,
     /// What its records survive.
     pub class: TopicClass,
+    /// Whether only the newest record of each key has to be there, and for how long null values stay.
+    pub compacted_ms: Option<u64>,
+}
+
+impl TopicPlan {
+    /// Settings with which everything stays that must be there.
+    #[must_use]
+    pub fn settings(&self) -> TopicSettings {
+        match self.compacted_ms {
+            Some(tombstone_ms) => {
+                TopicSettings { tombstone_ms, segment_bytes: SEGMENT_BYTES_MIN, ..TopicSettings::compacted() }
+            }
+            None => TopicSettings { class: self.class, retention_ms: None, ..TopicSettings::default() },
+        }
+    }
 }
 
 /// A client of the workload.
@@ -111,8 +127,9 @@ impl Scenario {
         let topics = (0..random.within(1..4)).map(|_| TopicPlan {
             partitions: u32::try_from(random.within(1..5)).expect("few"),
             class: if random.is_one_in(5) { TopicClass::Memory } else { TopicClass::Durable },
+            compacted_ms: None,
         });
-        let topics = topics.collect();
+        let topics: Vec<TopicPlan> = topics.collect();
         let clients = (0..random.within(1..4)).map(|number| ClientPlan {
             records: random.skewed(20..5_000),
             pause: Duration::from_micros(random.skewed(100..30_000)),
@@ -171,6 +188,12 @@ impl Scenario {
         }
         if !random.is_one_in(3) {
             scenario.crash_at_file_rarity = random.within(1..12);
+        }
+        for topic in &mut scenario.topics {
+            let compacted_ms = random.skewed(50..5_000);
+            if topic.class.is_durable() && random.is_one_in(3) {
+                topic.compacted_ms = Some(compacted_ms);
+            }
         }
         scenario
     }

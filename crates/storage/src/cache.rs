@@ -41,7 +41,7 @@ impl CachedExtent {
     }
 
     /// Batches from the one that holds `from`, up to `bytes_max` bytes but at least one.
-    fn walk(&mut self, from: Offset, bytes_max: usize) -> Walk {
+    fn walk(&mut self, from: Offset, bytes_max: usize, has_holes: bool) -> Walk {
         let mut at = self.marks.range(..=from).next_back().map_or(0, |(_, &at)| at);
         let mut batches = Vec::new();
         let mut bytes = 0;
@@ -56,7 +56,7 @@ impl CachedExtent {
                 at += len;
                 continue;
             }
-            let is_gap = next < head.base_offset;
+            let is_gap = next < head.base_offset && !has_holes;
             if batches.is_empty() && is_gap {
                 return Walk::Corrupt { first: from, end: head.base_offset };
             }
@@ -100,6 +100,8 @@ pub(crate) struct Run {
     pub(crate) bytes: u64,
     /// How many runs are read ahead when someone reads in this one.
     pub(crate) ahead: u8,
+    /// Offsets that are missing between its batches were left out by compaction.
+    pub(crate) has_holes: bool,
 }
 
 impl Run {
@@ -124,22 +126,25 @@ impl Run {
     pub(crate) fn walk(&mut self, from: Offset, bytes_max: u32) -> Walk {
         let mut place = self.extents.partition_point(|extent| extent.end <= from);
         let extent = &mut self.extents[place];
-        if from < extent.base {
+        if from < extent.base && !self.has_holes {
             return Walk::Corrupt { first: from, end: extent.base };
         }
-        let (mut all, mut next) = match extent.walk(from, bytes_max as usize) {
+        let has_holes = self.has_holes;
+        let (mut all, mut next) = match extent.walk(from, bytes_max as usize, has_holes) {
             Walk::Batches { batches, next } => (batches, next),
             corrupt @ Walk::Corrupt { .. } => return corrupt,
         };
         let mut bytes: usize = all.iter().map(Bytes::len).sum();
-        while next == self.extents[place].end && place + 1 < self.extents.len() && self.extents[place + 1].base == next
+        while next == self.extents[place].end
+            && place + 1 < self.extents.len()
+            && (has_holes || self.extents[place + 1].base == next)
         {
             place += 1;
             let Some(room) = (bytes_max as usize).checked_sub(bytes) else { break };
             if self.extents[place].first_batch_bytes().is_none_or(|first| room < first) {
                 break;
             }
-            let Walk::Batches { batches, next: end } = self.extents[place].walk(next, room) else { break };
+            let Walk::Batches { batches, next: end } = self.extents[place].walk(next, room, has_holes) else { break };
             bytes += batches.iter().map(Bytes::len).sum::<usize>();
             all.extend(batches);
             next = end;
@@ -228,6 +233,15 @@ impl ReadCache {
     pub(crate) fn forget_below(&mut self, partition: PartitionId, before: Offset) {
         let from = (partition, Offset::ZERO);
         while let Some((&key, _)) = self.runs.range(from..(partition, before)).next() {
+            let (run, used) = self.runs.remove(&key).expect("it was found");
+            self.by_use.remove(&used);
+            self.bytes -= run.bytes;
+        }
+    }
+
+    /// Drops the runs of a partition that begin in a range.
+    pub(crate) fn forget_range(&mut self, partition: PartitionId, first: Offset, end: Offset) {
+        while let Some((&key, _)) = self.runs.range((partition, first)..(partition, end)).next() {
             let (run, used) = self.runs.remove(&key).expect("it was found");
             self.by_use.remove(&used);
             self.bytes -= run.bytes;

@@ -45,13 +45,19 @@ impl StorageConfig {
     /// How the memory is shared out.
     pub(crate) const fn budget(&self) -> MemoryBudget {
         let part = self.memory_bytes / 64;
-        let (read_bytes, ring_bytes, index_bytes) = (12 * part, 12 * part, part);
+        let (read_bytes, ring_bytes, index_bytes, compact_bytes) = (12 * part, 12 * part, part, 3 * part);
         let connection_bytes = self.memory_bytes / CONNECTIONS_MEMORY_PART;
         MemoryBudget {
-            unsettled_bytes: self.memory_bytes - read_bytes - index_bytes - ring_bytes - connection_bytes,
+            unsettled_bytes: self.memory_bytes
+                - read_bytes
+                - index_bytes
+                - ring_bytes
+                - compact_bytes
+                - connection_bytes,
             ring_bytes,
             read_bytes,
             index_bytes,
+            compact_bytes,
         }
     }
 }
@@ -67,4 +73,6 @@ pub(crate) struct MemoryBudget {
     pub(crate) read_bytes: u64,
     /// Segment indexes.
     pub(crate) index_bytes: u64,
+    /// Keys that a pass of compaction learns.
+    pub(crate) compact_bytes: u64,
 }

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use corelane_commitlog::SegmentName;
 use corelane_journal::JournalIoId;
-use corelane_model::{Offset, PartitionId};
+use corelane_model::PartitionId;
 
+use crate::compaction::CompactStep;
 use crate::reads::ReadOrder;
 use crate::{FileEffect, FileName, FileOp, IoId, Urgency};
 
@@ -18,7 +20,9 @@ pub(crate) enum Purpose {
     /// A step of settling a partition.
     Settle(PartitionId, SettleStep),
     /// A segment file that is no longer needed.
-    Delete(PartitionId, Offset),
+    Delete(PartitionId, SegmentName),
+    /// A step of compaction, with the serial of its pass.
+    Compact(u64, CompactStep),
     /// Nobody waits for it: only in a build with planted bugs.
     #[cfg(planted)]
     Nothing,

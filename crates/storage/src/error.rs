@@ -65,6 +65,15 @@ pub enum AppendError {
     /// Offsets of the memory partition are leased durably in blocks and the next block is on its way.
     #[error("offsets of this memory partition are being leased; try again in a moment")]
     LeaseUsedUp,
+    /// The topic keeps the newest record of each key, and this record has none.
+    #[error(
+        "record {record} of the batch has no key, and this topic keeps the newest record of each key: give every record \
+         a key"
+    )]
+    KeyMissing {
+        /// Its place in the batch, from 0.
+        record: usize,
+    },
     /// The partition's log refuses it.
     #[error(transparent)]
     Log(#[from] corelane_commitlog::AppendError),
@@ -81,6 +90,7 @@ impl AppendError {
             Self::StorageFailed { .. } => ErrorCode::StorageFailed,
             Self::StorageFull { .. } => ErrorCode::StorageFull,
             Self::Busy { .. } | Self::RoundFull { .. } | Self::RingsFull { .. } | Self::LeaseUsedUp => ErrorCode::Busy,
+            Self::KeyMissing { .. } => ErrorCode::KeyMissing,
             Self::Log(error) => error.code(),
         }
     }

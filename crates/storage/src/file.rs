@@ -1,6 +1,7 @@
 //! Files as data: what storage asks of the world and what the world answers.
 
 use bytes::Bytes;
+use corelane_commitlog::SegmentName;
 use corelane_model::{Offset, PartitionId, ShardId};
 
 /// A file in the data directory, by what it is.
@@ -13,13 +14,24 @@ pub enum FileName {
         /// Its place in the ring.
         slot: u32,
     },
-    /// One segment of a partition: `topics/<topic>/<partition>/<base offset>.segment`.
+    /// One segment of a partition: `topics/<topic>/<partition>/<base offset>.segment`, or `<base offset>-<rewrite>.segment`
+    /// when compaction wrote it anew.
     Segment {
         /// The partition.
         partition: PartitionId,
         /// Offset of its first record.
         base: Offset,
+        /// How often compaction wrote it anew.
+        rewrite: u32,
     },
+}
+
+impl FileName {
+    /// The file of a segment.
+    #[must_use]
+    pub const fn segment(partition: PartitionId, SegmentName { base, rewrite }: SegmentName) -> Self {
+        Self::Segment { partition, base, rewrite }
+    }
 }
 
 /// Ties a completion to its effect; counts up within a shard and is never reused while it runs.

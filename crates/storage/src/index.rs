@@ -259,6 +259,13 @@ impl IndexCache {
         }
     }
 
+    /// Forgets the indexes of the segments of a partition whose base lies in a range.
+    pub(crate) fn forget_range(&mut self, partition: PartitionId, first: Offset, end: Offset) {
+        while let Some((&(partition, base), _)) = self.segments.range((partition, first)..(partition, end)).next() {
+            self.remove(partition, base);
+        }
+    }
+
     /// Forgets one segment's index.
     pub(crate) fn remove(&mut self, partition: PartitionId, base: Offset) {
         drop(self.take(partition, base));

@@ -8,6 +8,7 @@
 
 mod cache;
 mod catalog;
+mod compaction;
 mod config;
 mod disk;
 mod error;

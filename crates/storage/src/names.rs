@@ -12,13 +12,16 @@ const OFFSET_DIGITS: usize = 20;
 impl FileName {
     /// Where the file lies, relative to the data directory.
     ///
-    /// `journal/<shard>/<slot>` and `topics/<topic>/<partition>/<base offset in 20 digits>.segment`.
+    /// `journal/<shard>/<slot>` and `topics/<topic>/<partition>/<base offset in 20 digits>.segment`, with `-<rewrite>` before
+    /// the point for one that compaction wrote.
     #[must_use]
     pub fn relative_path(&self) -> PathBuf {
         match self {
             Self::Journal { shard, slot } => format!("journal/{shard}/{slot}").into(),
-            Self::Segment { partition, base } => {
-                format!("topics/{}/{}/{:0OFFSET_DIGITS$}.segment", partition.topic, partition.index, base.0).into()
+            Self::Segment { partition, base, rewrite } => {
+                let anew = if *rewrite == 0 { String::new() } else { format!("-{rewrite}") };
+                let directory = format!("topics/{}/{}", partition.topic, partition.index);
+                format!("{directory}/{:0OFFSET_DIGITS$}{anew}.segment", base.0).into()
             }
         }
     }
@@ -32,13 +35,18 @@ impl FileName {
                 Self::Journal { shard: ShardId(parse_number(shard)?), slot: parse_number(slot)? }
             }
             ("topics", topic, index) => {
-                let digits = parts.next()?.strip_suffix(".segment")?;
+                let name = parts.next()?.strip_suffix(".segment")?;
+                let (digits, rewrite) = match name.split_once('-') {
+                    Some((digits, anew)) => (digits, parse_number(anew).filter(|&rewrite| rewrite != 0)?),
+                    None => (name, 0),
+                };
                 if digits.len() != OFFSET_DIGITS || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
                     return None;
                 }
                 Self::Segment {
                     partition: PartitionId::new(TopicId(parse_number(topic)?), PartitionIndex(parse_number(index)?)),
                     base: Offset(digits.parse().ok()?),
+                    rewrite,
                 }
             }
             _ => return None,
@@ -63,8 +71,10 @@ mod tests {
         let journal = FileName::Journal { shard: ShardId(3), slot: 15 };
         assert_eq!(journal.relative_path().to_str(), Some("journal/3/15"));
         let partition = PartitionId::new(TopicId(7), PartitionIndex(2));
-        let segment = FileName::Segment { partition, base: Offset(1234) };
+        let segment = FileName::Segment { partition, base: Offset(1234), rewrite: 0 };
         assert_eq!(segment.relative_path().to_str(), Some("topics/7/2/00000000000000001234.segment"));
+        let segment = FileName::Segment { partition, base: Offset(1234), rewrite: 3 };
+        assert_eq!(segment.relative_path().to_str(), Some("topics/7/2/00000000000000001234-3.segment"));
     }
 
     #[test]
@@ -81,6 +91,9 @@ mod tests {
             "topics/1/0/00000000000000000005",
             "topics/1/0/+0000000000000000005.segment",
             "topics/1/0/99999999999999999999.segment",
+            "topics/1/0/00000000000000000005-0.segment",
+            "topics/1/0/00000000000000000005-01.segment",
+            "topics/1/0/00000000000000000005-.segment",
             "topics/1/00/00000000000000000005.segment",
             "/topics/1/0/00000000000000000005.segment",
         ] {
@@ -90,11 +103,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_round_trip(shard: u8, slot: u32, topic: u64, index: u32, base: u64) {
+        fn names_round_trip(shard: u8, slot: u32, topic: u64, index: u32, base: u64, rewrite: u32) {
             let partition = PartitionId::new(TopicId(topic), PartitionIndex(index));
             for name in [
                 FileName::Journal { shard: ShardId(shard), slot },
-                FileName::Segment { partition, base: Offset(base) },
+                FileName::Segment { partition, base: Offset(base), rewrite },
             ] {
                 let path = name.relative_path();
                 prop_assert_eq!(FileName::parse(path.to_str().expect("names are ASCII")), Some(name));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use corelane_commitlog::{CommitLog, LogState};
+use corelane_commitlog::{CommitLog, LogState, Segment, SegmentName};
 use corelane_model::{MonotonicNanos, Offset, PartitionId, TopicClass, TopicSettings, WallMillis};
 
 use crate::lease::Lease;
@@ -67,8 +67,8 @@ pub(crate) struct Partition {
     pub(crate) failures: u32,
     /// A segment file of this base failed before anything in it was settled: it is made anew.
     pub(crate) failed_segment: Option<Offset>,
-    /// Segments, by their base, whose files are to be deleted.
-    pub(crate) doomed: Vec<Offset>,
+    /// Segments whose files are to be deleted.
+    pub(crate) doomed: Vec<SegmentName>,
     /// The durable end moved in this round.
     pub(crate) is_durable_end_new: bool,
     unsettled_key: Option<u64>,
@@ -120,7 +120,8 @@ impl Partition {
         let segments = self.log.segments();
         let place = segments.binary_search_by_key(&segment, |segment| segment.base).ok()?;
         let segment = &segments[place];
-        Some(SegmentView { base: segment.base, end: segment.end, bytes: segment.bytes })
+        let Segment { base, end, bytes, rewrite, .. } = *segment;
+        Some(SegmentView { base, end, bytes, rewrite })
     }
 
     /// Bytes of records of a memory partition.

@@ -1,11 +1,13 @@
 //! The bytes that storage puts into journal items (docs/formats/storage-items.md).
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use corelane_commitlog::{LogState, Settled};
+use corelane_commitlog::{LogState, SegmentName, Settled};
 use corelane_model::{Offset, WallMillis};
 
-/// Version of a partition's record.
-const RECORD_VERSION: u8 = 1;
+/// Version of a partition's record. Version 1, which is read too, named files to delete by their base alone.
+const RECORD_VERSION: u8 = 2;
+/// Bytes of a file to delete.
+const DOOMED_BYTES: usize = 12;
 const FLAG_MEMORY: u8 = 1;
 const FLAG_REMOVED: u8 = 2;
 /// Bytes of a record before its list of files.
@@ -24,15 +26,15 @@ pub(crate) struct PartitionRecord {
     pub(crate) lease: Option<Offset>,
     /// Its topic was deleted and files of it are left.
     pub(crate) is_removed: bool,
-    /// Segments, by their base, whose files are to be deleted.
-    pub(crate) doomed: Vec<Offset>,
+    /// Segments whose files are to be deleted.
+    pub(crate) doomed: Vec<SegmentName>,
     /// Its log.
     pub(crate) log: LogState,
 }
 
 impl PartitionRecord {
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(RECORD_HEAD_BYTES + 8 * self.doomed.len() + 64);
+        let mut out = Vec::with_capacity(RECORD_HEAD_BYTES + DOOMED_BYTES * self.doomed.len() + 64);
         let memory = if self.lease.is_some() { FLAG_MEMORY } else { 0 };
         let removed = if self.is_removed { FLAG_REMOVED } else { 0 };
         out.put_u8(RECORD_VERSION);
@@ -40,8 +42,9 @@ impl PartitionRecord {
         out.put_u16_le(0);
         out.put_u32_le(u32::try_from(self.doomed.len()).expect("a partition has few segments"));
         out.put_u64_le(self.lease.unwrap_or_default().0);
-        for base in &self.doomed {
-            out.put_u64_le(base.0);
+        for name in &self.doomed {
+            out.put_u64_le(name.base.0);
+            out.put_u32_le(name.rewrite);
         }
         self.log.encode(&mut out);
         out.into()
@@ -53,18 +56,24 @@ impl PartitionRecord {
             return Err(format!("a partition's state of {} bytes", bytes.len()));
         }
         let (version, flags, _) = (bytes.get_u8(), bytes.get_u8(), bytes.get_u16_le());
-        if version != RECORD_VERSION || flags & !(FLAG_MEMORY | FLAG_REMOVED) != 0 {
+        if version == 0 || RECORD_VERSION < version || flags & !(FLAG_MEMORY | FLAG_REMOVED) != 0 {
             return Err(format!(
-                "a partition's state of version {version} with flags {flags:#04x}; this program reads version \
-                 {RECORD_VERSION}"
+                "a partition's state of version {version} with flags {flags:#04x}; this program reads versions 1 \
+                 to {RECORD_VERSION}"
             ));
         }
         let doomed = bytes.get_u32_le() as usize;
         let lease = Offset(bytes.get_u64_le());
-        if bytes.len() / 8 < doomed {
+        let doomed_bytes = if version == 1 { 8 } else { DOOMED_BYTES };
+        if bytes.len() / doomed_bytes < doomed {
             return Err(format!("a partition's state with {doomed} files to delete in {} bytes", bytes.len()));
         }
-        let doomed = (0..doomed).map(|_| Offset(bytes.get_u64_le())).collect();
+        let doomed = (0..doomed)
+            .map(|_| {
+                let base = Offset(bytes.get_u64_le());
+                SegmentName { base, rewrite: if version == 1 { 0 } else { bytes.get_u32_le() } }
+            })
+            .collect();
         let log = LogState::decode(bytes).map_err(|error| error.to_string())?;
         Ok(Self {
             lease: (flags & FLAG_MEMORY != 0).then_some(lease),
@@ -159,11 +168,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_round_trip(lease: Option<u32>, is_removed: bool, doomed in prop::collection::vec(any::<u64>(), 0..5), at: u32) {
+        fn records_round_trip(lease: Option<u32>, is_removed: bool, doomed in prop::collection::vec(any::<(u64, u32)>(), 0..5), at: u32) {
             let record = PartitionRecord {
                 lease: lease.map(|lease| Offset(lease.into())),
                 is_removed,
-                doomed: doomed.into_iter().map(Offset).collect(),
+                doomed: doomed.into_iter().map(|(base, rewrite)| SegmentName { base: Offset(base), rewrite }).collect(),
                 log: LogState::starting_at(Offset(at.into())),
             };
             prop_assert_eq!(PartitionRecord::decode(&record.encode()), Ok(record));

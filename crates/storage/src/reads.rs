@@ -11,6 +11,7 @@
 //!   └────► unknown ► scan read ─► heads ──────┘
 //! ```
 
+mod holes;
 mod run;
 mod scan;
 
@@ -35,13 +36,22 @@ pub(crate) struct SegmentView {
     pub(crate) end: Offset,
     /// Bytes of its extents, padding included.
     pub(crate) bytes: u64,
+    /// How often compaction wrote it anew: more than never, and offsets may be missing.
+    pub(crate) rewrite: u32,
+}
+
+impl SegmentView {
+    /// Whether offsets that are not there are no damage.
+    pub(crate) const fn has_holes(&self) -> bool {
+        0 < self.rewrite
+    }
 }
 
 /// What someone wants from a segment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Goal {
-    /// Batches from the one that holds `from`.
-    Records { from: Offset, bytes_max: u32 },
+    /// Batches from the one that holds `from`, which moves over holes; `asked` is where it began.
+    Records { asked: Offset, from: Offset, bytes_max: u32 },
     /// The first batch that was appended at this moment or later.
     Time(WallMillis),
 }
@@ -62,6 +72,7 @@ pub(crate) struct ReadOrder {
     pub(crate) partition: PartitionId,
     /// Base offset of the segment.
     pub(crate) segment: Offset,
+    pub(crate) rewrite: u32,
     pub(crate) position: u64,
     pub(crate) length: u32,
     pub(crate) urgency: Urgency,
@@ -76,6 +87,8 @@ pub(crate) enum Reply {
     Found(Offset),
     /// These records are lost.
     Corrupt { first: Offset, end: Offset },
+    /// Compaction left nothing up to here, the segment's end.
+    Hole { end: Offset },
     /// It is answered later.
     Pending(ReadTicket),
     /// Too many wait already.
@@ -102,6 +115,7 @@ struct Waiter {
 #[derive(Debug)]
 struct RunRead {
     segment: Offset,
+    rewrite: u32,
     /// Base and end of each of its extents.
     extents: Vec<(Offset, Offset)>,
     end: Offset,
@@ -181,11 +195,11 @@ impl Reads {
     }
 
     /// Answers the wish, or lets it wait. The goal lies inside the view.
-    pub(crate) fn look(&mut self, partition: PartitionId, view: SegmentView, goal: Goal) -> Reply {
-        match self.look_once(partition, view, goal) {
+    pub(crate) fn look(&mut self, partition: PartitionId, view: SegmentView, mut goal: Goal) -> Reply {
+        match self.look_once(partition, view, &mut goal) {
             Looked::Now(reply) => {
                 self.stats.cached_total += 1;
-                reply
+                goal.with_hole(reply)
             }
             Looked::Wait(_) if READS_WAITING_MAX <= self.waiting => Reply::Busy,
             Looked::Wait(key) => {
@@ -226,12 +240,13 @@ impl Reads {
         let order = match key {
             ReadKey::Run(partition, base) => {
                 let run = &self.runs[&(partition, base)];
-                let RunRead { segment, position, length, .. } = *run;
-                ReadOrder { key, partition, segment, position, length, urgency }
+                let RunRead { segment, rewrite, position, length, .. } = *run;
+                ReadOrder { key, partition, segment, rewrite, position, length, urgency }
             }
             ReadKey::Scan(partition, segment) => {
-                let (position, length) = self.scans[&(partition, segment)].next_read();
-                ReadOrder { key, partition, segment, position, length, urgency }
+                let scan = &self.scans[&(partition, segment)];
+                let (rewrite, (position, length)) = (scan.rewrite(), scan.next_read());
+                ReadOrder { key, partition, segment, rewrite, position, length, urgency }
             }
         };
         // What is on its way counts like what is cached, but one read may always go.
@@ -266,12 +281,17 @@ impl Reads {
         }
         match order.key {
             ReadKey::Run(partition, base) => {
-                let run = self.runs.remove(&(partition, base)).expect("a run on its way is known");
-                self.on_run(partition, run, result, log_start);
+                // One that is not known any more was forgotten when its segment was written anew.
+                if self.runs.get(&(partition, base)).is_some_and(|run| run.rewrite == order.rewrite) {
+                    let run = self.runs.remove(&(partition, base)).expect("it was just seen");
+                    self.on_run(partition, run, result, log_start);
+                }
             }
             ReadKey::Scan(partition, segment) => {
-                let scan = self.scans.remove(&(partition, segment)).expect("a scan on its way is known");
-                self.on_scan(order, scan, result, log_start);
+                if self.scans.get(&(partition, segment)).is_some_and(|scan| scan.rewrite() == order.rewrite) {
+                    let scan = self.scans.remove(&(partition, segment)).expect("it was just seen");
+                    self.on_scan(order, scan, result, log_start);
+                }
             }
         }
         self.make_room();
@@ -281,34 +301,42 @@ impl Reads {
         self.cache.shrink(self.cache_bytes_max.saturating_sub(self.in_flight_bytes));
     }
 
-    fn look_once(&mut self, partition: PartitionId, view: SegmentView, goal: Goal) -> Looked {
+    /// Looks for the goal, which moves to the next record if it lies in a hole.
+    fn look_once(&mut self, partition: PartitionId, view: SegmentView, goal: &mut Goal) -> Looked {
         match goal {
-            Goal::Records { from, bytes_max } => self.look_records(partition, view, from, bytes_max),
-            Goal::Time(time) => self.look_time(partition, view, time),
+            Goal::Records { from, bytes_max, .. } => self.look_records(partition, view, from, *bytes_max),
+            Goal::Time(time) => self.look_time(partition, view, *time),
         }
     }
 
-    fn look_records(&mut self, partition: PartitionId, view: SegmentView, from: Offset, bytes_max: u32) -> Looked {
-        if let Some(run) = self.cache.get(partition, from) {
-            let reply = reply_of(run.walk(from, bytes_max));
+    fn look_records(&mut self, partition: PartitionId, view: SegmentView, from: &mut Offset, bytes_max: u32) -> Looked {
+        if let Some(run) = self.cache.get(partition, *from) {
+            let reply = reply_of(run.walk(*from, bytes_max));
             let (end, ahead) = (run.end(), run.ahead);
             self.read_ahead(partition, view, end, ahead);
             return Looked::Now(reply);
         }
-        match self.find(partition, view, |index| index.find_offset(from, view.bytes)) {
+        match self.find(partition, view, |index| index.find_offset(*from, view.bytes)) {
             Sought::Entry(place, entry) => {
-                if from < entry.base {
-                    return Looked::Now(Reply::Corrupt { first: from, end: entry.base });
+                let is_at_front = *from == view.base;
+                if *from < entry.base {
+                    if !view.has_holes() {
+                        return Looked::Now(Reply::Corrupt { first: *from, end: entry.base });
+                    }
+                    *from = entry.base;
+                    if self.cache.bounds(partition, entry.base).is_some() {
+                        return self.look_records(partition, view, from, bytes_max);
+                    }
                 }
                 if entry.is_damaged() {
-                    return Looked::Now(Reply::Corrupt { first: from, end: entry.end });
+                    return Looked::Now(Reply::Corrupt { first: *from, end: entry.end });
                 }
-                let is_at_front = from == view.base;
                 let key = self.want_run(partition, view, place, entry, is_at_front);
                 Looked::Wait(key)
             }
-            Sought::Unscanned => Looked::Wait(self.want_scan(partition, view, Some(from))),
-            Sought::Absent => Looked::Now(Reply::Corrupt { first: from, end: view.end }),
+            Sought::Unscanned => Looked::Wait(self.want_scan(partition, view, Some(*from))),
+            Sought::Absent if view.has_holes() => Looked::Now(Reply::Hole { end: view.end }),
+            Sought::Absent => Looked::Now(Reply::Corrupt { first: *from, end: view.end }),
         }
     }
 
@@ -457,7 +485,7 @@ impl Reads {
         }
         if let Some(run) = fresh {
             match waiter.goal {
-                Goal::Records { from, bytes_max } if run.base() <= from && from < run.end() => {
+                Goal::Records { from, bytes_max, .. } if run.base() <= from && from < run.end() => {
                     let reply = reply_of(run.walk(from, bytes_max));
                     let (end, ahead) = (run.end(), run.ahead);
                     self.answer(partition, &waiter, Ok(reply));
@@ -471,7 +499,8 @@ impl Reads {
                 Goal::Records { .. } => {}
             }
         }
-        match self.look_once(partition, waiter.view, waiter.goal) {
+        let mut waiter = waiter;
+        match self.look_once(partition, waiter.view, &mut waiter.goal) {
             Looked::Now(reply) => self.answer(partition, &waiter, Ok(reply)),
             Looked::Wait(key) => self.wait(key, waiter),
         }
@@ -496,8 +525,8 @@ impl Reads {
             let failed = match (is_gone(&waiter, log_start), waiter.goal, error) {
                 (true, _, _) => ReadError::Gone,
                 // A file that should be there and is not is damage like any other: readers go on behind it.
-                (false, Goal::Records { from, .. }, FileError::NotFound) => {
-                    ReadError::Corrupt { partition, first: from, end: waiter.view.end }
+                (false, Goal::Records { asked, .. }, FileError::NotFound) => {
+                    ReadError::Corrupt { partition, first: asked, end: waiter.view.end }
                 }
                 (false, _, error) => ReadError::Failed { partition, text: error.to_string() },
             };
@@ -508,8 +537,10 @@ impl Reads {
     fn answer(&mut self, partition: PartitionId, waiter: &Waiter, result: Result<Reply, ReadError>) {
         self.waiting -= 1;
         let ticket = waiter.ticket;
-        let result = match result {
+        let result = match result.map(|reply| waiter.goal.with_hole(reply)) {
             Ok(Reply::Corrupt { first, end }) => Err(ReadError::Corrupt { partition, first, end }),
+            // Whoever asks again is told at once to go on behind the hole.
+            Ok(Reply::Hole { .. }) => Err(ReadError::Gone),
             result => result,
         };
         self.answers.push_back(match (waiter.goal, result) {
@@ -534,7 +565,7 @@ enum Sought {
 fn is_gone(waiter: &Waiter, log_start: Option<Offset>) -> bool {
     let Some(log_start) = log_start else { return true };
     match waiter.goal {
-        Goal::Records { from, .. } => from < log_start,
+        Goal::Records { asked, .. } => asked < log_start,
         Goal::Time(_) => waiter.view.end <= log_start,
     }
 }

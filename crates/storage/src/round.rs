@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use corelane_commitlog::{Segment, SegmentName};
 use corelane_journal::{BatchSlot, ClosedEntry, JournalPosition};
 use corelane_model::{Offset, PartitionId, Transaction};
 
@@ -13,6 +14,8 @@ use crate::settle::Job;
 pub(crate) enum Note {
     /// These extents count.
     Settled(PartitionId, Box<Job>),
+    /// Other segments stand in the place of these, whose files may go.
+    Compacted(PartitionId, Vec<Segment>),
     /// The log start moved; the files of these segments may go.
     LogStart(MovedStart),
     /// The catalog change stands.
@@ -35,7 +38,7 @@ pub(crate) struct MovedStart {
     /// Who waits for it.
     pub(crate) ticket: Option<ChangeTicket>,
     /// Segments that lie below it, and their bytes.
-    pub(crate) dropped: Vec<(Offset, u64)>,
+    pub(crate) dropped: Vec<(SegmentName, u64)>,
     /// Batches that were in no segment lie below it: the journal keeps them until this is durable.
     pub(crate) gives_up_unsettled: bool,
 }

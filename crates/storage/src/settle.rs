@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use corelane_commitlog::{SegmentChoice, Settle, Settled};
+use corelane_commitlog::{SegmentChoice, SegmentName, Settle, Settled};
 use corelane_model::limits::{
     BLOCK_BYTES, EXTENT_BYTES_MAX, SETTLE_PARTITIONS_MAX, SETTLE_RETRY_MAX, SETTLE_RETRY_MIN, SETTLE_SYNCS_MAX,
     SETTLE_TURN_BYTES_MAX,
@@ -292,7 +292,7 @@ impl Settling {
             let job = self.jobs.get_mut(&id).expect("a written job is on its way");
             #[cfg(planted)]
             if corelane_model::planted::is_planted(corelane_model::planted::Bug::SettleBeforeSync) {
-                let file = FileName::Segment { partition: id, base: job.segment() };
+                let file = FileName::segment(id, SegmentName::settled(job.segment()));
                 disk.push(file, FileOp::Sync, Urgency::Background, Purpose::Nothing);
                 job.is_synced = true;
                 continue;
@@ -348,7 +348,7 @@ fn plan(now: Now, table: &mut Table, id: PartitionId, bytes_max: u64) -> Option<
 
 fn issue(id: PartitionId, job: &mut Job, step: SettleStep, op: FileOp, disk: &mut Disk) {
     job.in_flight += 1;
-    let file = FileName::Segment { partition: id, base: job.segment() };
+    let file = FileName::segment(id, SegmentName::settled(job.segment()));
     disk.push(file, op, Urgency::Background, Purpose::Settle(id, step));
 }
 

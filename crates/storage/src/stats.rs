@@ -67,6 +67,16 @@ pub struct StorageStats {
     pub read_cache_bytes: u64,
     /// Entries of segment indexes in memory.
     pub index_entries: u64,
+    /// Passes of compaction that went through.
+    pub compaction_passes_total: u64,
+    /// Bytes that compaction read.
+    pub compaction_read_bytes_total: u64,
+    /// Bytes that compaction wrote.
+    pub compaction_written_bytes_total: u64,
+    /// Superseded records that compaction left out.
+    pub compaction_removed_records_total: u64,
+    /// Passes that came to nothing.
+    pub compaction_failures_total: u64,
     /// Segment files dropped by retention, truncation or deletion of topics.
     pub segments_deleted_total: u64,
 }

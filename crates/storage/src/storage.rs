@@ -1,5 +1,6 @@
 //! One shard's journal and all its partitions' logs, turned into file effects.
 
+mod compact;
 mod lifecycle;
 mod read;
 mod recover;
@@ -10,11 +11,12 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use corelane_commitlog::Shutdown;
+use corelane_commitlog::{SegmentName, Shutdown};
 use corelane_journal::{Fault, Item, Journal, JournalConfig, JournalDone, JournalId, JournalOp, JournalOutput};
-use corelane_model::{MonotonicNanos, Now, Offset, PartitionId, TopicId, Transaction};
+use corelane_model::{MonotonicNanos, Now, PartitionId, TopicId, Transaction};
 
 use crate::catalog::CatalogLog;
+use crate::compaction::Compaction;
 use crate::config::MemoryBudget;
 use crate::disk::{Disk, Purpose};
 use crate::lease::Lease;
@@ -79,6 +81,7 @@ pub struct Storage {
     table: Table,
     reads: Reads,
     settling: Settling,
+    compaction: Compaction,
     settle_all: SettleAll,
     catalog: CatalogLog,
     producer_next: u64,
@@ -101,7 +104,7 @@ pub struct Storage {
     durable: Vec<PartitionId>,
     /// Notes on their way until which the journal may not forget more.
     release_holds: u64,
-    deletes: VecDeque<(PartitionId, Offset)>,
+    deletes: VecDeque<(PartitionId, SegmentName)>,
     deletes_in_flight: usize,
     retained: Option<BTreeSet<TopicId>>,
     /// The journal could not make its next file because the disk is full.
@@ -138,6 +141,7 @@ impl Storage {
             table: Table::default(),
             reads: Reads::new(budget.read_bytes, budget.index_bytes),
             settling: Settling::new(config.incarnation),
+            compaction: Compaction::new(config.incarnation, budget.compact_bytes),
             settle_all: SettleAll::No,
             catalog: CatalogLog::default(),
             producer_next: 1,
@@ -187,7 +191,8 @@ impl Storage {
                 self.reads.on_read(&order, result, log_start);
             }
             Purpose::Settle(partition, step) => self.settling.on_done(partition, step, &done.result, &mut self.disk),
-            Purpose::Delete(partition, base) => self.on_deleted(partition, base, done.result.is_ok()),
+            Purpose::Delete(partition, name) => self.on_deleted(partition, name, done.result.is_ok()),
+            Purpose::Compact(serial, step) => self.compaction.on_done(serial, step, done.result),
             #[cfg(planted)]
             Purpose::Nothing => {}
         }
@@ -208,7 +213,8 @@ impl Storage {
         let retention = self.table.first_due().filter(|_| self.is_running()).map(|(due, _)| {
             self.now.monotonic.after(std::time::Duration::from_millis(due.millis_since(self.now.wall)))
         });
-        [self.journal.next_deadline(), settle, retention].into_iter().flatten().min()
+        let compaction = if self.is_running() { self.compaction.next_deadline() } else { None };
+        [self.journal.next_deadline(), settle, retention, compaction].into_iter().flatten().min()
     }
 
     /// Closes the round: what was appended goes to the journal, and settling, checkpoints and retention take their
@@ -220,6 +226,7 @@ impl Storage {
             self.lease_producers();
             self.write_changes();
             self.note_settled(now);
+            self.compact(now);
             self.feed_checkpoint();
             self.begin_close();
             if let Some(entry) = self.journal.finish_round(now) {
@@ -248,7 +255,8 @@ impl Storage {
             self.disk.push(file, file_op(effect.op), urgency, Purpose::Journal(effect.id));
         }
         while let Some(order) = self.reads.poll_order() {
-            let file = FileName::Segment { partition: order.partition, base: order.segment };
+            let name = SegmentName { base: order.segment, rewrite: order.rewrite };
+            let file = FileName::segment(order.partition, name);
             let op = FileOp::Read { position: order.position, length: order.length };
             self.disk.push(file, op, order.urgency, Purpose::Read(order));
         }

@@ -71,6 +71,10 @@ metrics! {
     STORAGE_REFUSED_FULL Counter "corelane_storage_refused_full_total" "Appends that were refused because the disk is full.";
     STORAGE_SETTLE_FAILURES Counter "corelane_storage_settle_failures_total" "Writes or syncs of segments that failed.";
     STORAGE_READ_FAILURES Counter "corelane_storage_read_failures_total" "Reads of segments that failed or found damage.";
+    STORAGE_COMPACTION_PASSES Counter "corelane_storage_compaction_passes_total" "Passes of compaction that went through.";
+    STORAGE_COMPACTION_WRITTEN Counter "corelane_storage_compaction_written_bytes_total" "Bytes that compaction wrote.";
+    STORAGE_COMPACTION_REMOVED Counter "corelane_storage_compaction_removed_records_total" "Superseded records that compaction left out.";
+    STORAGE_COMPACTION_FAILURES Counter "corelane_storage_compaction_failures_total" "Passes of compaction that came to nothing.";
     STORAGE_SEGMENTS_DELETED Counter "corelane_storage_segments_deleted_total" "Segment files that were dropped.";
     STORAGE_FAILED Gauge "corelane_storage_failed" "1 when the journal failed and the shard takes no writes until a restart.";
     STORAGE_SPACE_LOW Gauge "corelane_storage_space_low" "1 while writes are refused because the disk is full.";

@@ -83,6 +83,10 @@ fn shard(status: &ShardStatus) -> Value {
         "refused_full": storage.refused_full,
         "settle_failures": storage.settle_failures,
         "read_failures": storage.read_failures,
+        "compaction_passes": storage.compaction_passes,
+        "compaction_written_bytes": storage.compaction_written_bytes,
+        "compaction_removed_records": storage.compaction_removed_records,
+        "compaction_failures": storage.compaction_failures,
         "segments_deleted": storage.segments_deleted,
         "recovery": status.recovery.as_ref().map(recovery),
     })

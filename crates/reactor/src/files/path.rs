@@ -8,11 +8,11 @@ use corelane_storage::FileName;
 pub(super) fn of(root: &Path, name: FileName) -> PathBuf {
     match name {
         FileName::Journal { shard, slot } => root.join("journal").join(shard.to_string()).join(slot.to_string()),
-        FileName::Segment { partition, base } => root
+        FileName::Segment { partition, base, rewrite } => root
             .join("topics")
             .join(partition.topic.to_string())
             .join(partition.index.to_string())
-            .join(format!("{base}.segment")),
+            .join(if rewrite == 0 { format!("{base}.segment") } else { format!("{base}-{rewrite}.segment") }),
     }
 }
 
@@ -27,7 +27,9 @@ mod tests {
         let journal = FileName::Journal { shard: ShardId(1), slot: 12 };
         assert_eq!(of(Path::new("/d"), journal), Path::new("/d/journal/1/12"));
         let partition = PartitionId::new(TopicId(7), PartitionIndex(3));
-        let segment = FileName::Segment { partition, base: Offset(900) };
+        let segment = FileName::Segment { partition, base: Offset(900), rewrite: 0 };
         assert_eq!(of(Path::new("/d"), segment), Path::new("/d/topics/7/3/900.segment"));
+        let segment = FileName::Segment { partition, base: Offset(900), rewrite: 2 };
+        assert_eq!(of(Path::new("/d"), segment), Path::new("/d/topics/7/3/900-2.segment"));
     }
 }

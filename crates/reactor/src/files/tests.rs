@@ -12,7 +12,7 @@ use super::*;
 const JOURNAL: FileName = FileName::Journal { shard: ShardId(0), slot: 3 };
 
 fn segment(topic: u64, base: u64) -> FileName {
-    FileName::Segment { partition: PartitionId::new(TopicId(topic), PartitionIndex(0)), base: Offset(base) }
+    FileName::Segment { partition: PartitionId::new(TopicId(topic), PartitionIndex(0)), base: Offset(base), rewrite: 0 }
 }
 
 fn on_executor<F: Future<Output = ()>>(test: impl FnOnce(Files, PathBuf) -> F + Send + 'static) {

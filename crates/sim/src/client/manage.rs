@@ -38,7 +38,7 @@ impl Client {
             let plan = self.topics[topic].1;
             for index in 0..info.partitions() {
                 let partition = PartitionId::new(info.topic, PartitionIndex(index));
-                oracle.open_partition(partition, plan.class);
+                oracle.open_partition(partition, plan.class, plan.compacted_ms.is_some());
                 if self.plan.is_consumer {
                     let from = (plan.class == TopicClass::Durable).then_some(Offset::ZERO);
                     oracle.on_reader(self.number, partition, from);
@@ -69,7 +69,7 @@ impl Client {
         }
         if self.number == 0 {
             for (name, plan) in missing {
-                let settings = TopicSettings { class: plan.class, retention_ms: None, ..TopicSettings::default() };
+                let settings = plan.settings();
                 let request = Request::CreateTopic { name, partitions: plan.partitions, settings };
                 let operation = self.core.request(now, request);
                 self.operations.insert(operation, Asked::Change);
@@ -89,7 +89,10 @@ impl Client {
         let index = self.random.within(0..u64::from(info.partitions()));
         let partition = PartitionId::new(info.topic, PartitionIndex(u32::try_from(index).expect("few")));
         let retention_ms = Some(self.random.within(30..300) * 24 * 3_600_000);
-        let settings = TopicSettings { class: plan.class, retention_ms, ..TopicSettings::default() };
+        let settings = match plan.compacted_ms {
+            Some(_) => plan.settings(),
+            None => TopicSettings { class: plan.class, retention_ms, ..TopicSettings::default() },
+        };
         let (request, asked) = match self.random.within(0..6) {
             0 => (Request::AlterTopic { name, partitions: None, settings: Some(settings) }, Asked::Change),
             1 => (Request::CreateTopic { name: scratch, partitions: 2, settings }, Asked::Change),

@@ -28,6 +28,7 @@ impl Reads {
         let &(_, end, length) = ends.last().expect("the first entry is readable and no longer than a read");
         let run = RunRead {
             segment: view.base,
+            rewrite: view.rewrite,
             extents: ends.iter().map(|&(base, end, _)| (base, end)).collect(),
             end,
             position: first.position(),
@@ -93,7 +94,7 @@ impl Reads {
                 }
             }
         }
-        (!extents.is_empty()).then_some(Run { extents, bytes: held, ahead: run.ahead })
+        (!extents.is_empty()).then_some(Run { extents, bytes: held, ahead: run.ahead, has_holes: 0 < run.rewrite })
     }
 
     pub(super) fn mark_damaged(&mut self, partition: PartitionId, segment: Offset, position: u64) {

@@ -36,6 +36,10 @@ impl Scan {
         &mut self.index
     }
 
+    pub(super) const fn rewrite(&self) -> u32 {
+        self.view.rewrite
+    }
+
     pub(super) const fn with_ahead(mut self, ahead: u8) -> Self {
         self.ahead = ahead;
         self
@@ -142,7 +146,8 @@ impl Reads {
         let taken = result.map(|bytes| {
             let held = bytes.len() as u64;
             let extents = scan.take(order.partition, order.length, &bytes);
-            (!extents.is_empty()).then_some(Run { extents, bytes: held, ahead: scan.ahead })
+            let has_holes = scan.view.has_holes();
+            (!extents.is_empty()).then_some(Run { extents, bytes: held, ahead: scan.ahead, has_holes })
         });
         let partition = order.partition;
         let Scan { index, view, waiters, .. } = scan;

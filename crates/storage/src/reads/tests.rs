@@ -20,7 +20,7 @@ struct Segment {
 
 /// One extent for each list of batches; each batch is {records, bytes of a value, milliseconds after the last}.
 fn segment(base: u64, extents: &[Vec<(u32, usize, i64)>]) -> Segment {
-    let view = SegmentView { base: Offset(base), end: Offset(base), bytes: 0 };
+    let view = SegmentView { base: Offset(base), end: Offset(base), bytes: 0, rewrite: 0 };
     let mut segment = Segment { file: Vec::new(), view, batches: Vec::new(), extents: Vec::new() };
     let mut time = 1000;
     for extent in extents {
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
     }
 
     fn read(&mut self, from: Offset, bytes_max: u32) -> Result<Vec<Bytes>, ReadError> {
-        match self.reads.look(PARTITION, self.segment.view, Goal::Records { from, bytes_max }) {
+        match self.reads.look(PARTITION, self.segment.view, Goal::Records { asked: from, from, bytes_max }) {
             Reply::Batches { batches, .. } => Ok(batches),
             Reply::Corrupt { first, end } => Err(ReadError::Corrupt { partition: PARTITION, first, end }),
             Reply::Pending(wanted) => {
@@ -155,7 +155,7 @@ fn readers_of_one_extent_share_one_read() {
     let segment = uniform(3, 10, 1000);
     let mut reader = Reader::new(&segment, 1 << 20);
     for from in 0..10 {
-        let goal = Goal::Records { from: Offset(from), bytes_max: 100 };
+        let goal = Goal::Records { asked: Offset(from), from: Offset(from), bytes_max: 100 };
         assert!(matches!(reader.reads.look(PARTITION, segment.view, goal), Reply::Pending(_)));
     }
     let first = reader.reads.poll_order().expect("a read is wanted");
@@ -181,7 +181,7 @@ fn a_sequential_reader_reads_each_byte_about_once() {
 fn records_dropped_while_a_read_waits_are_gone() {
     let segment = uniform(2, 2, 100);
     let mut reader = Reader::new(&segment, 1 << 20);
-    let goal = Goal::Records { from: Offset(1), bytes_max: 100 };
+    let goal = Goal::Records { asked: Offset(1), from: Offset(1), bytes_max: 100 };
     assert!(matches!(reader.reads.look(PARTITION, segment.view, goal), Reply::Pending(_)));
     let order = reader.reads.poll_order().expect("a read is wanted");
     let bytes = Bytes::copy_from_slice(&segment.file[..order.length as usize]);
@@ -198,7 +198,7 @@ fn records_dropped_while_a_read_waits_are_gone() {
 fn a_failed_read_is_said_and_a_missing_file_is_damage() {
     let segment = uniform(2, 2, 100);
     let mut reader = Reader::new(&segment, 1 << 20);
-    let goal = Goal::Records { from: Offset(1), bytes_max: 100 };
+    let goal = Goal::Records { asked: Offset(1), from: Offset(1), bytes_max: 100 };
     for (error, expected) in [
         (FileError::Os { errno: 5 }, None),
         (FileError::NotFound, Some(ReadError::Corrupt { partition: PARTITION, first: Offset(1), end: Offset(4) })),
@@ -218,7 +218,7 @@ fn a_failed_read_is_said_and_a_missing_file_is_damage() {
 fn waiting_fetches_are_bounded() {
     let segment = uniform(1, 1, 100);
     let mut reader = Reader::new(&segment, 1 << 20);
-    let goal = Goal::Records { from: Offset::ZERO, bytes_max: 100 };
+    let goal = Goal::Records { asked: Offset::ZERO, from: Offset::ZERO, bytes_max: 100 };
     for _ in 0..READS_WAITING_MAX {
         assert!(matches!(reader.reads.look(PARTITION, segment.view, goal), Reply::Pending(_)));
     }
@@ -317,7 +317,8 @@ fn a_search_that_finds_damage_stays_inside_what_it_may_read() {
     let whole = segment(0, &[vec![(1, 100, 5)], vec![(1, 100, 5)]]);
     let mut damaged = segment(0, &[vec![(1, 100, 5)], vec![(1, 100, 5)]]);
     damaged.file[EXTENT_HEAD_BYTES + 90] ^= 1;
-    let first = SegmentView { base: Offset(0), end: whole.extents[0].end, bytes: whole.extents[0].disk_bytes() };
+    let first =
+        SegmentView { base: Offset(0), end: whole.extents[0].end, bytes: whole.extents[0].disk_bytes(), rewrite: 0 };
     let mut reader = Reader::new(&damaged, 1 << 20);
     reader.reads.on_settled(Offset(0), &whole.extents[0]);
     assert!(matches!(reader.reads.look(PARTITION, first, Goal::Time(WallMillis(1001))), Reply::Pending(_)));
@@ -334,7 +335,7 @@ fn an_older_extent_in_the_place_of_one_is_damage() {
     assert_eq!(older.view.bytes, written.view.bytes);
     let mut reader = Reader::new(&older, 1 << 20);
     reader.reads.on_settled(Offset(0), &written.extents[0]);
-    let goal = Goal::Records { from: Offset(1), bytes_max: 1000 };
+    let goal = Goal::Records { asked: Offset(1), from: Offset(1), bytes_max: 1000 };
     assert!(matches!(reader.reads.look(PARTITION, written.view, goal), Reply::Pending(_)));
     let order = reader.reads.poll_order().expect("a read");
     let bytes = Bytes::copy_from_slice(&older.file[..order.length as usize]);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use corelane_commitlog::{CommitLog, LogState};
-use corelane_model::{Offset, PartitionId, TopicId, TopicSettings};
+use corelane_commitlog::{CommitLog, LogState, Segment, SegmentName};
+use corelane_model::{Cleanup, Offset, PartitionId, TopicId, TopicSettings};
 
 use super::{Phase, SettleAll, Storage};
 use crate::StorageOutput;
@@ -31,6 +31,7 @@ impl Storage {
         if !settings.class.is_durable() && known.lease.is_none() {
             known.lease = Some(Lease::used_up(known.log.log_end().0));
         }
+        self.compaction.watch(partition, settings.cleanup == Cleanup::Compact);
         self.table.refresh(partition);
         self.table.schedule(partition, self.now.wall);
         if self.is_running() {
@@ -44,6 +45,7 @@ impl Storage {
             if let Some(partition) = self.table.open_mut(id) {
                 let class = partition.class();
                 partition.log.set_settings(TopicSettings { class, ..*settings });
+                self.compaction.watch(id, settings.cleanup == Cleanup::Compact);
                 if self.is_running() {
                     self.retain(self.now, id);
                 }
@@ -80,11 +82,12 @@ impl Storage {
         partition.is_removed = true;
         partition.is_open = false;
         partition.held.clear();
-        let bases: Vec<Offset> = partition.log.segments().iter().map(|segment| segment.base).collect();
-        partition.doomed.extend(bases.iter().copied());
+        let names: Vec<SegmentName> = partition.log.segments().iter().map(Segment::name).collect();
+        partition.doomed.extend(names.iter().copied());
         let settings = *partition.log.settings();
         partition.log = CommitLog::new(id, settings, LogState::default());
-        self.deletes.extend(bases.into_iter().map(|base| (id, base)));
+        self.deletes.extend(names.into_iter().map(|name| (id, name)));
+        self.compaction.watch(id, false);
         self.reads.forget_below(id, Offset(u64::MAX));
         self.table.refresh(id);
         self.forget_if_gone(id);
@@ -103,7 +106,7 @@ impl Storage {
     }
 
     /// The file of a job whose partition was removed meanwhile.
-    pub(super) fn abandon_file(&mut self, id: PartitionId, segment: Offset) {
+    pub(super) fn abandon_file(&mut self, id: PartitionId, segment: SegmentName) {
         let Some(partition) = self.table.get_mut(id) else { return };
         partition.settle = SettleState::Idle;
         if !partition.doomed.contains(&segment) {

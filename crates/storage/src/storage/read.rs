@@ -10,27 +10,42 @@ use crate::{Fetch, OffsetFor, StorageOutput};
 impl Storage {
     /// Visible batches from `from` on, up to `bytes_max` bytes but at least one.
     pub fn fetch(&mut self, partition: PartitionId, from: Offset, bytes_max: u32) -> Fetch {
-        let Some(known) = self.table.open(partition).filter(|_| self.is_recovered()) else { return Fetch::Unknown };
+        let mut from = from;
+        // A segment of which compaction left nothing behind `from` is passed over; each takes one turn.
+        loop {
+            match self.fetch_once(partition, from, bytes_max) {
+                Ok(fetch) => return fetch,
+                Err(end) => from = end,
+            }
+        }
+    }
+
+    /// `Err` with the offset to go on with when there is nothing up to there.
+    fn fetch_once(&mut self, partition: PartitionId, from: Offset, bytes_max: u32) -> Result<Fetch, Offset> {
+        let Some(known) = self.table.open(partition).filter(|_| self.is_recovered()) else {
+            return Ok(Fetch::Unknown);
+        };
         let segment = match known.log.fetch(from, bytes_max) {
             LogFetch::Batches { batches, next } => {
                 self.stats.fetches_hot_total += 1;
-                return Fetch::Batches { batches, next };
+                return Ok(Fetch::Batches { batches, next });
             }
-            LogFetch::AtEnd => return Fetch::AtEnd,
+            LogFetch::AtEnd => return Ok(Fetch::AtEnd),
             LogFetch::OutOfRange { log_start, high_watermark } => {
-                return Fetch::OutOfRange { log_start, high_watermark };
+                return Ok(Fetch::OutOfRange { log_start, high_watermark });
             }
-            LogFetch::Corrupt { first, end } => return Fetch::Corrupt { first, end },
+            LogFetch::Corrupt { first, end } => return Ok(Fetch::Corrupt { first, end }),
             LogFetch::Cold { segment, .. } => segment,
         };
         let view = known.view(segment).expect("the log named one of its segments");
-        match self.reads.look(partition, view, Goal::Records { from, bytes_max }) {
+        Ok(match self.reads.look(partition, view, Goal::Records { asked: from, from, bytes_max }) {
+            Reply::Hole { end } => return Err(end),
             Reply::Batches { batches, next } => Fetch::Batches { batches, next },
             Reply::Corrupt { first, end } => Fetch::Corrupt { first, end },
             Reply::Pending(ticket) => Fetch::Pending(ticket),
             Reply::Busy => Fetch::Busy,
             Reply::Found(offset) => unreachable!("a fetch was answered with offset {offset}"),
-        }
+        })
     }
 
     /// Where a reader starts. An offset is taken as it is: a fetch says whether it is inside the log.
@@ -52,7 +67,7 @@ impl Storage {
             Reply::Found(offset) => OffsetFor::Found(offset.max(log_start)),
             Reply::Pending(ticket) => OffsetFor::Pending(ticket),
             Reply::Busy => OffsetFor::Busy,
-            reply @ (Reply::Batches { .. } | Reply::Corrupt { .. }) => {
+            reply @ (Reply::Batches { .. } | Reply::Corrupt { .. } | Reply::Hole { .. }) => {
                 unreachable!("a search for a time was answered with {reply:?}")
             }
         }

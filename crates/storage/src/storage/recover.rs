@@ -1,7 +1,9 @@
 //! Recovery: what the journal holds becomes partitions again.
 
 use bytes::Bytes;
-use corelane_commitlog::{CommitLog, CorruptRange as LostRange, LogState, Shutdown, TransactionEnd};
+use corelane_commitlog::{
+    CommitLog, CorruptRange as LostRange, LogState, Segment, SegmentName, Shutdown, TransactionEnd,
+};
 use corelane_journal::{Item, Recovered, RecoveryReport as JournalReport};
 use corelane_model::{Now, Offset, PartitionId, TopicClass, TopicSettings};
 use corelane_record::BatchHead;
@@ -147,7 +149,7 @@ impl Storage {
     fn finish_partition(&mut self, now: Now, id: PartitionId, shutdown: Shutdown, report: &mut RecoveryReport) {
         let partition = self.table.get_mut(id).expect("it is in the table");
         if partition.is_removed {
-            self.deletes.extend(partition.doomed.iter().map(|&base| (id, base)));
+            self.deletes.extend(partition.doomed.iter().map(|&name| (id, name)));
             // Batches that the journal still had of it hold nothing back.
             partition.log = CommitLog::new(id, *partition.log.settings(), LogState::default());
             self.table.refresh(id);
@@ -157,12 +159,12 @@ impl Storage {
             start_memory_log(id, partition, Offset(lease.durable));
         }
         let (corrupt, dropped) = partition.log.finish_recovery(now, shutdown);
-        let live: Vec<Offset> = partition.log.segments().iter().map(|segment| segment.base).collect();
-        partition.doomed.extend(dropped.iter().map(|segment| segment.base));
+        let live: Vec<SegmentName> = partition.log.segments().iter().map(Segment::name).collect();
+        partition.doomed.extend(dropped.iter().map(Segment::name));
         partition.doomed.sort_unstable();
         partition.doomed.dedup();
-        partition.doomed.retain(|base| !live.contains(base));
-        self.deletes.extend(partition.doomed.iter().map(|&base| (id, base)));
+        partition.doomed.retain(|name| !live.contains(name));
+        self.deletes.extend(partition.doomed.iter().map(|&name| (id, name)));
         report.partitions += 1;
         report.bytes += partition.log.cached_bytes();
         report.corrupt.extend(corrupt.iter().map(|range| CorruptRange {

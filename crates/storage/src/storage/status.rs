@@ -34,6 +34,7 @@ impl Storage {
     pub fn stats(&self) -> StorageStats {
         let journal = self.journal.stats();
         let reads = self.reads.stats;
+        let compaction = self.compaction.stats;
         StorageStats {
             partitions: self.table.len() as u64,
             journal_entries_total: journal.entries_total,
@@ -54,6 +55,11 @@ impl Storage {
             read_failures_total: reads.failures_total,
             read_cache_bytes: self.reads.cache_bytes(),
             index_entries: self.reads.index_entries() as u64,
+            compaction_passes_total: compaction.passes_total,
+            compaction_read_bytes_total: compaction.read_bytes_total,
+            compaction_written_bytes_total: compaction.written_bytes_total,
+            compaction_removed_records_total: compaction.removed_records_total,
+            compaction_failures_total: compaction.failures_total,
             ..self.stats
         }
     }

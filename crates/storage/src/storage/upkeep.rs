@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use corelane_commitlog::SegmentName;
 use corelane_journal::{Item, JournalPosition};
 use corelane_model::limits::{
     DELETES_IN_FLIGHT_MAX, PARTITION_PRODUCERS_MAX, RETENTION_INTERVAL, RETENTION_PARTITIONS_MAX,
     SETTLE_FILL_MIN_PERMILLE, SETTLE_RETRY_MAX, SETTLE_RETRY_MIN,
 };
-use corelane_model::{Now, Offset, PartitionId, ProducerId, TopicClass, WallMillis};
+use corelane_model::{Now, PartitionId, ProducerId, TopicClass, WallMillis};
 
 use super::{Feed, Phase, SettleAll, Storage};
 use crate::disk::Purpose;
@@ -79,7 +80,7 @@ impl Storage {
     fn abandon_segment(&mut self, now: Now, id: PartitionId, job: &Job) {
         let Some(partition) = self.table.get_mut(id) else { return };
         if partition.is_removed {
-            return self.abandon_file(id, job.segment());
+            return self.abandon_file(id, SegmentName::settled(job.segment()));
         }
         partition.log.on_settle_failed();
         if is_new_segment(job) {
@@ -98,11 +99,12 @@ impl Storage {
     pub(super) fn on_settled(&mut self, id: PartitionId, job: &Job) {
         let Some(partition) = self.table.get_mut(id) else { return };
         if partition.is_removed {
-            return self.abandon_file(id, job.segment());
+            return self.abandon_file(id, SegmentName::settled(job.segment()));
         }
         partition.settle = SettleState::Idle;
         partition.failures = 0;
-        let dropped: Vec<_> = partition.log.on_settled().iter().map(|segment| (segment.base, segment.bytes)).collect();
+        let dropped: Vec<_> =
+            partition.log.on_settled().iter().map(|segment| (segment.name(), segment.bytes)).collect();
         let log_start = partition.log.log_start();
         self.stats.settled_extents_total += job.heads().count() as u64;
         self.stats.settled_bytes_total += job.bytes();
@@ -186,7 +188,7 @@ impl Storage {
     ///
     /// A checkpoint must fit the ring several times over, or no file would ever become free: beyond an eighth of the ring a
     /// partition keeps few producers, beyond a quarter none. Those that it forgets are told so when they send again.
-    fn state_of(&mut self, id: PartitionId, bytes: u64) -> Bytes {
+    pub(super) fn state_of(&mut self, id: PartitionId, bytes: u64) -> Bytes {
         let ring = u64::from(self.config.journal_files) * self.config.journal_file_bytes;
         let keep = match bytes {
             bytes if bytes < ring / 8 => PARTITION_PRODUCERS_MAX,
@@ -224,8 +226,8 @@ impl Storage {
         let class = partition.class();
         let retention = partition.log.apply_retention(now);
         let Some(log_start) = retention.log_start else { return };
-        let dropped: Vec<(Offset, u64)> =
-            retention.dropped.iter().map(|segment| (segment.base, segment.bytes)).collect();
+        let dropped: Vec<(SegmentName, u64)> =
+            retention.dropped.iter().map(|segment| (segment.name(), segment.bytes)).collect();
         match class {
             // Retention gives up whole segments only, nothing that is not settled.
             TopicClass::Durable => self.move_log_start(MovedStart {
@@ -259,23 +261,23 @@ impl Storage {
             return;
         }
         while self.deletes_in_flight < DELETES_IN_FLIGHT_MAX
-            && let Some((partition, base)) = self.deletes.pop_front()
+            && let Some((partition, name)) = self.deletes.pop_front()
         {
             self.deletes_in_flight += 1;
-            let file = FileName::Segment { partition, base };
-            self.disk.push(file, FileOp::Delete, Urgency::Background, Purpose::Delete(partition, base));
+            let file = FileName::segment(partition, name);
+            self.disk.push(file, FileOp::Delete, Urgency::Background, Purpose::Delete(partition, name));
         }
     }
 
     /// A file is gone. One that could not be deleted stays on the list and is tried again at the next start.
-    pub(super) fn on_deleted(&mut self, id: PartitionId, base: Offset, is_done: bool) {
+    pub(super) fn on_deleted(&mut self, id: PartitionId, name: SegmentName, is_done: bool) {
         self.deletes_in_flight -= 1;
         if !is_done {
             return;
         }
         self.stats.segments_deleted_total += 1;
         if let Some(partition) = self.table.get_mut(id) {
-            partition.doomed.retain(|doomed| *doomed != base);
+            partition.doomed.retain(|doomed| *doomed != name);
             self.forget_if_gone(id);
         }
     }

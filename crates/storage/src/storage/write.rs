@@ -1,7 +1,7 @@
 //! Appends and changes: into the journal's open entry, and what follows when that is durable.
 
 use bytes::{Bytes, BytesMut};
-use corelane_commitlog::{Append, CommitLog, Fetch};
+use corelane_commitlog::{Append, CommitLog, Fetch, SegmentName};
 use corelane_journal::{ClosedEntry, Item, JournalPosition};
 use corelane_model::limits::{
     BLOCK_BYTES, CATALOG_CHANGE_BYTES_MAX, CHANGES_WAITING_MAX, OFFSET_LEASE, PRODUCER_ID_LEASE,
@@ -29,6 +29,11 @@ impl Storage {
         let Some(known) = self.table.open(partition) else {
             return Err(AppendError::UnknownPartition { partition });
         };
+        if known.log.settings().needs_keys()
+            && let Some(record) = batch.keys().first_without_key()
+        {
+            return Err(AppendError::KeyMissing { record });
+        }
         match known.class() {
             TopicClass::Durable => self.append_durable(now, partition, batch),
             TopicClass::Memory | TopicClass::Latest => self.append_memory(now, partition, batch),
@@ -199,7 +204,7 @@ impl Storage {
             self.outputs.push_back(StorageOutput::TruncateDurable { partition, log_start: before, ticket });
             self.on_log_moved(partition);
         } else {
-            let dropped = dropped.iter().map(|segment| (segment.base, segment.bytes)).collect();
+            let dropped = dropped.iter().map(|segment| (segment.name(), segment.bytes)).collect();
             // Until the note is durable the log would look for these batches after a crash.
             self.release_holds += u64::from(gives_up_unsettled);
             let moved = MovedStart { partition, log_start: before, ticket: Some(ticket), dropped, gives_up_unsettled };
@@ -212,7 +217,7 @@ impl Storage {
     pub(super) fn move_log_start(&mut self, moved: MovedStart) {
         let MovedStart { partition: id, log_start, .. } = moved;
         let partition = self.table.get_mut(id).expect("the caller has it");
-        partition.doomed.extend(moved.dropped.iter().map(|&(base, _)| base));
+        partition.doomed.extend(moved.dropped.iter().map(|&(name, _)| name));
         self.changes.push_back((Item::LogStart { partition: id, offset: log_start }, Note::LogStart(moved)));
         self.on_log_moved(id);
     }
@@ -323,7 +328,7 @@ impl Storage {
         while let Some((id, job)) = self.unnoted.pop() {
             let is_behind = self.is_log_start_waiting(id);
             let Some(partition) = self.table.get_mut(id).filter(|partition| !partition.is_removed) else {
-                self.abandon_file(id, job.segment());
+                self.abandon_file(id, SegmentName::settled(job.segment()));
                 continue;
             };
             let settled = job.settled();
@@ -386,6 +391,7 @@ impl Storage {
     fn on_note_durable(&mut self, note: Note) {
         match note {
             Note::Settled(id, job) => self.on_settled(id, &job),
+            Note::Compacted(id, replaced) => self.on_compacted_durable(id, replaced),
             Note::LogStart(moved) => self.on_log_start_durable(moved),
             Note::Catalog(ticket) => self.outputs.push_back(StorageOutput::CatalogDurable { ticket }),
             Note::TransactionEnd(id, transaction, ticket) => self.on_transaction_end_durable(id, transaction, ticket),
@@ -413,7 +419,7 @@ impl Storage {
             let segments = u32::try_from(dropped.len()).expect("a partition has few segments");
             let bytes = dropped.iter().map(|&(_, bytes)| bytes).sum();
             self.outputs.push_back(StorageOutput::SegmentsDropped { partition, log_start, segments, bytes });
-            self.deletes.extend(dropped.into_iter().map(|(base, _)| (partition, base)));
+            self.deletes.extend(dropped.into_iter().map(|(name, _)| (partition, name)));
         }
         if let Some(ticket) = ticket {
             self.outputs.push_back(StorageOutput::TruncateDurable { partition, log_start, ticket });

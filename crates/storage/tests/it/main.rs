@@ -4,6 +4,7 @@
 
 mod age;
 mod chance;
+mod compaction;
 mod disk;
 mod faults;
 mod layout;

@@ -382,6 +382,8 @@ impl World {
                         Fetch::Batches { batches, next: last.end_offset() }
                     }
                     Err(ReadError::Corrupt { first, end, .. }) => Fetch::Corrupt { first, end },
+                    // What was read is not there any more: a reader asks again.
+                    Err(ReadError::Gone) => Fetch::Pending(ticket),
                     Err(error) => panic!("{error}"),
                 }
             }
