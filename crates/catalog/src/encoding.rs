@@ -100,7 +100,7 @@ fn owners_of(bytes: &[u8]) -> Vec<ShardId> {
 }
 
 fn name_of(name: &str) -> Result<TopicName, DecodeError> {
-    TopicName::parse(name).map_err(|error| ApplyError::Rule(CatalogError::Name(error)).into())
+    TopicName::parse_any(name).map_err(|error| ApplyError::Rule(CatalogError::Name(error)).into())
 }
 
 fn begin(kind: u16, shards: u16) -> Vec<u8> {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use corelane_model::limits::{CATALOG_BYTES_MAX, PARTITIONS_MAX, SHARDS_MAX, TOPIC_PARTITIONS_MAX, TOPICS_MAX};
-use corelane_model::{CatalogVersion, PartitionId, PartitionIndex, ShardId, TopicId, TopicName, TopicSettings};
+use corelane_model::{
+    CatalogVersion, NameError, PartitionId, PartitionIndex, ShardId, TopicId, TopicName, TopicSettings,
+};
 
 use crate::placement::Load;
 use crate::{ApplyError, CatalogChange, CatalogError, check_settings};
@@ -97,10 +99,10 @@ impl Catalog {
         self.topics.get(&id)
     }
 
-    /// The topic of that name.
+    /// The topic of that name, be it one of the broker's own.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Topic> {
-        let id = self.names.get(&TopicName::parse(name).ok()?)?;
+        let id = self.names.get(&TopicName::parse_any(name).ok()?)?;
         self.topics.get(id)
     }
 
@@ -130,7 +132,30 @@ impl Catalog {
         partitions: u32,
         settings: TopicSettings,
     ) -> Result<CatalogChange, CatalogError> {
-        let name = TopicName::parse(name)?;
+        self.plan_create_named(TopicName::parse(name)?, partitions, settings)
+    }
+
+    /// What creating one of the broker's own topics would change; its name begins with `__`.
+    ///
+    /// # Errors
+    /// As [`Catalog::plan_create`].
+    pub fn plan_create_internal(
+        &self,
+        name: &str,
+        partitions: u32,
+        settings: TopicSettings,
+    ) -> Result<CatalogChange, CatalogError> {
+        let name = TopicName::parse_any(name)?;
+        assert!(name.is_internal(), "{name} is not a name of the broker's own");
+        self.plan_create_named(name, partitions, settings)
+    }
+
+    fn plan_create_named(
+        &self,
+        name: TopicName,
+        partitions: u32,
+        settings: TopicSettings,
+    ) -> Result<CatalogChange, CatalogError> {
         if self.names.contains_key(&name) {
             return Err(CatalogError::Exists { name: name.as_str().to_owned() });
         }
@@ -146,6 +171,12 @@ impl Catalog {
         })
     }
 
+    /// A topic that users may change.
+    fn find_of_users(&self, name: &str) -> Result<&Topic, CatalogError> {
+        let topic = self.find(name).ok_or_else(|| CatalogError::Unknown { name: name.to_owned() })?;
+        if topic.name.is_internal() { Err(NameError::Internal.into()) } else { Ok(topic) }
+    }
+
     /// What altering a topic would change; what is `None` stays.
     ///
     /// # Errors
@@ -156,7 +187,7 @@ impl Catalog {
         partitions: Option<u32>,
         settings: Option<TopicSettings>,
     ) -> Result<CatalogChange, CatalogError> {
-        let topic = self.find(name).ok_or_else(|| CatalogError::Unknown { name: name.to_owned() })?;
+        let topic = self.find_of_users(name)?;
         let settings = settings.unwrap_or(topic.settings);
         if settings.class != topic.settings.class {
             return Err(CatalogError::ClassChange);
@@ -178,7 +209,7 @@ impl Catalog {
     /// # Errors
     /// There is no such topic.
     pub fn plan_delete(&self, name: &str) -> Result<CatalogChange, CatalogError> {
-        let topic = self.find(name).ok_or_else(|| CatalogError::Unknown { name: name.to_owned() })?;
+        let topic = self.find_of_users(name)?;
         Ok(CatalogChange::Deleted { version: self.next_version(), topic: topic.id })
     }
 

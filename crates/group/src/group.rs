@@ -168,6 +168,12 @@ impl Group {
         self.slots.iter().map(|(&partition, slot)| (partition, slot))
     }
 
+    /// How many partitions somebody has.
+    #[must_use]
+    pub fn slots_len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Counters since it was made or restored.
     #[must_use]
     pub const fn stats(&self) -> &GroupStats {

@@ -9,6 +9,9 @@ use crate::limits::TOPIC_NAME_BYTES_MAX;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicName(Box<str>);
 
+/// What the names of the broker's own topics begin with.
+const INTERNAL: &str = "__";
+
 /// Why a name cannot be a topic's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -48,6 +51,15 @@ impl TopicName {
     /// # Errors
     /// The first rule that it breaks.
     pub fn parse(name: &str) -> Result<Self, NameError> {
+        let name = Self::parse_any(name)?;
+        if name.is_internal() { Err(NameError::Internal) } else { Ok(name) }
+    }
+
+    /// Checks a name that may be one of the broker's own topics.
+    ///
+    /// # Errors
+    /// The first other rule that it breaks.
+    pub fn parse_any(name: &str) -> Result<Self, NameError> {
         if name.is_empty() {
             return Err(NameError::Empty);
         }
@@ -62,10 +74,13 @@ impl TopicName {
         if name == "." || name == ".." {
             return Err(NameError::Dots { name: name.to_owned() });
         }
-        if name.starts_with("__") {
-            return Err(NameError::Internal);
-        }
         Ok(Self(name.into()))
+    }
+
+    /// Whether the topic is the broker's own: its name begins with `__`.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.0.starts_with(INTERNAL)
     }
 
     /// The name as text.
@@ -91,6 +106,8 @@ mod tests {
         assert_eq!(TopicName::parse(""), Err(NameError::Empty));
         assert_eq!(TopicName::parse("a/b"), Err(NameError::Character { found: '/', at: 1 }));
         assert_eq!(TopicName::parse("__groups"), Err(NameError::Internal));
+        assert!(TopicName::parse_any("__groups").is_ok_and(|name| name.is_internal()));
+        assert!(TopicName::parse_any("_groups").is_ok_and(|name| !name.is_internal()));
         assert!(TopicName::parse(&"x".repeat(249)).is_ok());
         assert_eq!(TopicName::parse(&"x".repeat(250)), Err(NameError::TooLong { len: 250, limit: 249 }));
         assert!(matches!(TopicName::parse(".."), Err(NameError::Dots { .. })));

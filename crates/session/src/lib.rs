@@ -11,6 +11,7 @@
 mod answers;
 mod effect;
 mod error;
+mod group;
 mod ownership;
 mod request;
 mod session;
@@ -20,6 +21,7 @@ mod token;
 
 pub use effect::{Facts, Step};
 pub use error::Refused;
+pub use group::{GroupAsk, GroupRequest, JoinAsk};
 pub use ownership::ProducerSeal;
 pub use request::{ProduceRequest, Request};
 pub use session::Session;

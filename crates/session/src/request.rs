@@ -10,11 +10,13 @@ use corelane_model::{
     SubscriptionId, TopicId, TopicSettings,
 };
 use corelane_wire::{
-    AlterTopic, CreateTopic, Credit, DeleteTopic, DescribeTopic, FindOffset, Frame, FrameKind, Metadata, Produce,
-    ProduceMany, RequestProducerId, Settings, Start, Subscribe, TruncatePartition, Unsubscribe, access, decode,
+    AlterTopic, CreateTopic, Credit, DeleteTopic, DescribeTopic, FindOffset, Frame, FrameKind, ListGroups, Metadata,
+    Produce, ProduceMany, RequestProducerId, Settings, Start, Subscribe, TruncatePartition, Unsubscribe, access,
+    decode,
 };
 
-use crate::Refused;
+use crate::group::parse_group;
+use crate::{GroupRequest, Refused};
 
 /// One record batch for one partition. The batch's bytes are not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +138,17 @@ pub enum Request {
         /// The subscription.
         subscription: SubscriptionId,
     },
+    /// Something of one consumer group.
+    Group(GroupRequest),
+    /// Which consumer groups there are.
+    ListGroups {
+        /// Ties the answer.
+        correlation: CorrelationId,
+        /// Names after this one.
+        after: String,
+        /// How many at most.
+        most: u32,
+    },
 }
 
 /// Why a frame is no request.
@@ -155,7 +168,7 @@ impl From<corelane_wire::BodyError> for NoRequest {
     }
 }
 
-fn refuse(code: ErrorCode, text: impl Into<String>) -> NoRequest {
+pub(crate) fn refuse(code: ErrorCode, text: impl Into<String>) -> NoRequest {
     NoRequest::Refuse(Refused::new(code, text))
 }
 
@@ -193,11 +206,22 @@ pub(crate) fn parse_request(frame: Frame) -> Result<Request, NoRequest> {
             let Unsubscribe { subscription } = decode(&frame)?;
             Ok(Request::Unsubscribe { subscription: SubscriptionId(subscription) })
         }
-        kind => Err(NoRequest::Close(Refused::new(
-            ErrorCode::UnexpectedFrame,
-            format!("a client may not send a frame of kind {kind:?} here"),
-        ))),
+        FrameKind::ListGroups => {
+            let ListGroups { after, most } = decode(&frame)?;
+            Ok(Request::ListGroups { correlation, after, most })
+        }
+        kind => match parse_group(&frame)? {
+            Some(request) => Ok(Request::Group(request)),
+            None => Err(unexpected(kind)),
+        },
     }
+}
+
+fn unexpected(kind: FrameKind) -> NoRequest {
+    NoRequest::Close(Refused::new(
+        ErrorCode::UnexpectedFrame,
+        format!("a client may not send a frame of kind {kind:?} here"),
+    ))
 }
 
 /// What holds for every frame of a client beyond its head.
@@ -207,8 +231,8 @@ pub(crate) fn check_shape(frame: &Frame) -> Result<(), NoRequest> {
         let text = format!("frame body of {} bytes is over the limit of {FRAME_BODY_BYTES_MAX}", head.body_length);
         return Err(NoRequest::Close(Refused::new(ErrorCode::FrameTooLarge, text)));
     }
-    let carries_batches = matches!(head.kind, FrameKind::Produce | FrameKind::ProduceMany);
-    if !carries_batches && !frame.attachment.is_empty() {
+    let carries_bytes = matches!(head.kind, FrameKind::Produce | FrameKind::ProduceMany | FrameKind::GiveUp);
+    if !carries_bytes && !frame.attachment.is_empty() {
         let text = format!("a {:?} frame carries {} bytes beside its body", head.kind, frame.attachment.len());
         return Err(NoRequest::Close(Refused::new(ErrorCode::Malformed, text)));
     }

@@ -15,7 +15,7 @@ use corelane_wire::{
 use crate::answers::{Answers, cut, refusal};
 use crate::request::{NoRequest, check_shape, parse_request};
 use crate::subscriptions::Subscriptions;
-use crate::{Facts, ProduceRequest, Refused, Request, Route, SessionStats, Step, TokenDigest};
+use crate::{Facts, GroupRequest, ProduceRequest, Refused, Request, Route, SessionStats, Step, TokenDigest};
 
 /// Bytes of a client's name that are kept.
 const CLIENT_NAME_BYTES_MAX: usize = 64;
@@ -304,7 +304,9 @@ impl Session {
             | Request::DescribeTopic { correlation, .. }
             | Request::ProducerId { correlation, .. }
             | Request::FindOffset { correlation, .. }
-            | Request::Subscribe { correlation, .. } => *correlation,
+            | Request::Subscribe { correlation, .. }
+            | Request::Group(GroupRequest { correlation, .. })
+            | Request::ListGroups { correlation, .. } => *correlation,
         };
         if SESSION_REQUESTS_MAX <= self.requests {
             let text = format!("{SESSION_REQUESTS_MAX} requests of this connection wait already");

@@ -78,6 +78,10 @@ pub struct ShardStatus {
     pub by_topic: Vec<TopicStatus>,
     /// Topics with traffic that did not fit into `by_topic`.
     pub by_topic_left_out: u64,
+    /// Consumer groups whose home is here, at most [`crate::STATUS_GROUPS_MAX`] of them.
+    pub groups: Vec<GroupStatus>,
+    /// What all of them count.
+    pub group_totals: GroupTotals,
     /// What recovery found; `None` while it runs.
     pub recovery: Option<RecoveryStatus>,
 }
@@ -132,6 +136,52 @@ pub struct TopicStatus {
     pub produced: Traffic,
     /// What was pushed.
     pub consumed: Traffic,
+}
+
+/// One consumer group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// How it is, in one word.
+    pub state: &'static str,
+    /// How partitions are assigned.
+    pub strategy: &'static str,
+    /// Counts its assignments.
+    pub generation: u64,
+    /// How many members it has.
+    pub members: u64,
+    /// How many partitions somebody has.
+    pub partitions: u64,
+}
+
+/// All consumer groups of a shard: the first two as they are, everything else since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupTotals {
+    /// How many there are.
+    pub groups: u64,
+    /// Members of all of them.
+    pub members: u64,
+    /// Members that joined, static ones that came back included.
+    pub joins: u64,
+    /// Members that left.
+    pub leaves: u64,
+    /// Changes of an assignment.
+    pub rebalances: u64,
+    /// Partitions that were given to a member.
+    pub granted_partitions: u64,
+    /// Partitions that were asked back from a member.
+    pub revoked_partitions: u64,
+    /// Members whose session expired.
+    pub sessions_expired: u64,
+    /// Members that did not give up in time.
+    pub rebalance_timeouts: u64,
+    /// Offsets committed.
+    pub commits: u64,
+    /// Commits refused, whole.
+    pub refused_commits: u64,
+    /// Bytes of records appended to homes.
+    pub appended_bytes: u64,
 }
 
 /// What recovery found.

@@ -10,6 +10,8 @@ use corelane_model::{
 use corelane_record::SealedBatch;
 use corelane_session::Refused;
 
+use crate::groups::GroupAnswer;
+
 /// A connection, wherever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Peer {
@@ -46,16 +48,29 @@ pub(crate) enum Ask {
 /// A request that shard 0 fulfils, because it owns the catalog.
 #[derive(Debug)]
 pub(crate) struct CatalogRequest {
-    pub(crate) asker: Asker,
+    /// Nobody when a shard wants something for itself.
+    pub(crate) asker: Option<Asker>,
     pub(crate) wish: Wish,
 }
 
 /// What is asked of the catalog.
 #[derive(Debug)]
 pub(crate) enum Wish {
-    Create { name: String, partitions: u32, settings: TopicSettings },
-    Alter { name: String, partitions: Option<u32>, settings: Option<TopicSettings> },
-    Delete { name: String },
+    Create {
+        name: String,
+        partitions: u32,
+        settings: TopicSettings,
+    },
+    Alter {
+        name: String,
+        partitions: Option<u32>,
+        settings: Option<TopicSettings>,
+    },
+    Delete {
+        name: String,
+    },
+    /// The topic that keeps the consumer groups.
+    CreateGroups,
 }
 
 /// The answer to anything but a produce.
@@ -67,6 +82,7 @@ pub(crate) enum Answer {
     Created { topic: TopicId, version: CatalogVersion },
     Altered { version: CatalogVersion, keys_moved: bool },
     Deleted,
+    Group(GroupAnswer),
 }
 
 /// What became of an append: base offset and append timestamp, or why not.

@@ -187,6 +187,7 @@ impl Shard {
         match self.config.boot {
             Boot::Serve | Boot::Import(_) => {
                 self.phase = Phase::Serving { recovery };
+                self.open_homes();
                 self.effects.push_back(Effect::Ready);
             }
             Boot::Export => {
@@ -257,6 +258,7 @@ impl Shard {
             self.refuse_request(request, refused.clone());
         }
         self.refuse_wishes(&refused);
+        self.stop_groups(&refused);
         for asker in std::mem::take(&mut self.producer_askers) {
             self.refuse(asker, None, refused.clone());
         }

@@ -11,6 +11,7 @@ use corelane_storage::ChangeTicket;
 use crate::Shard;
 use crate::ask::{Answer, Asker, CatalogRequest, Wish};
 use crate::boot::Phase;
+use crate::groups::{GROUPS_PARTITIONS, GROUPS_TOPIC, groups_settings};
 use crate::mesh::Message;
 
 /// Changes of the catalog that wait for their turn; more are refused.
@@ -22,7 +23,7 @@ const SNAPSHOT_AFTER_BYTES_MIN: usize = 16 << 10;
 #[derive(Debug)]
 struct Writing {
     ticket: ChangeTicket,
-    asker: Asker,
+    asker: Option<Asker>,
     change: CatalogChange,
     encoded: Bytes,
 }
@@ -31,7 +32,7 @@ struct Writing {
 #[derive(Debug)]
 struct Spreading {
     version: CatalogVersion,
-    asker: Asker,
+    asker: Option<Asker>,
     answer: Answer,
 }
 
@@ -86,11 +87,11 @@ impl Shard {
     pub(crate) fn handle_wish(&mut self, request: CatalogRequest) {
         assert_eq!(self.me(), ShardId(0), "the catalog is changed on shard 0");
         if let Some(refused) = self.refuse_phase() {
-            return self.refuse(request.asker, None, refused);
+            return self.refuse_wish(request.asker, refused);
         }
         if WISHES_MAX <= self.changes.waiting.len() {
             let text = format!("{WISHES_MAX} changes of the catalog wait already");
-            return self.refuse(request.asker, None, Refused::new(ErrorCode::Busy, text));
+            return self.refuse_wish(request.asker, Refused::new(ErrorCode::Busy, text));
         }
         self.changes.waiting.push_back(request);
         self.write_next_change();
@@ -104,11 +105,13 @@ impl Shard {
                 Wish::Create { name, partitions, settings } => catalog.plan_create(name, *partitions, *settings),
                 Wish::Alter { name, partitions, settings } => catalog.plan_alter(name, *partitions, *settings),
                 Wish::Delete { name } => catalog.plan_delete(name),
+                // Several shards may have wished for it.
+                Wish::CreateGroups => catalog.plan_create_internal(GROUPS_TOPIC, GROUPS_PARTITIONS, groups_settings()),
             };
             let change = match planned {
                 Ok(change) => change,
                 Err(error) => {
-                    self.refuse(asker, None, Refused::new(error.code(), error.to_string()));
+                    self.refuse_wish(asker, Refused::new(error.code(), error.to_string()));
                     continue;
                 }
             };
@@ -116,7 +119,7 @@ impl Shard {
             self.is_storage_touched = true;
             match self.storage.write_catalog(encoded.clone()) {
                 Ok(ticket) => self.changes.writing = Some(Writing { ticket, asker, change, encoded }),
-                Err(error) => self.refuse(asker, None, Refused::new(error.code(), error.to_string())),
+                Err(error) => self.refuse_wish(asker, Refused::new(error.code(), error.to_string())),
             }
         }
     }
@@ -161,7 +164,9 @@ impl Shard {
             && spreading.version <= everywhere
         {
             let Spreading { asker, answer, .. } = self.changes.spreading.pop_front().expect("it was there");
-            self.answer(asker, None, answer);
+            if let Some(asker) = asker {
+                self.answer(asker, None, answer);
+            }
         }
     }
 
@@ -185,6 +190,12 @@ impl Shard {
                     self.open_partitions(*topic);
                 }
                 CatalogChange::Deleted { topic, .. } => self.remove_topic(*topic),
+            }
+            if matches!(self.phase, Phase::Serving { .. }) {
+                self.on_catalog_of_groups();
+                if matches!(change, CatalogChange::Created { name, .. } if name.as_str() == GROUPS_TOPIC) {
+                    self.open_homes();
+                }
             }
             self.route_parked();
         }
@@ -236,7 +247,13 @@ impl Shard {
     /// Refuses the changes that are not written yet.
     pub(crate) fn refuse_wishes(&mut self, refused: &Refused) {
         for CatalogRequest { asker, .. } in std::mem::take(&mut self.changes.waiting) {
-            self.refuse(asker, None, refused.clone());
+            self.refuse_wish(asker, refused.clone());
+        }
+    }
+
+    fn refuse_wish(&mut self, asker: Option<Asker>, refused: Refused) {
+        if let Some(asker) = asker {
+            self.refuse(asker, None, refused);
         }
     }
 
@@ -245,7 +262,7 @@ impl Shard {
         let refused = Refused::new(ErrorCode::StorageFailed, text);
         self.refuse_wishes(&refused);
         if let Some(Writing { asker, .. }) = self.changes.writing.take() {
-            self.refuse(asker, None, refused.clone());
+            self.refuse_wish(asker, refused.clone());
         }
         for (asker, _) in std::mem::take(&mut self.truncations).into_values() {
             self.refuse(asker, None, refused.clone());
@@ -256,5 +273,6 @@ impl Shard {
         for request in self.backlog.take_all() {
             self.refuse_request(request, refused.clone());
         }
+        self.stop_groups(&refused);
     }
 }

@@ -175,6 +175,8 @@ impl Shard {
             }
             Request::Credit { subscription, bytes } => self.handle_credit(peer, subscription, bytes),
             Request::Unsubscribe { subscription } => self.handle_unsubscribe(peer, subscription),
+            Request::Group(request) => self.handle_group(peer, request),
+            Request::ListGroups { correlation, after, most } => self.list_groups(asker(correlation), &after, most),
         }
     }
 
@@ -252,7 +254,7 @@ impl Shard {
     }
 
     fn wish(&mut self, asker: Asker, wish: Wish) {
-        let request = CatalogRequest { asker, wish };
+        let request = CatalogRequest { asker: Some(asker), wish };
         if self.me() == ShardId(0) {
             self.handle_wish(request);
         } else {
@@ -442,6 +444,7 @@ fn encode_answer(session: &mut Session, correlation: CorrelationId, answer: &Ans
         Answer::Created { topic, version } => {
             session.answer(correlation, &CreateTopicAnswer { topic: topic.0, catalog_version: version.0 })
         }
+        Answer::Group(ref answer) => answer.encode(session, correlation),
         Answer::Altered { version, keys_moved } => {
             session.answer(correlation, &AlterTopicAnswer { catalog_version: version.0, keys_moved })
         }

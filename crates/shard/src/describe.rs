@@ -91,7 +91,7 @@ impl Shard {
             true
         };
         if names.is_empty() {
-            let _ = catalog.topics_by_name().all(&mut add);
+            let _ = catalog.topics_by_name().filter(|topic| !topic.name.is_internal()).all(&mut add);
         } else {
             let _ = names.iter().filter_map(|name| catalog.find(name)).all(&mut add);
         }

@@ -17,6 +17,7 @@ mod connections;
 mod describe;
 mod effect;
 mod event;
+mod groups;
 mod mesh;
 mod metrics;
 mod produce;
@@ -31,7 +32,8 @@ mod truncate;
 mod waiters;
 
 pub use admin::{
-    AdminAnswer, AdminId, AdminQuery, RecoveryStatus, ShardPhase, ShardStatus, StorageStatus, TopicStatus,
+    AdminAnswer, AdminId, AdminQuery, GroupStatus, GroupTotals, RecoveryStatus, ShardPhase, ShardStatus, StorageStatus,
+    TopicStatus,
 };
 pub use boot::reshard;
 pub use config::{Boot, ShardConfig, ShardExport};
@@ -45,3 +47,5 @@ pub use stats::{ShardStats, Traffic};
 
 /// Topics whose traffic a status tells one by one.
 pub const STATUS_TOPICS_MAX: usize = 256;
+/// Groups that a status tells one by one.
+pub const STATUS_GROUPS_MAX: usize = 256;

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use corelane_model::{CatalogVersion, ConnectionKey, CorrelationId, Offset, PartitionId, SubscriptionId, TopicId};
 use corelane_session::Refused;
-use corelane_wire::PartitionDescription;
+use corelane_wire::{OutFrame, PartitionDescription};
 
 use crate::ask::{Answer, CatalogRequest, Ending, Outcome, PartitionRequest, PushBatches};
+use crate::groups::{GroupRequest, LagOf, Listed};
 
 /// A message from one shard to another. Whoever carries it looks at nothing; it arrives whole, once, and after those that
 /// the same shard sent to the same shard before.
@@ -60,6 +61,22 @@ pub(crate) enum Message {
     Describe { ticket: u64, topic: TopicId, from: u32, end: u32 },
     /// They look like this.
     Described { ticket: u64, partitions: Vec<PartitionDescription> },
+    /// To a coordinator: somebody asks something of a group.
+    Group(Box<GroupRequest>),
+    /// A frame for a member of a group.
+    Member { connection: ConnectionKey, frame: OutFrame },
+    /// To an owner: where do these logs end? Questions are numbered.
+    AskEnds { number: u64, partitions: Vec<PartitionId> },
+    /// There; nothing for a partition that is not open here.
+    Ends { number: u64, ends: Vec<(PartitionId, Option<Offset>)> },
+    /// To an owner: how far behind is a group that has done everything below these offsets?
+    AskLag { ticket: u64, wants: Vec<(PartitionId, Option<Offset>)> },
+    /// That far.
+    Lag { ticket: u64, lags: Vec<LagOf> },
+    /// Which groups after that name do you coordinate?
+    ListGroups { ticket: u64, after: String, most: usize },
+    /// These.
+    GroupsListed { ticket: u64, listed: Listed },
     /// The sender's journal failed.
     StorageStopped { text: String },
 }

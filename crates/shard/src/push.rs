@@ -279,7 +279,11 @@ impl Shard {
         partition: PartitionId,
         result: Result<Vec<Bytes>, ReadError>,
     ) {
-        let Some(ReadFor::Push(key)) = self.subscriptions.take_read(ticket) else { return };
+        let key = match self.subscriptions.take_read(ticket) {
+            Some(ReadFor::Push(key)) => key,
+            Some(ReadFor::Restore) => return self.on_restore_read(partition, result),
+            Some(ReadFor::Start(..) | ReadFor::Find(..)) | None => return,
+        };
         if self.subscriptions.get_mut(key).is_none() {
             return;
         }
@@ -344,7 +348,7 @@ impl Shard {
                 self.refuse(asker, None, Refused::new(error.code(), error.to_string()));
             }
             (Some(ReadFor::Start(key, _)), Err(error)) => self.abort_subscription(key, unreadable(&error)),
-            (Some(ReadFor::Push(_)), _) => panic!("a fetch was answered with a search"),
+            (Some(ReadFor::Push(_) | ReadFor::Restore), _) => panic!("a fetch was answered with a search"),
             (None, _) => {}
         }
     }

@@ -169,6 +169,10 @@ impl Shard {
             let refused = Refused::new(ErrorCode::UnknownTopic, format!("there is no topic with id {id}"));
             return if catalog.next_topic() <= id { Place::Later(refused) } else { Place::Nowhere(refused) };
         };
+        if topic.name.is_internal() {
+            let text = format!("topic {} is the broker's own; it can be neither written nor read", topic.name);
+            return Place::Nowhere(Refused::new(ErrorCode::Forbidden, text));
+        }
         match topic.shards.get(index.0 as usize) {
             Some(&owner) => Place::Owner(owner),
             None => {

@@ -13,6 +13,7 @@ use crate::boot::{self, Phase};
 use crate::changes::Changes;
 use crate::connections::Connection;
 use crate::describe::Describes;
+use crate::groups::Groups;
 use crate::mesh::Message;
 use crate::produce::Backlog;
 use crate::router::Parked;
@@ -49,6 +50,7 @@ pub struct Shard {
     pub(crate) seal: ProducerSeal,
     pub(crate) producer_askers: VecDeque<Asker>,
     pub(crate) describes: Describes,
+    pub(crate) groups: Groups,
     pub(crate) effects: VecDeque<Effect>,
     pub(crate) stats: ShardStats,
     /// Kept for its memory: those who are told of one durable end.
@@ -93,6 +95,7 @@ impl Shard {
             seal: ProducerSeal::new(config.data_id),
             producer_askers: VecDeque::new(),
             describes: Describes::default(),
+            groups: Groups::default(),
             effects: VecDeque::new(),
             stats: ShardStats::default(),
             told: Vec::new(),
@@ -144,13 +147,14 @@ impl Shard {
         self.handle_outputs();
         self.expire();
         self.drain_backlog();
+        let are_groups_busy = self.finish_groups();
         self.storage.finish_round(now);
         self.is_storage_touched = false;
         let was_any = self.handle_outputs();
         // What was done before is in the round; what these outputs led to needs another one. On the way in and out
         // storage takes its own steps from round to round.
         let is_on_its_way = was_any && !matches!(self.phase, Phase::Serving { .. });
-        self.wants_round = self.push_round() | self.is_storage_touched | is_on_its_way;
+        self.wants_round = self.push_round() | self.is_storage_touched | is_on_its_way | are_groups_busy;
         self.flush_gathered();
     }
 
@@ -168,10 +172,8 @@ impl Shard {
         if self.wants_round {
             return Some(self.now.monotonic);
         }
-        [self.storage.next_deadline(), self.greeting_deadline(), self.parked.deadline(), self.describes.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let own = [self.greeting_deadline(), self.parked.deadline(), self.describes.deadline(), self.groups_deadline()];
+        [self.storage.next_deadline()].into_iter().chain(own).flatten().min()
     }
 
     /// What it was told at its start.
@@ -241,6 +243,20 @@ impl Shard {
             }
             Message::Described { ticket, partitions } => self.on_described(ticket, partitions),
             Message::StorageStopped { text } => self.tell_stopped(from, &text),
+            Message::Group(request) => self.route_group(*request),
+            Message::Member { connection, frame } => self.tell_member(connection, frame),
+            Message::AskEnds { number, partitions } => self.answer_ends(from, number, &partitions),
+            Message::Ends { number, ends } => self.on_ends(number, ends),
+            Message::AskLag { ticket, wants } => {
+                let lags = self.lag_of(&wants);
+                self.send_mesh(from, Message::Lag { ticket, lags });
+            }
+            Message::Lag { ticket, lags } => self.on_lag(ticket, &lags),
+            Message::ListGroups { ticket, after, most } => {
+                let listed = self.list_own(&after, most);
+                self.send_mesh(from, Message::GroupsListed { ticket, listed });
+            }
+            Message::GroupsListed { ticket, listed } => self.on_listed(from, ticket, listed),
         }
     }
 
@@ -258,10 +274,14 @@ impl Shard {
         match output {
             StorageOutput::Recovered { catalog, report } => self.on_recovered(&catalog, report),
             StorageOutput::RecoveryFailed { error } => self.fail(error.to_string()),
-            StorageOutput::Durable { partition, end } => self.on_durable(partition, end),
+            StorageOutput::Durable { partition, end } => {
+                self.on_home_durable(partition, end);
+                self.on_durable(partition, end);
+            }
             StorageOutput::CatalogDurable { ticket } => self.on_change_durable(ticket),
             // Nothing ends transactions yet.
             StorageOutput::TransactionEnded { .. } => {}
+            StorageOutput::TruncateDurable { ticket, .. } if self.on_home_truncated(ticket) => {}
             StorageOutput::TruncateDurable { log_start, ticket, .. } => self.on_truncated(ticket, log_start),
             StorageOutput::ProducerIdsReady => self.hand_out_producer_ids(),
             StorageOutput::Read { ticket, partition, result } => self.on_read(ticket, partition, result),

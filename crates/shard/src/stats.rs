@@ -23,6 +23,10 @@ pub struct ShardStats {
     pub duplicate_batches: u64,
     /// What was pushed to subscriptions of partitions here, whichever shard their connection is on.
     pub consumed: Traffic,
+    /// Snapshots that shortened the log of a home of consumer groups.
+    pub group_snapshots: u64,
+    /// Damaged places in logs of homes, whose records are lost.
+    pub groups_damaged: u64,
     /// From the arrival of a batch at the owner until it was known to be durable: one sample for each waiting connection,
     /// partition and durable round, that of its oldest batch.
     pub stored: Histogram,

@@ -32,6 +32,8 @@ impl Shard {
             + self.truncations.len()
             + self.producer_askers.len()
             + self.subscriptions.reads_len();
+        let waiting = waiting + self.groups_waiting();
+        let (groups, group_totals) = self.groups_status();
         AdminAnswer::Status(Box::new(ShardStatus {
             shard: self.config.shard,
             shards: self.config.shards,
@@ -68,6 +70,8 @@ impl Shard {
             },
             by_topic,
             by_topic_left_out: self.traffic.len().saturating_sub(STATUS_TOPICS_MAX) as u64,
+            groups,
+            group_totals,
             recovery: self.phase.recovery().cloned(),
         }))
     }

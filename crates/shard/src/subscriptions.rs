@@ -56,6 +56,8 @@ pub(crate) enum ReadFor {
     Start(SubscriptionKey, StartAt),
     /// A question for an offset.
     Find(Asker, StartAt),
+    /// A home of consumer groups that is being restored.
+    Restore,
 }
 
 /// All subscriptions of partitions of this shard, and everything that waits for a read.

@@ -39,6 +39,7 @@ pub(super) fn status(source: &impl Source) -> String {
         "consumed": traffic(consumed),
         "stored_us": latency(&stored),
         "by_topic": by_topic(&shards),
+        "groups": groups(&shards),
         "shards": shards.iter().map(shard).collect::<Vec<_>>(),
     });
     let mut text = serde_json::to_string_pretty(&value).expect("a status is plain data");
@@ -114,6 +115,21 @@ fn recovery(found: &RecoveryStatus) -> Value {
         "torn_bytes": found.torn_bytes,
         "corrupt": corrupt.collect::<Vec<_>>(),
     })
+}
+
+/// Consumer groups by name, at most some of each shard.
+fn groups(shards: &[ShardStatus]) -> Value {
+    let entries = shards.iter().flat_map(|shard| &shard.groups).map(|group| {
+        let value = json!({
+            "state": group.state,
+            "strategy": group.strategy,
+            "generation": group.generation,
+            "members": group.members,
+            "partitions": group.partitions,
+        });
+        (group.name.clone(), value)
+    });
+    Value::Object(entries.collect())
 }
 
 /// Traffic of each topic over all shards, by name.

@@ -1,7 +1,9 @@
 //! Shards driven with frames, on files in memory.
 
 mod ends;
+mod groups;
 mod lifecycle;
+mod members;
 mod produce;
 mod records;
 mod subscribe;

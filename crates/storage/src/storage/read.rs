@@ -1,7 +1,8 @@
 //! Fetches: from memory, or through the reads of segments.
 
 use corelane_commitlog::{Fetch as LogFetch, TimeLookup};
-use corelane_model::{Offset, PartitionId, StartAt};
+use corelane_model::{Offset, PartitionId, StartAt, WallMillis};
+use corelane_record::BatchHead;
 
 use super::Storage;
 use crate::reads::{Goal, ReadAnswer, Reply};
@@ -71,6 +72,21 @@ impl Storage {
                 unreachable!("a search for a time was answered with {reply:?}")
             }
         }
+    }
+
+    /// When the visible record at this offset was appended, without a look at the disk: as its batch says while that is in
+    /// memory; else as it follows from its place between the first and the last batch of its segment.
+    #[must_use]
+    pub fn append_time(&self, partition: PartitionId, offset: Offset) -> Option<WallMillis> {
+        let known = self.table.open(partition)?;
+        if let LogFetch::Batches { batches, .. } = known.log.fetch(offset, 0) {
+            return BatchHead::parse(batches.first()?).ok().map(|head| head.append_timestamp);
+        }
+        let segment = known.log.segments().iter().find(|segment| segment.contains(offset))?;
+        let span = u128::from(segment.max_timestamp.millis_since(segment.first_timestamp));
+        let passed = span * u128::from(offset.since(segment.base)) / u128::from(segment.end.since(segment.base).max(1));
+        let passed = i64::try_from(passed).expect("it is within the span");
+        Some(WallMillis(segment.first_timestamp.0.saturating_add(passed)))
     }
 
     /// Late answers become outputs.

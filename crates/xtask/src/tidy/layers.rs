@@ -54,6 +54,7 @@ const PLACES: &[Place] = &[
             "corelane-telemetry",
             "corelane-commitlog",
             "corelane-journal",
+            "corelane-group",
             "corelane-catalog",
             "corelane-session",
             "corelane-storage",

@@ -1,0 +1,162 @@
+//! A home partition and the groups that it keeps.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use corelane_group::{AppendPosition, Group, RequestTicket};
+use corelane_model::{GroupName, MemberId, MonotonicNanos, PartitionId};
+use corelane_session::Refused;
+
+use super::ends::Parked;
+use super::log::HomeLog;
+use super::restore::Restoring;
+use super::tell::GroupAnswer;
+use crate::ask::{Asker, Peer};
+
+/// ```text
+///              the log was read to its end
+///  Restoring ──────────────────────────────▶ Serving
+///      │                                        │ the journal failed
+///      │ a record of another version            ▼
+///      └────────────────────────────────────▶ Broken
+/// ```
+#[derive(Debug)]
+pub(crate) enum HomePhase {
+    /// The log is read; requests wait for it.
+    Restoring(Restoring),
+    /// Requests are taken.
+    Serving,
+    /// Nothing is taken until the broker is started anew, and why.
+    Broken(Refused),
+}
+
+/// A home partition of this shard.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(super) partition: PartitionId,
+    pub(super) phase: HomePhase,
+    pub(super) groups: BTreeMap<GroupName, Coordinated>,
+    /// Groups to which something happened in this round, each once.
+    pub(super) touched: Vec<GroupName>,
+    /// When groups want to be looked at, one entry each.
+    pub(super) deadlines: BTreeSet<(MonotonicNanos, GroupName)>,
+    /// Groups whose subscriptions were not looked up since the catalog changed.
+    pub(super) stale: BTreeSet<GroupName>,
+    pub(super) log: HomeLog,
+}
+
+/// A member as it was heard last.
+#[derive(Debug)]
+pub(crate) struct Speaker {
+    /// Where it is told things.
+    pub(super) peer: Peer,
+    /// What its client calls itself; empty if it has not joined since the home was restored.
+    pub(super) client: Box<str>,
+}
+
+/// Who waits for a ticket.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(super) asker: Asker,
+    /// Session and rebalance time-out in milliseconds, of a join.
+    pub(super) joined: Option<(u32, u32)>,
+}
+
+/// A group and who talks to it.
+#[derive(Debug)]
+pub(crate) struct Coordinated {
+    pub(super) group: Group,
+    /// Which life of the name it is: a group may be deleted and made again.
+    pub(super) serial: u64,
+    pub(super) speakers: BTreeMap<MemberId, Speaker>,
+    pub(super) asked: BTreeMap<RequestTicket, Asked>,
+    /// Requests that wait for ends of logs, and later ones of the same members, in order.
+    pub(super) parked: VecDeque<Parked>,
+    /// How many of them are of each member.
+    pub(super) parked_of: BTreeMap<MemberId, u32>,
+    /// Answers that say what may not be durable yet, with the position that must be. `None` until the round ends.
+    pub(super) held: VecDeque<(Option<AppendPosition>, Asker, GroupAnswer)>,
+    pub(super) durable: AppendPosition,
+    pub(super) is_touched: bool,
+    /// Its entry in [`Home::deadlines`].
+    pub(super) armed: Option<MonotonicNanos>,
+}
+
+impl Coordinated {
+    pub(super) fn new(group: Group, serial: u64) -> Self {
+        Self {
+            group,
+            serial,
+            speakers: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            parked: VecDeque::new(),
+            parked_of: BTreeMap::new(),
+            held: VecDeque::new(),
+            durable: AppendPosition(0),
+            is_touched: false,
+            armed: None,
+        }
+    }
+}
+
+impl Home {
+    pub(super) fn new(partition: PartitionId, phase: HomePhase) -> Self {
+        Self {
+            partition,
+            phase,
+            groups: BTreeMap::new(),
+            touched: Vec::new(),
+            deadlines: BTreeSet::new(),
+            stale: BTreeSet::new(),
+            log: HomeLog::default(),
+        }
+    }
+
+    /// Notes that a group's round has to be ended.
+    pub(super) fn touch(&mut self, name: &GroupName) {
+        if let Some(known) = self.groups.get_mut(name)
+            && !std::mem::replace(&mut known.is_touched, true)
+        {
+            self.touched.push(name.clone());
+        }
+    }
+
+    /// Sets a group's deadline to what it says now.
+    pub(super) fn arm(&mut self, name: &GroupName) {
+        let Some(known) = self.groups.get_mut(name) else { return };
+        let next = known.group.next_deadline();
+        if known.armed == next {
+            return;
+        }
+        if let Some(before) = known.armed {
+            self.deadlines.remove(&(before, name.clone()));
+        }
+        if let Some(at) = next {
+            self.deadlines.insert((at, name.clone()));
+        }
+        known.armed = next;
+    }
+
+    /// Takes a group out; what waits for it is handed back.
+    pub(super) fn remove(&mut self, name: &GroupName) -> Option<Coordinated> {
+        let known = self.groups.remove(name)?;
+        if let Some(before) = known.armed {
+            self.deadlines.remove(&(before, name.clone()));
+        }
+        self.stale.remove(name);
+        Some(known)
+    }
+
+    /// Everybody who waits for an answer of this home; nobody does afterwards.
+    pub(super) fn take_askers(&mut self) -> Vec<Asker> {
+        let mut askers = Vec::new();
+        if let HomePhase::Restoring(restoring) = &mut self.phase {
+            askers.extend(restoring.take_waiting().into_iter().map(|request| request.asker));
+        }
+        for known in self.groups.values_mut() {
+            askers.extend(std::mem::take(&mut known.asked).into_values().map(|asked| asked.asker));
+            askers.extend(known.take_parked().into_iter().map(|parked| parked.request.asker));
+            askers.extend(std::mem::take(&mut known.held).into_iter().map(|(_, asker, _)| asker));
+        }
+        askers
+    }
+}

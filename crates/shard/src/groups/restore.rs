@@ -1,0 +1,204 @@
+//! Reading a home's log, so that its groups are there again.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use corelane_group::{DecodeError, Restore, group_of};
+use corelane_model::{ErrorCode, GroupName, Offset, PartitionId, PartitionIndex};
+use corelane_record::{BatchError, RecordBatch};
+use corelane_session::Refused;
+use corelane_storage::{Fetch, ReadError, ReadTicket};
+
+use super::GroupRequest;
+use super::home::{Coordinated, Home, HomePhase};
+use crate::Shard;
+use crate::subscriptions::ReadFor;
+
+/// Bytes of logs that are read in one round, over all homes.
+const RESTORE_ROUND_BYTES: u64 = 1 << 20;
+/// Bytes that one read asks for.
+const RESTORE_READ_BYTES: u32 = 256 << 10;
+/// Requests for one home that wait until it is restored; more are refused.
+const WAITING_MAX: usize = 256;
+
+/// How far the log of a home was read.
+#[derive(Debug)]
+pub(crate) struct Restoring {
+    next: Offset,
+    /// What was appended before this start ends here.
+    end: Offset,
+    /// The read that is on its way.
+    reading: Option<ReadTicket>,
+    groups: BTreeMap<GroupName, Restore>,
+    bytes: u64,
+    /// Requests that came meanwhile.
+    waiting: Vec<GroupRequest>,
+}
+
+/// Why a home cannot be restored.
+#[derive(Debug, thiserror::Error)]
+enum RestoreError {
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    #[error(transparent)]
+    Record(#[from] DecodeError),
+    #[error("a record has no key")]
+    Keyless,
+}
+
+impl Restoring {
+    pub(super) fn new(log_start: Offset, end: Offset) -> Self {
+        Self { next: log_start, end, reading: None, groups: BTreeMap::new(), bytes: 0, waiting: Vec::new() }
+    }
+
+    /// Keeps a request until the groups are there, or hands it back.
+    pub(super) fn hold(&mut self, request: GroupRequest) -> Option<GroupRequest> {
+        if WAITING_MAX <= self.waiting.len() {
+            return Some(request);
+        }
+        self.waiting.push(request);
+        None
+    }
+
+    pub(super) fn take_waiting(&mut self) -> Vec<GroupRequest> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Takes in batches; the first may begin before the offset that was asked for.
+    fn take(&mut self, batches: Vec<Bytes>) -> Result<(), RestoreError> {
+        for bytes in batches {
+            self.bytes += bytes.len() as u64;
+            let batch = RecordBatch::parse(bytes)?;
+            for record in batch.iter().filter(|record| self.next <= record.offset) {
+                let key = record.key.ok_or(RestoreError::Keyless)?;
+                let name = group_of(key)?;
+                let restore = self.groups.entry(name).or_insert_with_key(|name| Restore::new(name.clone()));
+                restore.apply(key, record.value)?;
+            }
+            self.next = self.next.max(batch.head().end_offset());
+        }
+        Ok(())
+    }
+}
+
+impl Shard {
+    /// Reads on where homes are being restored. Whether more can be done at once.
+    pub(super) fn restore_homes(&mut self) -> bool {
+        let mut left = RESTORE_ROUND_BYTES;
+        let restoring = |home: &Home| matches!(home.phase, HomePhase::Restoring(_));
+        let homes: Vec<PartitionIndex> =
+            self.groups.homes.iter().filter(|(_, home)| restoring(home)).map(|(&index, _)| index).collect();
+        for index in homes {
+            while self.restore_step(index, &mut left) {
+                if left == 0 {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// One read of one home. Whether it may go on.
+    fn restore_step(&mut self, index: PartitionIndex, left: &mut u64) -> bool {
+        let Some(home) = self.groups.homes.get_mut(&index) else { return false };
+        let HomePhase::Restoring(restoring) = &mut home.phase else { return false };
+        if restoring.reading.is_some() {
+            return false;
+        }
+        if restoring.end <= restoring.next {
+            self.finish_restore(index);
+            return false;
+        }
+        match self.storage.fetch(home.partition, restoring.next, RESTORE_READ_BYTES) {
+            Fetch::Batches { batches, .. } => {
+                let bytes = batches.iter().map(|batch| batch.len() as u64).sum();
+                *left = left.saturating_sub(bytes);
+                let taken = restoring.take(batches);
+                self.note_restored(index, taken)
+            }
+            Fetch::Pending(ticket) => {
+                restoring.reading = Some(ticket);
+                self.subscriptions.expect_read(ticket, home.partition, ReadFor::Restore);
+                false
+            }
+            Fetch::AtEnd => {
+                restoring.end = restoring.next;
+                true
+            }
+            Fetch::OutOfRange { log_start, .. } => {
+                restoring.end = restoring.end.max(log_start);
+                restoring.next = log_start.max(restoring.next);
+                true
+            }
+            // What the damaged records said is lost; what does not hold together without them is undone.
+            Fetch::Corrupt { end, .. } => {
+                self.stats.groups_damaged += 1;
+                restoring.next = end;
+                true
+            }
+            // A read has to come back first; that is another round.
+            Fetch::Busy => false,
+            Fetch::Unknown => panic!("partition {} was opened before its home", home.partition),
+        }
+    }
+
+    /// A read of a home's log came back.
+    pub(crate) fn on_restore_read(&mut self, partition: PartitionId, result: Result<Vec<Bytes>, ReadError>) {
+        let Some(home) = self.groups.home_of(partition) else { return };
+        let HomePhase::Restoring(restoring) = &mut home.phase else { return };
+        restoring.reading = None;
+        match result {
+            Ok(batches) => {
+                let taken = restoring.take(batches);
+                self.note_restored(partition.index, taken);
+            }
+            Err(ReadError::Corrupt { end, .. }) => {
+                self.stats.groups_damaged += 1;
+                restoring.next = restoring.next.max(end);
+            }
+            // They are asked for again.
+            Err(ReadError::Gone | ReadError::Failed { .. }) => {}
+        }
+        self.is_storage_touched = true;
+    }
+
+    fn note_restored(&mut self, index: PartitionIndex, taken: Result<(), RestoreError>) -> bool {
+        let Err(error) = taken else { return true };
+        let home = self.groups.homes.get_mut(&index).expect("it is being restored");
+        let waiting = match &mut home.phase {
+            HomePhase::Restoring(restoring) => restoring.take_waiting(),
+            HomePhase::Serving | HomePhase::Broken(_) => Vec::new(),
+        };
+        let text = format!("the groups of partition {} cannot be read: {error}", home.partition);
+        home.phase = HomePhase::Broken(Refused::new(ErrorCode::CorruptLog, text));
+        for request in waiting {
+            self.run_group(request);
+        }
+        false
+    }
+
+    /// The log was read to its end: the groups are there, and members have their whole session time-out before them.
+    fn finish_restore(&mut self, index: PartitionIndex) {
+        let home = self.groups.homes.get_mut(&index).expect("it is being restored");
+        let HomePhase::Restoring(restoring) = std::mem::replace(&mut home.phase, HomePhase::Serving) else {
+            panic!("home {index} is restored twice");
+        };
+        home.log.restored(restoring.bytes);
+        let catalog = self.catalog.as_ref().expect("homes are opened when the catalog is known");
+        let patterns = &mut self.groups.patterns;
+        for (name, restore) in restoring.groups {
+            if restore.is_nothing() {
+                continue;
+            }
+            let group = restore.finish(self.now, |subscription| patterns.resolve(subscription, catalog));
+            self.groups.last_ticket += 1;
+            home.groups.insert(name.clone(), Coordinated::new(group, self.groups.last_ticket));
+            // A topic may have gone while nobody looked.
+            home.stale.insert(name.clone());
+            home.touch(&name);
+        }
+        for request in restoring.waiting {
+            self.run_group(request);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What a round does for the homes of this shard, in order.
+
+use std::time::Duration;
+
+use corelane_group::{Effect, Group, GroupStats, Phase};
+use corelane_model::{GroupName, MonotonicNanos, Offset, PartitionId, PartitionIndex, TopicId};
+
+use super::home::{Coordinated, Home, HomePhase};
+use super::log::Reach;
+use super::tell::{Telling, tell_assignment, tell_fence, tell_hand_over};
+use crate::Shard;
+use crate::boot::Phase as ShardPhase;
+
+/// A shard that comes to its groups' deadlines later than this was stalled.
+const STALL: Duration = Duration::from_millis(100);
+/// After a stall sessions do not expire for this long, so that traffic which waited meanwhile is heard first.
+const LENIENCE: Duration = Duration::from_millis(100);
+/// Groups whose subscriptions are looked up anew in one round.
+const STALE_ROUND_MAX: usize = 64;
+
+impl Shard {
+    /// Ends the round of every group that something happened to. Whether more can be done at once.
+    pub(crate) fn finish_groups(&mut self) -> bool {
+        if !matches!(self.phase, ShardPhase::Serving { .. }) {
+            return false;
+        }
+        self.expire_arriving();
+        self.expire_lags();
+        self.expire_lists();
+        if self.groups.homes.is_empty() {
+            return false;
+        }
+        let mut is_more = self.restore_homes();
+        self.meet_deadlines();
+        is_more |= self.renew_subscriptions();
+        let homes: Vec<PartitionIndex> = self.groups.homes.keys().copied().collect();
+        for &index in &homes {
+            self.finish_home(index);
+            is_more |= !self.write_home(index);
+        }
+        is_more |= self.shorten_logs(&homes);
+        self.ask_ends();
+        is_more
+    }
+
+    /// Goes on with the snapshots of homes, beginning behind the one that had the last turn.
+    fn shorten_logs(&mut self, homes: &[PartitionIndex]) -> bool {
+        let mut left = Self::snapshot_budget();
+        let mut is_more = false;
+        let (before, behind) = homes.split_at(homes.partition_point(|&index| index <= self.groups.turn));
+        for &index in behind.iter().chain(before) {
+            if self.snapshot_home(index, &mut left) {
+                is_more = true;
+                self.groups.turn = index;
+                self.write_home(index);
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        is_more
+    }
+
+    /// When the groups want a round even if nothing happens.
+    pub(crate) fn groups_deadline(&self) -> Option<MonotonicNanos> {
+        if !matches!(self.phase, ShardPhase::Serving { .. }) {
+            return None;
+        }
+        let groups = self.groups.homes.values().filter_map(|home| home.deadlines.first()).map(|&(at, _)| at).min();
+        let groups = groups.map(|at| at.max(self.groups.lenient_until));
+        let others = [self.groups.arriving.deadline(), self.groups.lags.deadline(), self.groups.lists.deadline()];
+        others.into_iter().chain([groups]).flatten().min()
+    }
+
+    /// Expires sessions and whatever else is due, after the traffic of the round was handled.
+    fn meet_deadlines(&mut self) {
+        let now = self.now.monotonic;
+        let first = self.groups.homes.values().filter_map(|home| home.deadlines.first()).map(|&(at, _)| at).min();
+        let Some(first) = first.filter(|&first| first <= now) else { return };
+        if first.max(self.groups.lenient_until).after(STALL) < now {
+            self.groups.lenient_until = now.after(LENIENCE);
+        }
+        if now < self.groups.lenient_until {
+            return;
+        }
+        for home in self.groups.homes.values_mut() {
+            while let Some((at, name)) = home.deadlines.first().cloned()
+                && at <= now
+            {
+                let known = home.groups.get_mut(&name).expect("deadlines are those of groups");
+                known.group.on_deadline(self.now);
+                home.touch(&name);
+                home.deadlines.pop_first();
+                home.groups.get_mut(&name).expect("it was just there").armed = None;
+                home.arm(&name);
+                if home.deadlines.first().is_some_and(|(again, next)| *again == at && *next == name) {
+                    // What is due moves on when the group's round ends.
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The catalog changed: every group has to look its subscriptions up again.
+    pub(crate) fn on_catalog_of_groups(&mut self) {
+        for home in self.groups.homes.values_mut() {
+            home.stale = home.groups.keys().cloned().collect();
+        }
+    }
+
+    /// Looks subscriptions up in the newest catalog and drops what was deleted, some groups in each round.
+    fn renew_subscriptions(&mut self) -> bool {
+        let Self { groups, catalog, .. } = self;
+        let Some(catalog) = catalog.as_ref() else { return false };
+        let mut left = STALE_ROUND_MAX;
+        for home in groups.homes.values_mut() {
+            while let Some(name) = home.stale.pop_first() {
+                let Some(known) = home.groups.get_mut(&name) else { continue };
+                for topic in topics_of(&known.group).filter(|&topic| catalog.topic(topic).is_none()) {
+                    known.group.forget_topic(topic);
+                }
+                known.group.on_catalog(|subscription| groups.patterns.resolve(subscription, catalog));
+                home.touch(&name);
+                left -= 1;
+                if left == 0 {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn finish_home(&mut self, index: PartitionIndex) {
+        let Some(home) = self.groups.homes.get_mut(&index) else { return };
+        let mut out = Vec::new();
+        for name in std::mem::take(&mut home.touched) {
+            let Some(known) = home.groups.get_mut(&name) else { continue };
+            known.is_touched = false;
+            known.group.finish_round(self.now);
+            let appended = known.group.appended();
+            known.held.iter_mut().for_each(|(position, _, _)| *position = position.or(Some(appended)));
+            let catalog = self.catalog.as_ref().expect("homes are opened when the catalog is known");
+            let is_gone = pump(home, &name, catalog, &mut out);
+            home.arm(&name);
+            if is_gone {
+                retire(home, &name, &mut self.groups.retired, &mut out);
+            }
+        }
+        self.tell(out);
+    }
+
+    /// Records of a home became durable: what waited for them leaves.
+    pub(crate) fn on_home_durable(&mut self, partition: PartitionId, end: Offset) {
+        if self.groups.topic != Some(partition.topic) {
+            return;
+        }
+        let Some(home) = self.groups.homes.get_mut(&partition.index) else { return };
+        let mut out = Vec::new();
+        for Reach { group: name, serial, position } in home.log.take_durable(end) {
+            let Some(known) = home.groups.get_mut(&name).filter(|known| known.serial == serial) else { continue };
+            known.durable = known.durable.max(position);
+            known.group.on_durable(position);
+            let catalog = self.catalog.as_ref().expect("homes are opened when the catalog is known");
+            if pump(home, &name, catalog, &mut out) {
+                retire(home, &name, &mut self.groups.retired, &mut out);
+            }
+        }
+        self.tell(out);
+        self.truncate_home(partition.index, end);
+    }
+}
+
+/// The topics that a group has something to do with.
+fn topics_of(group: &Group) -> impl Iterator<Item = TopicId> + use<> {
+    let mut topics: Vec<TopicId> = group.slots().map(|(partition, _)| partition.topic).collect();
+    topics.extend(group.offsets().map(|(partition, _)| partition.topic));
+    topics.sort_unstable();
+    topics.dedup();
+    topics.into_iter()
+}
+
+/// Takes a group's effects: records into the home's log, everything else as things to tell. Whether the group is gone.
+fn pump(home: &mut Home, name: &GroupName, catalog: &corelane_catalog::Catalog, out: &mut Vec<Telling>) -> bool {
+    let Home { groups, log, .. } = home;
+    let known = groups.get_mut(name).expect("the caller has it");
+    let mut is_gone = false;
+    while let Some(effect) = known.group.poll_effect() {
+        match effect {
+            Effect::Append { position, key, value } => {
+                log.push(key, value, Reach { group: name.clone(), serial: known.serial, position });
+            }
+            Effect::Done { ticket } => {
+                if let Some(asked) = known.asked.remove(&ticket) {
+                    out.push(Telling::done(&asked, &known.group));
+                }
+            }
+            Effect::Assign { member, assignment } => {
+                if let Some(speaker) = known.speakers.get(&member) {
+                    tell_assignment(out, speaker.peer, name, member, &assignment, catalog);
+                }
+            }
+            Effect::HandOver { member, partition, blob } => {
+                if let Some(speaker) = known.speakers.get(&member) {
+                    out.push(tell_hand_over(speaker.peer, name, member, partition, blob));
+                }
+            }
+            Effect::Fence { member, reason } => {
+                if let Some(speaker) = known.speakers.remove(&member) {
+                    out.push(tell_fence(speaker.peer, name, member, reason));
+                }
+            }
+            Effect::Remove => is_gone = true,
+        }
+    }
+    while let Some((Some(position), _, _)) = known.held.front()
+        && *position <= known.durable
+    {
+        let (_, asker, answer) = known.held.pop_front().expect("it was there");
+        out.push(Telling::Answer(asker, answer));
+    }
+    is_gone
+}
+
+/// Forgets a group of which nothing is left.
+fn retire(home: &mut Home, name: &GroupName, retired: &mut GroupStats, out: &mut Vec<Telling>) {
+    let known = home.remove(name).expect("the caller has it");
+    assert_eq!(*known.group.phase(), Phase::Deleted, "group {name} is removed but not deleted");
+    super::status::add(retired, known.group.stats());
+    let Coordinated { asked, parked, held, .. } = known;
+    let askers =
+        asked.into_values().map(|asked| asked.asker).chain(parked.into_iter().map(|parked| parked.request.asker));
+    out.extend(askers.map(|asker| Telling::gone(asker, name)));
+    out.extend(held.into_iter().map(|(_, asker, answer)| Telling::Answer(asker, answer)));
+}
+
+/// Whether a home takes requests.
+pub(super) const fn is_serving(home: &Home) -> bool {
+    matches!(home.phase, HomePhase::Serving)
+}

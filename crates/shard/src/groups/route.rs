@@ -1,0 +1,154 @@
+//! From a connection to the coordinator of a group.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use corelane_model::{ErrorCode, GroupName, MonotonicNanos, PartitionId, ShardId};
+use corelane_session::{GroupAsk, GroupRequest as Requested, Refused};
+
+use super::home::{Home, HomePhase};
+use super::restore::Restoring;
+use super::{GROUPS_TOPIC, GroupRequest};
+use crate::Shard;
+use crate::ask::{Asker, CatalogRequest, Peer, Wish};
+use crate::mesh::Message;
+
+/// How long a request waits until `__groups` is made: some syncs and messages.
+const TOPIC_WAIT: Duration = Duration::from_secs(5);
+/// Requests that wait for it at once; more are refused.
+const ARRIVING_MAX: usize = 4096;
+
+/// Requests that came before there was a topic for groups.
+#[derive(Debug, Default)]
+pub(crate) struct Arriving {
+    /// In the order of arrival and thus of their deadlines.
+    requests: VecDeque<(MonotonicNanos, GroupRequest)>,
+}
+
+impl Arriving {
+    pub(super) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    pub(super) fn deadline(&self) -> Option<MonotonicNanos> {
+        self.requests.front().map(|(deadline, _)| *deadline)
+    }
+}
+
+impl Shard {
+    /// A request of a connection here.
+    pub(crate) fn handle_group(&mut self, peer: Peer, requested: Requested) {
+        let Requested { correlation, group, ask } = requested;
+        let client = match &ask {
+            GroupAsk::Join(_) => {
+                self.connections.get(&peer.connection).and_then(|state| state.session.client()).map(|(_, name)| name)
+            }
+            _ => None,
+        };
+        let client = client.unwrap_or_default().into();
+        self.route_group(GroupRequest { asker: Asker { peer, correlation }, group, client, ask });
+    }
+
+    /// Runs, forwards, holds back or refuses a request for a group.
+    pub(crate) fn route_group(&mut self, request: GroupRequest) {
+        if let Some(refused) = self.refuse_phase() {
+            return self.refuse(request.asker, None, refused);
+        }
+        match self.home_owner(&request.group) {
+            Some(owner) if owner == self.me() => self.run_group(request),
+            Some(owner) => {
+                assert_eq!(request.asker.peer.shard, self.me(), "the home of group {} has two owners", request.group);
+                self.stats.forwards += 1;
+                self.send_mesh(owner, Message::Group(Box::new(request)));
+            }
+            None if request.ask.may_create() => self.hold_back(request),
+            None => self.refuse(request.asker, None, no_group(&request)),
+        }
+    }
+
+    /// The owner of a group's home; nobody before there is one.
+    fn home_owner(&self, group: &GroupName) -> Option<ShardId> {
+        let topic = self.catalog.as_ref()?.find(GROUPS_TOPIC)?;
+        topic.shards.get(group.home().0 as usize).copied()
+    }
+
+    /// Keeps a request until there is a topic for groups, and sees to it that it is made.
+    fn hold_back(&mut self, request: GroupRequest) {
+        if ARRIVING_MAX <= self.groups.arriving.len() {
+            let text = format!("{ARRIVING_MAX} requests wait for the topic {GROUPS_TOPIC} already");
+            return self.refuse(request.asker, None, Refused::new(ErrorCode::Busy, text));
+        }
+        let is_first = self.groups.arriving.requests.is_empty();
+        let deadline = self.now.monotonic.after(TOPIC_WAIT);
+        self.groups.arriving.requests.push_back((deadline, request));
+        if is_first {
+            self.wish_for_groups();
+        }
+    }
+
+    fn wish_for_groups(&mut self) {
+        let request = CatalogRequest { asker: None, wish: Wish::CreateGroups };
+        if self.me() == ShardId(0) {
+            self.handle_wish(request);
+        } else {
+            self.send_mesh(ShardId(0), Message::Wish(Box::new(request)));
+        }
+    }
+
+    /// There is a topic for groups: this shard's homes are opened and what waited is sent on its way.
+    pub(crate) fn open_homes(&mut self) {
+        let Some(topic) = self.catalog.as_ref().and_then(|catalog| catalog.find(GROUPS_TOPIC)) else { return };
+        let partitions: Vec<PartitionId> = topic.partitions_of(self.config.shard).collect();
+        self.groups.topic = Some(topic.id);
+        for partition in partitions {
+            let Some(status) = self.storage.describe(partition) else { continue };
+            let phase = HomePhase::Restoring(Restoring::new(status.log_start, status.durable_end));
+            self.groups.homes.entry(partition.index).or_insert_with(|| Home::new(partition, phase));
+        }
+        for (_, request) in std::mem::take(&mut self.groups.arriving.requests) {
+            self.route_group(request);
+        }
+        self.is_storage_touched = true;
+    }
+
+    /// Refuses what has waited too long for the topic.
+    pub(super) fn expire_arriving(&mut self) {
+        let mut was_any = false;
+        while self.groups.arriving.deadline().is_some_and(|deadline| deadline <= self.now.monotonic) {
+            let (_, request) = self.groups.arriving.requests.pop_front().expect("it has a deadline");
+            let text = format!("the topic {GROUPS_TOPIC} could not be made in time; is the disk full?");
+            self.refuse(request.asker, None, Refused::new(ErrorCode::TimedOut, text));
+            was_any = true;
+        }
+        if was_any && !self.groups.arriving.requests.is_empty() {
+            self.wish_for_groups();
+        }
+    }
+
+    /// Refuses everything that waits, and takes nothing more: the shard drains, or its journal failed.
+    pub(crate) fn stop_groups(&mut self, refused: &Refused) {
+        let mut askers: Vec<Asker> =
+            std::mem::take(&mut self.groups.arriving.requests).into_iter().map(|(_, request)| request.asker).collect();
+        for home in self.groups.homes.values_mut() {
+            askers.extend(home.take_askers());
+            home.phase = HomePhase::Broken(refused.clone());
+            home.touched.clear();
+            home.deadlines.clear();
+        }
+        askers.extend(self.groups.lags.take_askers());
+        askers.extend(self.groups.lists.take_askers());
+        for asker in askers {
+            self.refuse(asker, None, refused.clone());
+        }
+    }
+}
+
+/// The refusal of a request for a group that is not there.
+pub(super) fn no_group(request: &GroupRequest) -> Refused {
+    let group = &request.group;
+    if request.ask.member().is_some() {
+        let text = format!("there is no consumer group {group}, so nobody is a member of it; join it first");
+        return Refused::new(ErrorCode::UnknownMember, text);
+    }
+    Refused::new(ErrorCode::UnknownGroup, format!("there is no consumer group {group}"))
+}

@@ -1,0 +1,319 @@
+//! Requests at their coordinator.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use corelane_group::{
+    Change, Commit, Group, GroupError, Join, Leave, OffsetReset, Phase, Report, RequestTicket, Settings, Subscription,
+};
+use corelane_model::{
+    ErrorCode, GroupName, LeaderEpoch, MemberId, Now, Offset, PartitionId, PartitionIndex, ResetPolicy, TopicId,
+};
+use corelane_session::{GroupAsk, JoinAsk, Refused};
+use corelane_wire::{GroupDone, PartitionRange};
+
+use super::ends::{Known, offsets_of};
+use super::home::{Asked, Coordinated, HomePhase, Speaker};
+use super::log::busy;
+use super::route::no_group;
+use super::tell::GroupAnswer;
+use super::{GroupRequest, round::is_serving};
+use crate::Shard;
+use crate::ask::{Answer, Asker};
+
+/// Groups that have one home; more are refused.
+const HOME_GROUPS_MAX: usize = 16_384;
+
+/// What a request came to.
+enum Ran {
+    /// It is answered under its ticket.
+    Later { joined: Option<(u32, u32)> },
+    /// It is done, and nothing of it has to be durable first.
+    Now,
+}
+
+impl Shard {
+    /// Takes in a request for a group whose home is here.
+    pub(crate) fn run_group(&mut self, request: GroupRequest) {
+        let index = request.group.home();
+        let home = self.groups.homes.get_mut(&index);
+        let request = match home.map(|home| &mut home.phase) {
+            Some(HomePhase::Restoring(restoring)) => match restoring.hold(request) {
+                Some(request) => request,
+                None => return,
+            },
+            _ => request,
+        };
+        if let Err(refused) = self.admit_group(index, &request) {
+            return self.refuse(request.asker, None, refused);
+        }
+        if self.is_behind(index, &request) {
+            return self.park(index, request, None, Vec::new());
+        }
+        self.run_or_park(index, request, None);
+    }
+
+    /// Runs a request that waited for ends; whether it did not have to wait again.
+    pub(super) fn run_parked(&mut self, index: PartitionIndex, request: GroupRequest, needs: Option<u64>) -> bool {
+        match self.admit_group(index, &request) {
+            Ok(()) => self.run_or_park(index, request, needs),
+            Err(refused) => {
+                self.refuse(request.asker, None, refused);
+                true
+            }
+        }
+    }
+
+    /// Everything that stands against a request before its group is asked; a group is made for those that may.
+    fn admit_group(&mut self, index: PartitionIndex, request: &GroupRequest) -> Result<(), Refused> {
+        if let Some(refused) = self.refuse_phase() {
+            return Err(refused);
+        }
+        let Some(home) = self.groups.homes.get_mut(&index) else {
+            return Err(Refused::new(ErrorCode::Recovering, "the group's home is being opened; try again in a moment"));
+        };
+        match &home.phase {
+            HomePhase::Serving => {}
+            HomePhase::Broken(refused) => return Err(refused.clone()),
+            HomePhase::Restoring(_) => {
+                let text = "the group is being read from disk; try again in a moment";
+                return Err(Refused::new(ErrorCode::Recovering, text));
+            }
+        }
+        if home.log.is_full() {
+            return Err(busy());
+        }
+        match home.groups.get(&request.group) {
+            Some(known) if *known.group.phase() == Phase::Deleted && request.ask.may_create() => {
+                let text = format!("consumer group {} is being deleted; try again in a moment", request.group);
+                Err(Refused::new(ErrorCode::Busy, text))
+            }
+            Some(_) => Ok(()),
+            None if !request.ask.may_create() => Err(no_group(request)),
+            None if HOME_GROUPS_MAX <= home.groups.len() => {
+                let text = format!("partition {} keeps {HOME_GROUPS_MAX} groups already", home.partition);
+                Err(Refused::new(ErrorCode::LimitReached, text))
+            }
+            None => {
+                let group = Group::new(self.now, request.group.clone(), Settings::default())
+                    .expect("the defaults are within their bounds");
+                let serial = self.groups.ticket();
+                let home = self.groups.homes.get_mut(&index).expect("it was just there");
+                home.groups.insert(request.group.clone(), Coordinated::new(group, serial));
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a request if the ends are known that it needs; whether that is so.
+    fn run_or_park(&mut self, index: PartitionIndex, request: GroupRequest, needs: Option<u64>) -> bool {
+        let offsets = offsets_of(&request.ask);
+        // What would be refused anyway asks nobody, and is refused by the group itself.
+        let ends = if offsets.is_empty() || !self.is_fence_open(index, &request) {
+            Vec::new()
+        } else {
+            match self.ends_for(&offsets, needs) {
+                Known::All(ends) => ends,
+                Known::Missing(missing) => {
+                    self.park(index, request, needs, missing);
+                    return false;
+                }
+                Known::Never(refused) => {
+                    self.refuse(request.asker, None, refused);
+                    self.drop_if_new(index, &request.group);
+                    return true;
+                }
+            }
+        };
+        match &request.ask {
+            GroupAsk::Describe { .. } => self.describe_group(index, &request),
+            GroupAsk::FetchOffsets { .. } => self.fetch_offsets(index, &request),
+            _ => self.run_ticketed(index, request, &ends),
+        }
+        true
+    }
+
+    fn is_fence_open(&self, index: PartitionIndex, request: &GroupRequest) -> bool {
+        let GroupAsk::Commit { member, generation, offsets } = &request.ask else { return true };
+        let known = self.groups.homes.get(&index).and_then(|home| home.groups.get(&request.group));
+        known.is_some_and(|known| {
+            offsets.iter().all(|commit| {
+                let partition = PartitionId::new(TopicId(commit.topic), PartitionIndex(commit.partition));
+                known.group.check_fence(*member, *generation, partition).is_ok()
+            })
+        })
+    }
+
+    fn run_ticketed(&mut self, index: PartitionIndex, request: GroupRequest, ends: &[Offset]) {
+        let GroupRequest { asker, group: name, client, ask } = request;
+        let ticket = RequestTicket(self.groups.ticket());
+        let member = ask.member();
+        let is_leaving = matches!(ask, GroupAsk::Leave { .. });
+        let topics = match self.resolve_join(&ask) {
+            Ok(topics) => topics,
+            Err(refused) => {
+                self.refuse(asker, None, refused);
+                return self.drop_if_new(index, &name);
+            }
+        };
+        let now = self.now;
+        let home = self.groups.homes.get_mut(&index).expect("the request was admitted");
+        assert!(is_serving(home), "only homes that serve run requests");
+        let known = home.groups.get_mut(&name).expect("the request was admitted");
+        match run(&mut known.group, now, ticket, ask, topics, ends) {
+            Ok(ran) => {
+                note_speaker(known, member.filter(|_| !is_leaving), asker, client);
+                if let Some(gone) = member.filter(|_| is_leaving) {
+                    known.speakers.remove(&gone);
+                }
+                let generation = known.group.generation().0;
+                match ran {
+                    Ran::Later { joined } => drop(known.asked.insert(ticket, Asked { asker, joined })),
+                    Ran::Now => self.answer(asker, None, Answer::Group(GroupAnswer::Done(GroupDone { generation }))),
+                }
+                let home = self.groups.homes.get_mut(&index).expect("it was just there");
+                home.touch(&name);
+                home.arm(&name);
+            }
+            Err(error) => {
+                self.refuse(asker, None, Refused::new(error.code(), error.to_string()));
+                self.drop_if_new(index, &name);
+            }
+        }
+    }
+
+    /// What a join subscribes to, and its topics today.
+    fn resolve_join(&mut self, ask: &GroupAsk) -> Result<Vec<corelane_group::TopicShape>, Refused> {
+        let GroupAsk::Join(join) = ask else { return Ok(Vec::new()) };
+        if let Some(pattern) = &join.pattern {
+            self.groups.patterns.check(pattern)?;
+        }
+        let catalog = self.catalog.as_ref().expect("homes are opened when the catalog is known");
+        Ok(self.groups.patterns.resolve(&subscription_of(join), catalog))
+    }
+
+    /// Forgets a group that was made for a request which was then refused: nothing of it was written.
+    fn drop_if_new(&mut self, index: PartitionIndex, name: &GroupName) {
+        let Some(home) = self.groups.homes.get_mut(&index) else { return };
+        let is_new = home.groups.get(name).is_some_and(|known| {
+            known.group.appended().0 == 0
+                && known.group.members_len() == 0
+                && known.asked.is_empty()
+                && known.parked.is_empty()
+                && known.durable.0 == 0
+                && !known.is_touched
+        });
+        // A group that was restored is touched at once, and again whenever something happens to it.
+        if is_new && home.groups.get(name).is_some_and(|known| known.armed.is_none()) {
+            home.remove(name);
+        }
+    }
+}
+
+/// Where a member is told things from now on.
+fn note_speaker(known: &mut Coordinated, member: Option<MemberId>, asker: Asker, client: Box<str>) {
+    let Some(member) = member else { return };
+    let speaker = known.speakers.entry(member).or_insert_with(|| Speaker { peer: asker.peer, client: Box::default() });
+    speaker.peer = asker.peer;
+    if !client.is_empty() {
+        speaker.client = client;
+    }
+}
+
+fn subscription_of(join: &JoinAsk) -> Subscription {
+    Subscription { topics: join.topics.clone(), pattern: join.pattern.clone() }
+}
+
+fn partitions_of(ranges: &[PartitionRange]) -> Vec<PartitionId> {
+    let partitions = ranges.iter().flat_map(|range| range.partitions());
+    partitions.map(|(topic, index)| PartitionId::new(TopicId(topic), PartitionIndex(index))).collect()
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Asks the group itself.
+fn run(
+    group: &mut Group,
+    now: Now,
+    ticket: RequestTicket,
+    ask: GroupAsk,
+    topics: Vec<corelane_group::TopicShape>,
+    ends: &[Offset],
+) -> Result<Ran, GroupError> {
+    let mut joined = None;
+    match ask {
+        GroupAsk::Join(join) => {
+            joined = Some((millis(join.session_timeout), millis(join.rebalance_timeout)));
+            group.join(now, ticket, join_of(*join, topics))?;
+        }
+        GroupAsk::Heartbeat { member, seen, holds, processing_micros } => {
+            let holds = holds.as_deref().map(partitions_of);
+            let report = Report { seen, holds: holds.as_deref(), processing_micros };
+            group.heartbeat(now, member, report)?;
+            return Ok(Ran::Now);
+        }
+        GroupAsk::GiveUp { member, seen, partition, blob } => {
+            // The bytes share memory with all that arrived together; they may stay for long.
+            let blob = blob.map(|blob| Bytes::copy_from_slice(&blob));
+            group.give_up(now, member, seen, partition, blob)?;
+            return Ok(Ran::Now);
+        }
+        GroupAsk::Leave { member, is_restarting } => {
+            let leave = if is_restarting { Leave::Restarting } else { Leave::ForGood };
+            group.leave(now, ticket, member, leave)?;
+        }
+        GroupAsk::Commit { member, generation, offsets } => {
+            let commits = offsets.into_iter().enumerate().map(|(at, offset)| Commit {
+                partition: PartitionId::new(TopicId(offset.topic), PartitionIndex(offset.partition)),
+                offset: Offset(offset.offset),
+                leader_epoch: LeaderEpoch(offset.leader_epoch),
+                metadata: offset.metadata,
+                log_end: ends.get(at).copied(),
+            });
+            group.commit(now, ticket, member, generation, &commits.collect::<Vec<_>>())?;
+        }
+        GroupAsk::ResetOffsets { resets, .. } => group.reset_offsets(now, ticket, &resets_of(resets, ends))?,
+        GroupAsk::Alter { strategy, standbys, retention, .. } => {
+            group.alter(now, ticket, Change { strategy, standbys, retention })?;
+        }
+        GroupAsk::Drain => group.drain(ticket)?,
+        GroupAsk::Resume => group.resume(ticket)?,
+        GroupAsk::Delete => group.delete(now, ticket)?,
+        GroupAsk::RemoveStatic { static_id } => group.remove_static(now, ticket, &static_id)?,
+        GroupAsk::Describe { .. } | GroupAsk::FetchOffsets { .. } => panic!("questions take no ticket"),
+    }
+    Ok(Ran::Later { joined })
+}
+
+fn join_of(join: JoinAsk, topics: Vec<corelane_group::TopicShape>) -> Join {
+    let reset: ResetPolicy = join.reset;
+    Join {
+        subscription: subscription_of(&join),
+        member: join.member,
+        static_id: join.static_id,
+        topics,
+        strategy: join.strategy,
+        capacity: join.capacity,
+        session_timeout: join.session_timeout,
+        rebalance_timeout: join.rebalance_timeout,
+        reset,
+    }
+}
+
+fn resets_of(resets: Vec<corelane_wire::OffsetReset>, ends: &[Offset]) -> Vec<OffsetReset> {
+    let mut ends = ends.iter().copied();
+    let reset = |reset: corelane_wire::OffsetReset| {
+        let partition = PartitionId::new(TopicId(reset.topic), PartitionIndex(reset.partition));
+        match reset.offset {
+            Some(offset) => OffsetReset::To(Commit {
+                metadata: reset.metadata,
+                log_end: ends.next(),
+                ..Commit::new(partition, Offset(offset))
+            }),
+            None => OffsetReset::Forget(partition),
+        }
+    };
+    resets.into_iter().map(reset).collect()
+}
