@@ -73,6 +73,7 @@ impl Group {
             if let Some(slot) = self.slots.get(&partition) {
                 return Err(GroupError::PartitionInUse { partition, owner: slot.hold.owner() });
             }
+            self.check_staged(partition, None)?;
         }
         self.check_offsets(&commits)?;
         for reset in resets {
@@ -151,6 +152,7 @@ impl Group {
             self.round.answers.extend(asked);
         }
         self.round.offsets.extend(std::mem::take(&mut self.offsets).into_keys());
+        self.round.staged.extend(std::mem::take(&mut self.staged).into_keys());
         let held: Vec<_> = self.slots.keys().copied().collect();
         for partition in held {
             self.set_hold(partition, None);

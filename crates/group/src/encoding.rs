@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use corelane_model::limits::{GROUP_CAPACITY_MAX, GROUP_HANDOVER_BYTES_MAX, GROUP_STANDBYS_MAX};
 use corelane_model::{
-    Generation, LeaderEpoch, MemberId, Offset, PartitionId, PartitionIndex, TopicId, TopicName, WallMillis,
+    Generation, LeaderEpoch, MemberId, Offset, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, TopicId,
+    TopicName, Transaction, WallMillis,
 };
 
 use crate::{
-    CommittedOffset, DecodeError, Group, GroupName, Hold, Phase, Presence, ResetPolicy, Settings, StaticId, Strategy,
-    Subscription,
+    CommittedOffset, DecodeError, Group, GroupName, Hold, Phase, Presence, ResetPolicy, Settings, StagedOffset,
+    StaticId, Strategy, Subscription,
 };
 
 /// Format of keys and values that this build writes and reads.
@@ -20,6 +21,7 @@ const KIND_MEMBER: u8 = 2;
 const KIND_SLOT: u8 = 3;
 const KIND_OFFSET: u8 = 4;
 const KIND_HANDOVER: u8 = 5;
+const KIND_STAGED: u8 = 6;
 
 /// No group counts this far, so that counting on never overflows.
 const COUNTERS_END: u64 = 1 << 62;
@@ -32,6 +34,7 @@ pub(crate) enum Key {
     Slot(PartitionId),
     Offset(PartitionId),
     Handover(PartitionId),
+    Staged(PartitionId),
 }
 
 /// The group itself.
@@ -73,13 +76,14 @@ pub(crate) fn encode_key(group: &GroupName, key: Key) -> Vec<u8> {
         Key::Slot(_) => KIND_SLOT,
         Key::Offset(_) => KIND_OFFSET,
         Key::Handover(_) => KIND_HANDOVER,
+        Key::Staged(_) => KIND_STAGED,
     };
     out.extend_from_slice(&[GROUP_FORMAT, kind]);
     put_short(&mut out, name);
     match key {
         Key::Meta => {}
         Key::Member(member) => out.extend_from_slice(&member.0.to_le_bytes()),
-        Key::Slot(partition) | Key::Offset(partition) | Key::Handover(partition) => {
+        Key::Slot(partition) | Key::Offset(partition) | Key::Handover(partition) | Key::Staged(partition) => {
             out.extend_from_slice(&partition.topic.0.to_le_bytes());
             out.extend_from_slice(&partition.index.0.to_le_bytes());
         }
@@ -107,6 +111,7 @@ pub(crate) fn decode_key(bytes: &[u8]) -> Result<(GroupName, Key), DecodeError> 
         KIND_SLOT => Key::Slot(reader.partition()?),
         KIND_OFFSET => Key::Offset(reader.partition()?),
         KIND_HANDOVER => Key::Handover(reader.partition()?),
+        KIND_STAGED => Key::Staged(reader.partition()?),
         kind => return Err(DecodeError::Kind { kind }),
     };
     reader.end()?;
@@ -123,6 +128,7 @@ impl Group {
         let slots = self.slots.keys().copied().map(Key::Slot);
         let offsets = self.offsets.keys().copied().map(Key::Offset);
         let keys = meta.into_iter().chain(members).chain(handovers).chain(slots).chain(offsets);
+        let keys = keys.chain(self.staged.keys().copied().map(Key::Staged));
         keys.map(|key| (encode_key(&self.name, key), self.encode_value(key).expect("what is listed is there")))
     }
 
@@ -136,6 +142,7 @@ impl Group {
             Key::Slot(partition) => self.encode_slot(&mut out, partition)?,
             Key::Offset(partition) => encode_offset(&mut out, self.offsets.get(&partition)?),
             Key::Handover(partition) => out.extend_from_slice(self.handovers.get(&partition)?),
+            Key::Staged(partition) => encode_staged(&mut out, self.staged.get(&partition)?),
         }
         Some(out)
     }
@@ -297,13 +304,28 @@ pub(crate) fn decode_slot(bytes: &[u8]) -> Result<SlotRecord, DecodeError> {
 }
 
 pub(crate) fn decode_offset(bytes: &[u8]) -> Result<CommittedOffset, DecodeError> {
+    Reader::new(bytes)?.offset()
+}
+
+fn encode_staged(out: &mut Vec<u8>, staged: &StagedOffset) {
+    out.extend_from_slice(&staged.transaction.producer.0.to_le_bytes());
+    out.extend_from_slice(&staged.transaction.epoch.0.to_le_bytes());
+    out.extend_from_slice(&staged.member.0.to_le_bytes());
+    out.extend_from_slice(&staged.since.0.to_le_bytes());
+    encode_offset(out, &staged.committed);
+}
+
+pub(crate) fn decode_staged(bytes: &[u8]) -> Result<StagedOffset, DecodeError> {
     let mut reader = Reader::new(bytes)?;
-    let offset = Offset(reader.u64()?);
-    let leader_epoch = LeaderEpoch(reader.u32()?);
-    let at = WallMillis(reader.u64()?.cast_signed());
-    let metadata = reader.long_text()?.to_owned();
-    reader.end()?;
-    Ok(CommittedOffset { offset, leader_epoch, at, metadata })
+    let at = reader.at;
+    let transaction = Transaction::new(ProducerId(reader.u64()?), ProducerEpoch(reader.u16()?));
+    if transaction.producer == ProducerId::NONE {
+        return Err(DecodeError::Malformed { at, what: "a producer" });
+    }
+    let member = reader.member()?;
+    let since = Generation(reader.counter("generation")?);
+    let committed = reader.offset()?;
+    Ok(StagedOffset { transaction, member, since, committed })
 }
 
 pub(crate) fn decode_handover(bytes: &[u8]) -> Result<&[u8], DecodeError> {
@@ -376,6 +398,16 @@ impl<'a> Reader<'a> {
 
     fn partition(&mut self) -> Result<PartitionId, DecodeError> {
         Ok(PartitionId::new(TopicId(self.u64()?), PartitionIndex(self.u32()?)))
+    }
+
+    /// A committed offset, which is all that is left.
+    fn offset(&mut self) -> Result<CommittedOffset, DecodeError> {
+        let offset = Offset(self.u64()?);
+        let leader_epoch = LeaderEpoch(self.u32()?);
+        let at = WallMillis(self.u64()?.cast_signed());
+        let metadata = self.long_text()?.to_owned();
+        self.end()?;
+        Ok(CommittedOffset { offset, leader_epoch, at, metadata })
     }
 
     fn choice<'c, T>(&mut self, what: &'static str, choices: &'c [T]) -> Result<&'c T, DecodeError> {

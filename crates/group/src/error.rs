@@ -1,6 +1,6 @@
 //! Why a group says no.
 
-use corelane_model::{ErrorCode, Generation, MemberId, Offset, PartitionId};
+use corelane_model::{ErrorCode, Generation, MemberId, Offset, PartitionId, Transaction};
 
 use crate::{FenceReason, NameError, StaticId, Strategy};
 
@@ -81,6 +81,14 @@ pub enum GroupError {
         offset: Offset,
         /// The log's end.
         end: Offset,
+    },
+    /// A transaction has offsets for the partition; until it is decided nothing else changes them.
+    #[error("offsets of partition {partition} are staged by transaction {transaction}; wait until that is decided")]
+    Staged {
+        /// The partition.
+        partition: PartitionId,
+        /// The transaction.
+        transaction: Transaction,
     },
     /// There is nothing to begin at.
     #[error("there is no committed offset for partition {partition}, and the reset policy is to say so")]
@@ -168,7 +176,7 @@ impl GroupError {
             Self::NothingSubscribed { .. } => ErrorCode::NothingSubscribed,
             Self::OutOfBounds { .. } => ErrorCode::InvalidSetting,
             Self::Limit { .. } => ErrorCode::LimitReached,
-            Self::Busy { .. } => ErrorCode::Busy,
+            Self::Busy { .. } | Self::Staged { .. } => ErrorCode::Busy,
             Self::NotEmpty { .. } | Self::PartitionInUse { .. } => ErrorCode::GroupInUse,
             Self::Draining => ErrorCode::GroupDraining,
             Self::Deleted => ErrorCode::UnknownGroup,

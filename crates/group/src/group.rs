@@ -14,7 +14,8 @@ use crate::member::Member;
 use crate::round::{Outbox, Round};
 use crate::subscriptions::Subscriptions;
 use crate::{
-    CommittedOffset, FenceReason, GroupError, GroupName, GroupStats, Hold, RequestTicket, Slot, StaticId, Strategy,
+    CommittedOffset, FenceReason, GroupError, GroupName, GroupStats, Hold, RequestTicket, Slot, StagedOffset, StaticId,
+    Strategy,
 };
 
 /// What an operator decides about a group.
@@ -78,6 +79,8 @@ pub struct Group {
     /// Index of the slots that are being revoked.
     pub(crate) revoking: BTreeSet<PartitionId>,
     pub(crate) offsets: BTreeMap<PartitionId, CommittedOffset>,
+    /// Offsets of transactions that are not decided.
+    pub(crate) staged: BTreeMap<PartitionId, StagedOffset>,
     /// What old owners left and new ones have not taken.
     pub(crate) handovers: BTreeMap<PartitionId, Bytes>,
     pub(crate) handover_bytes: usize,
@@ -117,6 +120,7 @@ impl Group {
             slots: BTreeMap::new(),
             revoking: BTreeSet::new(),
             offsets: BTreeMap::new(),
+            staged: BTreeMap::new(),
             handovers: BTreeMap::new(),
             handover_bytes: 0,
             fenced: VecDeque::new(),
@@ -184,7 +188,8 @@ impl Group {
     /// pay for it, commits and heartbeats do not.
     pub(crate) fn check(&self) {
         assert!(self.members.len() <= GROUP_MEMBERS_MAX, "{} members are over the limit", self.members.len());
-        assert!(self.offsets.len() <= GROUP_OFFSETS_MAX, "{} offsets are over the limit", self.offsets.len());
+        let offsets = self.offsets.len() + self.staged.len();
+        assert!(offsets <= GROUP_OFFSETS_MAX, "{offsets} committed and staged offsets are over the limit");
         assert!(self.handover_bytes <= GROUP_HANDOVERS_BYTES_MAX, "{} bytes handed over", self.handover_bytes);
         assert!(self.subscriptions.len() <= self.members.len(), "a subscription without a member");
         assert_eq!(self.members.is_empty(), self.empty_since.is_some(), "an empty group knows since when it is empty");

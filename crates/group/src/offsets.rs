@@ -1,7 +1,7 @@
 //! Committed offsets: who may commit, and how long they are kept.
 
 use corelane_model::limits::{GROUP_COMMIT_METADATA_BYTES_MAX, GROUP_COMMIT_PARTITIONS_MAX, GROUP_OFFSETS_MAX};
-use corelane_model::{Generation, LeaderEpoch, MemberId, Now, Offset, PartitionId, WallMillis};
+use corelane_model::{Generation, LeaderEpoch, MemberId, Now, Offset, PartitionId, Transaction, WallMillis};
 
 use crate::{Group, GroupError, Phase, RequestTicket};
 
@@ -82,13 +82,7 @@ impl Group {
         commits: &[Commit],
     ) -> Result<(), GroupError> {
         self.touch(now, member)?;
-        if let Err(error) = self.check_commits(member, said, commits) {
-            self.stats.refused_commits += 1;
-            if matches!(error, GroupError::StaleGeneration { .. } | GroupError::NotOwner { .. }) {
-                self.stats.fenced_commits += 1;
-            }
-            return Err(error);
-        }
+        self.check_commits(member, said, commits, None).inspect_err(|error| self.count_refused(error))?;
         for commit in commits {
             self.take_offset(now, commit);
         }
@@ -96,12 +90,27 @@ impl Group {
         Ok(())
     }
 
-    fn check_commits(&self, member: MemberId, said: Generation, commits: &[Commit]) -> Result<(), GroupError> {
+    /// Whether a member may commit, or stage within a transaction.
+    pub(crate) fn check_commits(
+        &self,
+        member: MemberId,
+        said: Generation,
+        commits: &[Commit],
+        within: Option<Transaction>,
+    ) -> Result<(), GroupError> {
         self.check_room()?;
         for commit in commits {
             self.check_fence(member, said, commit.partition)?;
+            self.check_staged(commit.partition, within)?;
         }
         self.check_offsets(commits)
+    }
+
+    pub(crate) const fn count_refused(&mut self, error: &GroupError) {
+        self.stats.refused_commits += 1;
+        if matches!(error, GroupError::StaleGeneration { .. } | GroupError::NotOwner { .. }) {
+            self.stats.fenced_commits += 1;
+        }
     }
 
     /// Bounds of offsets that are to be taken.
@@ -111,7 +120,7 @@ impl Group {
         for (what, would, limit) in [
             ("partitions in one commit", commits.len(), GROUP_COMMIT_PARTITIONS_MAX),
             ("bytes of metadata with an offset", metadata, GROUP_COMMIT_METADATA_BYTES_MAX),
-            ("committed offsets", self.offsets.len() + new, GROUP_OFFSETS_MAX),
+            ("committed offsets", self.offsets.len() + self.staged.len() + new, GROUP_OFFSETS_MAX),
         ] {
             if limit < would {
                 return Err(GroupError::Limit { what, would: would as u64, limit: limit as u64 });

@@ -24,6 +24,10 @@ impl Group {
         for partition in held {
             self.set_hold(partition, None);
         }
+        let staged: Vec<_> = self.staged.range(all.clone()).map(|(&partition, _)| partition).collect();
+        for partition in staged {
+            self.drop_staged(partition);
+        }
         let committed: Vec<_> = self.offsets.range(all).map(|(&partition, _)| partition).collect();
         for partition in committed {
             self.offsets.remove(&partition);

@@ -10,11 +10,13 @@ use corelane_model::{MemberId, Now, PartitionId};
 use crate::deadlines::Timer;
 use crate::encoding::{
     Key, MemberRecord, MetaRecord, SlotRecord, decode_handover, decode_key, decode_member, decode_meta, decode_offset,
-    decode_slot,
+    decode_slot, decode_staged,
 };
 use crate::member::Member;
 use crate::subscriptions::{Topics, topics_of};
-use crate::{CommittedOffset, DecodeError, Group, GroupName, Hold, Phase, Settings, Slot, Subscription, TopicShape};
+use crate::{
+    CommittedOffset, DecodeError, Group, GroupName, Hold, Phase, Settings, Slot, StagedOffset, Subscription, TopicShape,
+};
 
 /// Takes the records of one group in the order in which they were appended, compacted or not, and makes the group.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub struct Restore {
     members: BTreeMap<MemberId, MemberRecord>,
     slots: BTreeMap<PartitionId, SlotRecord>,
     offsets: BTreeMap<PartitionId, CommittedOffset>,
+    staged: BTreeMap<PartitionId, StagedOffset>,
     handovers: BTreeMap<PartitionId, Bytes>,
 }
 
@@ -37,6 +40,7 @@ impl Restore {
             members: BTreeMap::new(),
             slots: BTreeMap::new(),
             offsets: BTreeMap::new(),
+            staged: BTreeMap::new(),
             handovers: BTreeMap::new(),
         }
     }
@@ -68,6 +72,10 @@ impl Restore {
                 put(&mut self.offsets, partition, value.map(decode_offset).transpose()?);
                 ("committed offsets", self.offsets.len(), GROUP_OFFSETS_MAX)
             }
+            Key::Staged(partition) => {
+                put(&mut self.staged, partition, value.map(decode_staged).transpose()?);
+                ("staged offsets", self.staged.len(), GROUP_OFFSETS_MAX)
+            }
             Key::Handover(partition) => {
                 let blob = value.map(decode_handover).transpose()?;
                 put(&mut self.handovers, partition, blob.map(Bytes::copy_from_slice));
@@ -84,7 +92,11 @@ impl Restore {
     /// Whether nothing but tombstones came: there is no such group (any more).
     #[must_use]
     pub fn is_nothing(&self) -> bool {
-        self.meta.is_none() && self.members.is_empty() && self.slots.is_empty() && self.offsets.is_empty()
+        self.meta.is_none()
+            && self.members.is_empty()
+            && self.slots.is_empty()
+            && self.offsets.is_empty()
+            && self.staged.is_empty()
     }
 
     /// The group, with members whose sessions begin now. `resolve` says what a subscription means today.
@@ -108,6 +120,7 @@ impl Restore {
             group.restore_slot(now, partition, record);
         }
         group.offsets = self.offsets;
+        group.staged = self.staged;
         for (partition, blob) in self.handovers {
             if group.slots.contains_key(&partition) {
                 group.handover_bytes += blob.len();

@@ -19,6 +19,7 @@ pub(crate) struct Round {
     pub(crate) members: BTreeSet<MemberId>,
     pub(crate) slots: BTreeSet<PartitionId>,
     pub(crate) offsets: BTreeSet<PartitionId>,
+    pub(crate) staged: BTreeSet<PartitionId>,
     pub(crate) handovers: BTreeSet<PartitionId>,
     /// Whom to answer, and whom to tell what it has.
     pub(crate) answers: Vec<RequestTicket>,
@@ -120,7 +121,9 @@ impl Group {
         keys.extend(gone.into_iter().chain(living).map(Key::Member));
         keys.extend(std::mem::take(&mut round.handovers).into_iter().map(Key::Handover));
         keys.extend(std::mem::take(&mut round.slots).into_iter().map(Key::Slot));
+        // Committed before what was staged is gone: a transaction whose end was cut is told again.
         keys.extend(std::mem::take(&mut round.offsets).into_iter().map(Key::Offset));
+        keys.extend(std::mem::take(&mut round.staged).into_iter().map(Key::Staged));
         for key in keys {
             let value = self.encode_value(key);
             let key = encode_key(&self.name, key);
@@ -159,6 +162,8 @@ impl Group {
         for &partition in &member.holds {
             match self.slots[&partition].hold {
                 Hold::Revoking { .. } => assignment.revoking.push(partition),
+                // It hears of the partition when the transaction of an earlier owner is decided.
+                hold @ Hold::Owned { .. } if self.is_kept(partition, hold) => {}
                 Hold::Owned { since, .. } => {
                     if let Some(blob) = self.handovers.get(&partition) {
                         self.outbox.tell(Effect::HandOver { member: id, partition, blob: blob.clone() });

@@ -23,6 +23,8 @@ pub struct GroupStats {
     pub revoked_partitions: u64,
     /// Offsets committed.
     pub committed_offsets: u64,
+    /// Offsets staged within transactions.
+    pub staged_offsets: u64,
     /// Commits refused, whole.
     pub refused_commits: u64,
     /// Commits refused because of the generation or the owner.

@@ -7,12 +7,13 @@ use corelane_group::{
 };
 use corelane_group::{Effect, RequestTicket};
 use corelane_model::{
-    LeaderEpoch, MemberId, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, TopicId, TopicName, WallMillis,
+    LeaderEpoch, MemberId, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, ProducerEpoch, ProducerId,
+    TopicId, TopicName, Transaction, WallMillis,
 };
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
 
 const NAME: &str = "match-makers";
-const KINDS: [&str; 5] = ["meta", "member", "slot", "offset", "handover"];
+const KINDS: [&str; 6] = ["meta", "member", "slot", "offset", "handover", "staged"];
 
 fn now() -> Now {
     Now { monotonic: MonotonicNanos(5_000_000_000), wall: WallMillis(1_700_000_000_000) }
@@ -45,6 +46,9 @@ fn group() -> Group {
         ..Commit::new(partition(1), Offset(4711))
     };
     group.commit(now(), RequestTicket(2), MemberId(0x1111), group.generation(), &[commit]).expect("it is sound");
+    let transaction = Transaction::new(ProducerId(77), ProducerEpoch(2));
+    let (speaker, staged) = ((MemberId(0x1111), group.generation()), Commit::new(partition(0), Offset(815)));
+    group.stage(now(), RequestTicket(4), transaction, speaker, &[staged]).expect("it is sound");
     group.join(now(), RequestTicket(3), join(0x2222, None)).expect("it is sound");
     group.finish_round(now());
     let moved = revoked(&group);

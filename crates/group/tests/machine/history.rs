@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use corelane_group::{GroupError, GroupState, Leave, Settings, Strategy};
-use corelane_model::Generation;
+use corelane_model::{Decision, Generation, ProducerEpoch, ProducerId, Transaction};
 use proptest::prelude::{Just, ProptestConfig, any, prop, prop_oneof, proptest};
 use proptest::strategy::Strategy as Generate;
 
@@ -23,6 +23,9 @@ enum Step {
     Deliver(usize),
     LoseInbox(usize),
     Commit(usize, u32, u64),
+    /// A member stages an offset in one of three transactions.
+    Stage(usize, u32, u64),
+    Settle(u64, bool),
     Kill(usize),
     Leave(usize),
     Restart(usize),
@@ -43,6 +46,8 @@ fn step() -> impl Generate<Value = Step> {
         8 => who.clone().prop_map(Step::Deliver),
         1 => who.clone().prop_map(Step::LoseInbox),
         6 => (who.clone(), 0u32..6, 0u64..4).prop_map(|(at, index, back)| Step::Commit(at, index, back)),
+        4 => (who.clone(), 0u32..6, 1u64..4).prop_map(|(at, index, of)| Step::Stage(at, index, of)),
+        2 => (1u64..4, any::<bool>()).prop_map(|(of, is_commit)| Step::Settle(of, is_commit)),
         1 => who.clone().prop_map(Step::Kill),
         1 => who.clone().prop_map(Step::Leave),
         1 => who.prop_map(Step::Restart),
@@ -80,6 +85,11 @@ fn apply(world: &mut World, step: &Step) {
         }
         Step::LoseInbox(at) => place(at).into_iter().for_each(|at| world.clients[at].inbox.clear()),
         Step::Commit(at, index, back) => place(at).into_iter().for_each(|at| commit(world, at, index, back)),
+        Step::Stage(at, index, of) => place(at).into_iter().for_each(|at| stage(world, at, index, of)),
+        Step::Settle(of, is_commit) => {
+            let decision = if is_commit { Decision::Commit } else { Decision::Abort };
+            world.settle_transaction(transaction(of), decision);
+        }
         Step::Kill(at) => place(at).into_iter().for_each(|at| world.kill(at)),
         Step::Leave(at) => place(at).into_iter().for_each(|at| world.leave(at, Leave::ForGood)),
         Step::Restart(at) => place(at).into_iter().for_each(|at| restart(world, at)),
@@ -113,6 +123,18 @@ fn commit(world: &mut World, at: usize, index: u32, back: u64) {
     }
 }
 
+const fn transaction(of: u64) -> Transaction {
+    Transaction::new(ProducerId(of), ProducerEpoch(0))
+}
+
+fn stage(world: &mut World, at: usize, index: u32, of: u64) {
+    let partition = partition(u64::from(index % 2), index / 2);
+    let is_worked_on = world.clients[at].works.contains_key(&partition);
+    if world.clients[at].is_joined && is_worked_on && world.stage(at, partition, transaction(of)).is_ok() {
+        assert!(world.is_member(at), "an offset was staged by who is no member");
+    }
+}
+
 /// A static process says that it restarts, and a new one begins in its place.
 fn restart(world: &mut World, at: usize) {
     let Some(id) = world.clients[at].static_id.clone().filter(|_| world.clients[at].is_alive) else { return };
@@ -130,6 +152,9 @@ fn grow(world: &mut World, topic: u64, more: u32) {
 
 /// Everybody who lives acts, and messages arrive: all partitions are worked on again within a bound.
 fn calm(world: &mut World) {
+    for of in 1..4 {
+        world.settle_transaction(transaction(of), Decision::Abort);
+    }
     let bound = (SESSION + REBALANCE).as_millis() / 500 + 20;
     for _ in 0..bound {
         world.sync(usize::MAX);

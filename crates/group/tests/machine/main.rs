@@ -5,4 +5,5 @@ mod behind;
 mod history;
 mod offsets;
 mod reconcile;
+mod staged;
 mod world;

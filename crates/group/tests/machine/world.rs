@@ -8,7 +8,8 @@ use corelane_group::{
     Restore, Settings, StaticId, Subscription, TopicShape,
 };
 use corelane_model::{
-    Generation, MemberId, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, TopicId, TopicName, WallMillis,
+    Decision, Generation, MemberId, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, TopicId, TopicName,
+    Transaction, WallMillis,
 };
 
 pub(crate) const SESSION: Duration = Duration::from_secs(10);
@@ -352,6 +353,27 @@ impl World {
         self.group.commit(now, ticket, id, said, &[Commit::new(partition, offset)])?;
         self.commits.insert(ticket, (partition, offset));
         Ok(())
+    }
+
+    /// Stages the next offset for a partition with the client's generation.
+    pub(crate) fn stage(
+        &mut self,
+        at: usize,
+        partition: PartitionId,
+        transaction: Transaction,
+    ) -> Result<Offset, GroupError> {
+        self.next_offset += 1;
+        let offset = Offset(self.next_offset);
+        let ticket = self.ticket();
+        let (now, client) = (self.now, &self.clients[at]);
+        let speaker = (client.id, client.seen);
+        self.group.stage(now, ticket, transaction, speaker, &[Commit::new(partition, offset)])?;
+        Ok(offset)
+    }
+
+    pub(crate) fn settle_transaction(&mut self, transaction: Transaction, decision: Decision) {
+        let ticket = self.ticket();
+        self.group.settle_transaction(ticket, transaction, decision);
     }
 
     pub(crate) fn leave(&mut self, at: usize, leave: Leave) {
