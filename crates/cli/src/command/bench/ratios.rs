@@ -76,13 +76,17 @@ struct Row {
     ratio_spread: (f64, f64),
     target: f64,
     ok: bool,
+    /// Rounds whose figure counts.
+    rounds: usize,
+    /// Runs for it that were void and do not count.
+    void: u32,
 }
 
 #[derive(Debug)]
 struct Comparison {
     rounds: u32,
     disk: Disk,
-    /// Workloads whose generator was late, one entry a run.
+    /// Runs whose generator was late, one entry each; none of them counts.
     void: Vec<String>,
     ratios: Vec<Row>,
 }
@@ -122,6 +126,8 @@ const CACHED_READS: u32 = 8;
 /// The memory of the broker that reads cold data, and how much more data there is.
 const COLD_MEMORY: &str = "128MiB";
 const COLD_BYTES: u64 = 8 * (128 << 20);
+/// A workload whose run is void is run again, so often in all; then its round has no figure.
+const VOID_RUNS_MAX: u32 = 3;
 const EDGE: Duration = Duration::from_secs(4);
 /// One partition gets one record a tick: a p99 with ten samples beyond it takes a thousand ticks.
 const EDGE_OF_ONE: Duration = Duration::from_secs(17);
@@ -146,7 +152,7 @@ impl Ratios {
             prepare_cold(&lab)?;
         }
         let mut samples = Samples::new();
-        let void = RefCell::new(Vec::new());
+        let void = RefCell::new(Void::default());
         for round in 1..=self.rounds {
             self.step(&format!("round {round} of {}", self.rounds));
             let server = lab.start_fresh("broker")?;
@@ -158,12 +164,9 @@ impl Ratios {
             server.stop()?;
         }
         bare.stop()?;
-        Ok(Comparison {
-            rounds: self.rounds,
-            disk: Disk::of(&lab.directory),
-            void: void.into_inner(),
-            ratios: AIMS.iter().filter_map(|aim| row(*aim, samples.get(aim.0)?)).collect(),
-        })
+        let Void { reasons, runs } = void.into_inner();
+        let ratios = rows(&samples, &runs);
+        Ok(Comparison { rounds: self.rounds, disk: Disk::of(&lab.directory), void: reasons, ratios })
     }
 
     fn wants(&self, name: &str) -> bool {
@@ -242,19 +245,23 @@ impl Ratios {
             let tick = Duration::from_millis(16);
             let edge = |partitions, duration| Edge { partitions, tick, duration, class: TopicClass::Durable }.plan();
             let p99 = |report: &Report| report.latency_us.stored.p99.context("too few samples for p99");
-            let one = p99(&round.carry_out(edge(1, EDGE_OF_ONE))?)?;
+            let one = round.carry_out(&[EDGE_P99], || edge(1, EDGE_OF_ONE), || Ok(()))?;
             let syncs = || round.server.metric("corelane_storage_journal_syncs_total");
-            let before = syncs()?;
-            let many = round.carry_out(edge(1000, EDGE))?;
+            let many = round.carry_out(&[EDGE_P99, EDGE_SYNCS], || edge(1000, EDGE), syncs)?;
             let ticks = EDGE.as_secs_f64() / tick.as_secs_f64();
-            push(samples, EDGE_SYNCS, (syncs()? - before) / ticks, 1.0);
-            push(samples, EDGE_P99, p99(&many)?, one);
+            if let Some((many, before)) = many {
+                push(samples, EDGE_SYNCS, (syncs()? - before) / ticks, 1.0);
+                if let Some((one, ())) = one {
+                    push(samples, EDGE_P99, p99(&many)?, p99(&one)?);
+                }
+            }
         }
         for (class, names) in [(TopicClass::Durable, DUEL_DURABLE), (TopicClass::Memory, DUEL_MEMORY)] {
             if !names.iter().any(|name| self.wants(name)) {
                 continue;
             }
-            let report = round.carry_out(Duel { matches: 20, duration: DUEL, class, partitions: 8 }.plan())?;
+            let duel = || Duel { matches: 20, duration: DUEL, class, partitions: 8 }.plan();
+            let Some((report, ())) = round.carry_out(&names, duel, || Ok(()))? else { continue };
             let budget = report.budget.context("the scenario has a budget")?;
             let consumed = report.latency_us.consumed;
             push(samples, names[0], consumed.p99.context("too few samples for p99")?, budget.p99_us);
@@ -270,7 +277,15 @@ struct Round<'a> {
     bare: &'a Bare,
     server: &'a Server,
     duration: Duration,
-    void: &'a RefCell<Vec<String>>,
+    void: &'a RefCell<Void>,
+}
+
+/// Runs that do not count, because the generator was late.
+#[derive(Debug, Default)]
+struct Void {
+    reasons: Vec<String>,
+    /// How many, by the row that they were for.
+    runs: BTreeMap<&'static str, u32>,
 }
 
 impl Round<'_> {
@@ -278,22 +293,32 @@ impl Round<'_> {
         format!("corelane://{}", self.server.quic)
     }
 
-    /// Runs a workload; one that is not right is no figure.
-    fn carry_out(&self, plan: Plan) -> anyhow::Result<Report> {
-        let options = RunOptions {
-            broker: self.address(),
-            token: None,
-            acks: Acks::Stored,
-            is_quiet: true,
-            keep_topics: false,
-            data: None,
-        };
-        let report = block_on(carry_out(plan, &options))?;
-        anyhow::ensure!(report.is_right(), "the run is not right:\n{report}");
-        if let Some(reason) = &report.void_reason {
-            self.void.borrow_mut().push(format!("{}: {reason}", report.scenario));
+    /// Runs a workload for some rows until a run is not void, [`VOID_RUNS_MAX`] times at most; `before` looks at the broker
+    /// ahead of each run. A run that is not right is no figure.
+    fn carry_out<T>(
+        &self,
+        rows: &[&'static str],
+        plan: impl Fn() -> Plan,
+        before: impl Fn() -> anyhow::Result<T>,
+    ) -> anyhow::Result<Option<(Report, T)>> {
+        for _ in 0..VOID_RUNS_MAX {
+            let seen = before()?;
+            let options = RunOptions {
+                broker: self.address(),
+                token: None,
+                acks: Acks::Stored,
+                is_quiet: true,
+                keep_topics: false,
+                data: None,
+            };
+            let report = block_on(carry_out(plan(), &options))?;
+            anyhow::ensure!(report.is_right(), "the run is not right:\n{report}");
+            let Some(reason) = &report.void_reason else { return Ok(Some((report, seen))) };
+            let mut void = self.void.borrow_mut();
+            void.reasons.push(format!("{}: {reason}", report.scenario));
+            rows.iter().for_each(|&row| *void.runs.entry(row).or_default() += 1);
         }
-        Ok(report)
+        Ok(None)
     }
 }
 
@@ -335,10 +360,15 @@ fn prepare_cold(lab: &Lab) -> anyhow::Result<()> {
     server.stop()
 }
 
-fn row((name, unit, aim, target): (&str, &'static str, Aim, f64), samples: &[(f64, f64)]) -> Option<Row> {
-    if samples.is_empty() {
-        return None;
-    }
+/// A row for everything that was tried. One of which all runs were void has no figure, which JSON shows as null, and is not ok.
+fn rows(samples: &Samples, void: &BTreeMap<&'static str, u32>) -> Vec<Row> {
+    let tried = AIMS.iter().filter(|aim| samples.contains_key(aim.0) || void.contains_key(aim.0));
+    let runs = |name| (samples.get(name).map_or(&[][..], Vec::as_slice), void.get(name).copied().unwrap_or(0));
+    tried.map(|aim| row(*aim, runs(aim.0))).collect()
+}
+
+fn row((name, unit, aim, target): (&str, &'static str, Aim, f64), (samples, void): (&[(f64, f64)], u32)) -> Row {
+    let median = |figures: &[f64]| if figures.is_empty() { f64::NAN } else { median(figures) };
     let figures: Vec<f64> = samples.iter().map(|sample| sample.0).collect();
     let floors: Vec<f64> = samples.iter().map(|sample| sample.1).collect();
     let ratios: Vec<f64> = samples.iter().map(|sample| sample.0 / sample.1.max(1e-12)).collect();
@@ -347,7 +377,7 @@ fn row((name, unit, aim, target): (&str, &'static str, Aim, f64), samples: &[(f6
         Aim::AtMost => ratio <= target,
         Aim::AtLeast => target <= ratio,
     };
-    Some(Row {
+    Row {
         name: name.to_owned(),
         unit,
         figure: median(&figures),
@@ -358,7 +388,9 @@ fn row((name, unit, aim, target): (&str, &'static str, Aim, f64), samples: &[(f6
         ratio_spread: spread(&ratios),
         target,
         ok,
-    })
+        rounds: samples.len(),
+        void,
+    }
 }
 
 fn spread(figures: &[f64]) -> (f64, f64) {
@@ -369,15 +401,23 @@ fn text(result: &Comparison) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     writeln!(out, "medians of {} rounds; in brackets the ratio's spread", result.rounds)?;
     for row in &result.ratios {
+        if row.rounds == 0 {
+            writeln!(out, "{:<34} no figure: all of {} runs were void", row.name, row.void)?;
+            continue;
+        }
         let verdict = if row.ok { "ok" } else { "MISSED" };
-        writeln!(
+        write!(
             out,
             "{:<34} {:>12.1} {:<9} floor {:>12.1}  ratio {:>6.2} [{:.2} to {:.2}]  target {:.1}  {verdict}",
             row.name, row.figure, row.unit, row.floor, row.ratio, row.ratio_spread.0, row.ratio_spread.1, row.target
         )?;
+        if 0 < row.void {
+            write!(out, " ({} rounds; {} runs were void and do not count)", row.rounds, row.void)?;
+        }
+        writeln!(out)?;
     }
     for reason in &result.void {
-        writeln!(out, "void, so that its row says as much about the generator: {reason}")?;
+        writeln!(out, "void, so that it does not count: {reason}")?;
     }
     writeln!(out, "disk: {}", result.disk)?;
     Ok(out)
