@@ -109,7 +109,7 @@ impl Ticket {
     }
 
     /// Waits until the partition's owner has the record in memory: it survives the loss of the connection, but not of the
-    /// broker.
+    /// broker. When the producer asks for `stored`, the broker tells both together, or this one after half a millisecond.
     ///
     /// # Errors
     /// The record is not delivered; see [`DeliveryError`].

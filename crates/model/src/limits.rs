@@ -42,6 +42,8 @@ pub const JOURNAL_FILES_DEFAULT: u32 = 16;
 pub const JOURNAL_FILES_MIN: u32 = 4;
 /// Bytes of one journal entry, head and padding included.
 pub const JOURNAL_ENTRY_BYTES_MAX: u64 = 4 << 20;
+/// The outcome of an append whose durable end is to follow waits for it so long, so that both leave in one packet.
+pub const OUTCOME_HOLD: Duration = Duration::from_micros(500);
 /// Rounds whose journal entries may be in flight together.
 pub const JOURNAL_FLUSHES_MAX: usize = 4;
 /// A round with at least this many bytes is written while others are in flight; a smaller one waits for company.

@@ -27,6 +27,8 @@ pub(crate) struct Answers {
     outcomes: ProduceAnswers,
     text_bytes: usize,
     ends: DurableEnds,
+    /// Outcomes gathered at the moment whose durable ends are to follow.
+    early: usize,
     full: VecDeque<OutFrame>,
 }
 
@@ -36,6 +38,7 @@ impl Default for Answers {
             outcomes: ProduceAnswers { answers: Vec::new(), texts: Vec::new() },
             text_bytes: 0,
             ends: DurableEnds { ends: Vec::new() },
+            early: 0,
             full: VecDeque::new(),
         }
     }
@@ -44,6 +47,17 @@ impl Default for Answers {
 impl Answers {
     pub(crate) fn is_empty(&self) -> bool {
         self.outcomes.answers.is_empty() && self.ends.ends.is_empty() && self.full.is_empty()
+    }
+
+    /// Whether everything gathered may wait for the durable ends that are to follow.
+    pub(crate) fn is_all_early(&self) -> bool {
+        self.ends.ends.is_empty() && self.full.is_empty() && self.early == self.outcomes.answers.len()
+    }
+
+    /// As [`Self::accept`], of a batch whose durable end is to follow.
+    pub(crate) fn accept_early(&mut self, correlation: CorrelationId, base_offset: Offset, timestamp: WallMillis) {
+        self.early += 1;
+        self.accept(correlation, base_offset, timestamp);
     }
 
     pub(crate) fn accept(&mut self, correlation: CorrelationId, base_offset: Offset, timestamp: WallMillis) {
@@ -97,6 +111,7 @@ impl Answers {
             self.outcomes.answers.clear();
             self.outcomes.texts.clear();
             self.text_bytes = 0;
+            self.early = 0;
         }
     }
 

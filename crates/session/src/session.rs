@@ -138,9 +138,7 @@ impl Session {
         batch_bytes: u64,
         outcome: Result<(Offset, WallMillis), &Refused>,
     ) {
-        let charge = batch_bytes + PRODUCE_BYTES;
-        assert!(charge <= self.produce_bytes, "{charge} bytes are answered, {} were taken", self.produce_bytes);
-        self.produce_bytes -= charge;
+        self.finish_produce(batch_bytes);
         match outcome {
             Ok((base_offset, timestamp)) => self.answers.accept(correlation, base_offset, timestamp),
             Err(refused) => {
@@ -148,6 +146,23 @@ impl Session {
                 self.answers.refuse(correlation, refused);
             }
         }
+    }
+
+    /// As [`Self::answer_produce`] for a batch that was taken and whose durable end is to follow: the outcome may wait for it.
+    pub fn answer_produce_early(
+        &mut self,
+        correlation: CorrelationId,
+        batch_bytes: u64,
+        (base_offset, timestamp): (Offset, WallMillis),
+    ) {
+        self.finish_produce(batch_bytes);
+        self.answers.accept_early(correlation, base_offset, timestamp);
+    }
+
+    fn finish_produce(&mut self, batch_bytes: u64) {
+        let charge = batch_bytes + PRODUCE_BYTES;
+        assert!(charge <= self.produce_bytes, "{charge} bytes are answered, {} were taken", self.produce_bytes);
+        self.produce_bytes -= charge;
     }
 
     /// Gathers a durable end.
@@ -159,6 +174,12 @@ impl Session {
     #[must_use]
     pub fn is_gathering(&self) -> bool {
         !self.answers.is_empty()
+    }
+
+    /// Whether all that is gathered may wait for durable ends that are to follow.
+    #[must_use]
+    pub fn is_all_early(&self) -> bool {
+        self.answers.is_all_early()
     }
 
     /// The next gathered frame of the round.

@@ -254,6 +254,47 @@ fn acks_that_are_not_known_refuse_each_batch_of_a_bundle() {
 }
 
 #[test]
+fn an_outcome_may_wait_for_its_end_until_anything_else_is_to_be_told() {
+    let taken = |session: &mut Session, correlation| {
+        let body = Produce { topic: 3, partition: 1, acks: 1 };
+        let batch = vec![Bytes::from_static(b"x")];
+        let step = session.handle(facts(&[]), frame_of(encode_with(CorrelationId(correlation), &body, batch)));
+        assert!(matches!(step, Step::Request(_)), "{step:?}");
+    };
+    let appended = (Offset(5), WallMillis(50));
+    let mut session = open();
+    assert!(session.is_all_early(), "nothing is gathered");
+    for other in 0..3 {
+        taken(&mut session, 10);
+        session.answer_produce_early(CorrelationId(10), 1, appended);
+        assert!(session.is_all_early() && session.is_gathering());
+        let frames = match other {
+            0 => {
+                session.tell_durable(PartitionId::new(TopicId(3), PartitionIndex(1)), Offset(6));
+                2
+            }
+            1 => {
+                taken(&mut session, 11);
+                session.answer_produce(CorrelationId(11), 1, Ok(appended));
+                1
+            }
+            _ => {
+                taken(&mut session, 11);
+                session.answer_produce(CorrelationId(11), 1, Err(&Refused::new(ErrorCode::Busy, "why")));
+                1
+            }
+        };
+        assert!(!session.is_all_early());
+        let first: ProduceAnswers = decode(&frame_of(session.poll_frame().unwrap())).unwrap();
+        assert_eq!((first.answers[0].correlation, first.answers[0].base_offset), (10, 5));
+        let rest = std::iter::from_fn(|| session.poll_frame()).count();
+        assert_eq!(1 + rest, frames);
+        assert!(session.is_all_early() && !session.is_gathering());
+    }
+    assert_eq!(session.waiting(), (0, 0));
+}
+
+#[test]
 fn values_of_later_versions_are_refused_by_name() {
     let mut session = open();
     let settings = Settings { class: 9, ..corelane_model::TopicSettings::default().into() };

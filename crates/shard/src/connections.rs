@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 
-use corelane_model::limits::{SESSION_PRODUCERS_MAX, SHARD_CONNECTIONS_MAX};
+use corelane_model::limits::{OUTCOME_HOLD, SESSION_PRODUCERS_MAX, SHARD_CONNECTIONS_MAX};
 use corelane_model::{
     CatalogVersion, ConnectionKey, CorrelationId, ErrorCode, MonotonicNanos, Offset, PartitionId, ProducerId,
     SessionId, ShardId, SubscriptionId,
@@ -26,6 +26,8 @@ pub(crate) struct Connection {
     pub(crate) session: Session,
     /// It is in [`Shard::gathering`].
     is_gathering: bool,
+    /// It is in [`Shard::early`].
+    is_early: bool,
     /// Too much waits to be sent on it.
     pub(crate) is_congested: bool,
     /// Shards that hold a subscription of it.
@@ -56,6 +58,7 @@ impl Shard {
         vacant.insert(Connection {
             session,
             is_gathering: false,
+            is_early: false,
             is_congested: false,
             known_to: ShardSet::default(),
             producers: BTreeSet::new(),
@@ -184,13 +187,13 @@ impl Shard {
         let ProduceRequest { correlation, partition, acks, batch } = produce;
         let batch_bytes = batch.len() as u64;
         if let Some(refused) = self.refuse_phase() {
-            return self.tell_outcome(peer.connection, correlation, batch_bytes, &Err(Box::new(refused)));
+            return self.tell_outcome(peer.connection, correlation, batch_bytes, &Err(Box::new(refused)), false);
         }
         match SealedBatch::parse(batch) {
             Ok(batch) if !self.is_own_producer(peer.connection, batch.head().producer_id) => {
                 let text = format!("producer id {} was handed to another client", batch.head().producer_id);
                 let refused = Refused::new(ErrorCode::ProducerFenced, text);
-                self.tell_outcome(peer.connection, correlation, batch_bytes, &Err(Box::new(refused)));
+                self.tell_outcome(peer.connection, correlation, batch_bytes, &Err(Box::new(refused)), false);
             }
             Ok(batch) => {
                 let asker = Asker { peer, correlation };
@@ -202,7 +205,7 @@ impl Shard {
                     _ => ErrorCode::CorruptBatch,
                 };
                 let refused = Refused::new(code, error.to_string());
-                self.tell_outcome(peer.connection, correlation, batch_bytes, &Err(Box::new(refused)));
+                self.tell_outcome(peer.connection, correlation, batch_bytes, &Err(Box::new(refused)), false);
             }
         }
     }
@@ -312,16 +315,23 @@ impl Shard {
         self.send_control(connection, frame);
     }
 
-    /// The outcome of an append for a connection here.
+    /// The outcome of an append for a connection here; `is_end_due` says that its durable end is to follow.
     pub(crate) fn tell_outcome(
         &mut self,
         connection: ConnectionKey,
         correlation: CorrelationId,
         batch_bytes: u64,
         outcome: &Outcome,
+        is_end_due: bool,
     ) {
         let Some(state) = self.connections.get_mut(&connection) else { return };
-        state.session.answer_produce(correlation, batch_bytes, outcome.as_ref().copied().map_err(AsRef::as_ref));
+        match outcome {
+            Ok(appended) if is_end_due => state.session.answer_produce_early(correlation, batch_bytes, *appended),
+            outcome => {
+                let outcome = outcome.as_ref().copied().map_err(AsRef::as_ref);
+                state.session.answer_produce(correlation, batch_bytes, outcome);
+            }
+        }
         self.note_gathering(connection);
     }
 
@@ -373,8 +383,9 @@ impl Shard {
 
     /// The journal of a shard failed: everybody hears of it.
     pub(crate) fn tell_stopped(&mut self, shard: ShardId, text: &str) {
-        // Outcomes of this round go first, since the notice is about what came before it.
+        // Outcomes so far go first, since the notice is about what came before it.
         self.flush_gathered();
+        self.release_all_early();
         let frame = encode(CorrelationId(0), &StorageStopped { shard: shard.0, text: text.to_owned() });
         for (&connection, _) in self.connections.iter().filter(|(_, state)| state.session.is_open()) {
             self.effects.push_back(Effect::Send { connection, stream: OutStream::Control, frame: frame.clone() });
@@ -405,8 +416,44 @@ impl Shard {
     fn flush_connection(&mut self, connection: ConnectionKey) {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         state.is_gathering = false;
+        if state.session.is_all_early() {
+            if state.session.is_gathering() && !std::mem::replace(&mut state.is_early, true) {
+                self.early.push_back((self.now.monotonic.after(OUTCOME_HOLD), connection));
+            }
+            return;
+        }
+        self.send_gathered(connection);
+    }
+
+    fn send_gathered(&mut self, connection: ConnectionKey) {
+        let Some(state) = self.connections.get_mut(&connection) else { return };
         while let Some(frame) = state.session.poll_frame() {
             self.effects.push_back(Effect::Send { connection, stream: OutStream::Control, frame });
+        }
+    }
+
+    /// When outcomes have waited long enough for their durable ends.
+    pub(crate) fn early_deadline(&self) -> Option<MonotonicNanos> {
+        self.early.front().map(|(deadline, _)| *deadline)
+    }
+
+    pub(crate) fn expire_early(&mut self) {
+        while let Some((_, connection)) = self.early.pop_front_if(|(deadline, _)| *deadline <= self.now.monotonic) {
+            self.release_early(connection);
+        }
+    }
+
+    /// Sends what waits for durable ends that will not come.
+    pub(crate) fn release_all_early(&mut self) {
+        while let Some((_, connection)) = self.early.pop_front() {
+            self.release_early(connection);
+        }
+    }
+
+    fn release_early(&mut self, connection: ConnectionKey) {
+        if let Some(state) = self.connections.get_mut(&connection) {
+            state.is_early = false;
+            self.send_gathered(connection);
         }
     }
 

@@ -33,7 +33,13 @@ pub(crate) enum Message {
     /// To an owner: somebody asks something of a partition.
     Request(Box<PartitionRequest>),
     /// The outcome of a forwarded append.
-    Outcome { connection: ConnectionKey, correlation: CorrelationId, batch_bytes: u64, outcome: Outcome },
+    Outcome {
+        connection: ConnectionKey,
+        correlation: CorrelationId,
+        batch_bytes: u64,
+        outcome: Outcome,
+        is_end_due: bool,
+    },
     /// A durable end that a connection waits for.
     Durable { connection: ConnectionKey, partition: PartitionId, end: Offset },
     /// The answer to a forwarded request; for a subscribe with the subscription and its serial.

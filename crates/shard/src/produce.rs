@@ -105,7 +105,7 @@ impl Shard {
             Err(AppendError::RoundFull { .. }) => return Some(request),
             Err(error) => {
                 let refused = Refused::new(error.code(), error.to_string());
-                self.send_outcome(asker, batch_bytes, Err(Box::new(refused)));
+                self.send_outcome(asker, batch_bytes, Err(Box::new(refused)), false);
                 return None;
             }
         };
@@ -116,7 +116,8 @@ impl Shard {
             self.stats.produced.add(records, batch_bytes);
             self.traffic.entry(partition.topic).or_default().produced.add(records, batch_bytes);
         }
-        self.send_outcome(asker, batch_bytes, Ok((appended.base_offset, appended.append_timestamp)));
+        let is_end_due = acks == Acks::Stored && !appended.is_durable_already;
+        self.send_outcome(asker, batch_bytes, Ok((appended.base_offset, appended.append_timestamp)), is_end_due);
         if acks == Acks::Stored {
             if appended.is_durable_already {
                 // Ends are cumulative, and a further one may have been told on this connection already.

@@ -131,7 +131,7 @@ impl Shard {
         let PartitionRequest { asker, ask, .. } = request;
         match ask {
             Ask::Append { batch, .. } => {
-                self.send_outcome(asker, batch.bytes().len() as u64, Err(Box::new(refused)));
+                self.send_outcome(asker, batch.bytes().len() as u64, Err(Box::new(refused)), false);
             }
             Ask::Subscribe { subscription, serial, .. } => {
                 self.refuse(asker, Some((subscription, serial)), refused);
@@ -140,13 +140,14 @@ impl Shard {
         }
     }
 
-    /// Tells the outcome of an append, here or through the shard that the asker is on.
-    pub(crate) fn send_outcome(&mut self, asker: Asker, batch_bytes: u64, outcome: Outcome) {
+    /// Tells the outcome of an append, here or through the shard that the asker is on; `is_end_due` says that its durable
+    /// end is to follow.
+    pub(crate) fn send_outcome(&mut self, asker: Asker, batch_bytes: u64, outcome: Outcome, is_end_due: bool) {
         let Asker { peer: Peer { shard, connection }, correlation } = asker;
         if shard == self.me() {
-            self.tell_outcome(connection, correlation, batch_bytes, &outcome);
+            self.tell_outcome(connection, correlation, batch_bytes, &outcome, is_end_due);
         } else {
-            self.send_mesh(shard, Message::Outcome { connection, correlation, batch_bytes, outcome });
+            self.send_mesh(shard, Message::Outcome { connection, correlation, batch_bytes, outcome, is_end_due });
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Shard {
     pub(crate) greetings: VecDeque<(MonotonicNanos, ConnectionKey)>,
     /// Connections that have gathered something in this round.
     pub(crate) gathering: Vec<ConnectionKey>,
+    /// Connections whose gathered outcomes wait for durable ends, and until when; a connection stands in it once.
+    pub(crate) early: VecDeque<(MonotonicNanos, ConnectionKey)>,
     /// Partitions of this shard that somebody waits for or reads; idle ones have no row.
     pub(crate) active: BTreeMap<PartitionId, Active>,
     pub(crate) traffic: BTreeMap<TopicId, TopicTraffic>,
@@ -86,6 +88,7 @@ impl Shard {
             connections: BTreeMap::new(),
             greetings: VecDeque::new(),
             gathering: Vec::new(),
+            early: VecDeque::new(),
             active: BTreeMap::new(),
             traffic: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
@@ -172,7 +175,13 @@ impl Shard {
         if self.wants_round {
             return Some(self.now.monotonic);
         }
-        let own = [self.greeting_deadline(), self.parked.deadline(), self.describes.deadline(), self.groups_deadline()];
+        let own = [
+            self.greeting_deadline(),
+            self.early_deadline(),
+            self.parked.deadline(),
+            self.describes.deadline(),
+            self.groups_deadline(),
+        ];
         [self.storage.next_deadline()].into_iter().chain(own).flatten().min()
     }
 
@@ -213,8 +222,8 @@ impl Shard {
             Message::Applied(version) => self.on_applied(from, version),
             Message::Wish(request) => self.handle_wish(*request),
             Message::Request(request) => self.route(*request),
-            Message::Outcome { connection, correlation, batch_bytes, outcome } => {
-                self.tell_outcome(connection, correlation, batch_bytes, &outcome);
+            Message::Outcome { connection, correlation, batch_bytes, outcome, is_end_due } => {
+                self.tell_outcome(connection, correlation, batch_bytes, &outcome, is_end_due);
             }
             Message::Durable { connection, partition, end } => self.tell_durable(connection, partition, end),
             Message::Answer { connection, correlation, subscription, answer } => {
@@ -298,6 +307,7 @@ impl Shard {
     /// Ends what has waited too long.
     fn expire(&mut self) {
         self.expire_greetings();
+        self.expire_early();
         self.expire_parked();
         self.expire_describes();
     }

@@ -1,27 +1,46 @@
 //! Producing: outcomes, durable ends, duplicates, forwarding.
 
 use bytes::Bytes;
+use corelane_model::limits::OUTCOME_HOLD;
 use corelane_model::{CorrelationId, ErrorCode, ProducerEpoch, ProducerId, Sequence, StartAt};
 use corelane_record::ProducerStamp;
-use corelane_wire::{Produce, ProduceAnswers, ProducerIdAnswer, RequestProducerId, encode_with};
+use corelane_wire::{FrameKind, Produce, ProduceAnswers, ProducerIdAnswer, RequestProducerId, encode_with};
 
 use crate::records::{batch, batch_of, memory_topic};
 use crate::world::{World, frame_of};
 
+/// Nanoseconds.
+const HOLD: u64 = 1000 * OUTCOME_HOLD.subsec_micros() as u64;
+
 #[test]
-fn a_batch_is_received_at_once_and_stored_after_the_sync() {
+fn the_outcome_of_a_batch_waits_for_the_sync_but_not_for_long() {
     let mut world = World::new(1);
     let client = world.connect(0);
     let topic = world.create(client, "inputs", 1);
     world.are_syncs_held = true;
     world.produce(client, topic, 0, 1, batch(&["a", "b"]));
-    world.run();
+    world.pass(HOLD - 1000);
+    assert_eq!(world.outcomes(client), []);
+    world.pass(1000);
     assert_eq!(world.outcomes(client), [(1, Ok(0))]);
     assert_eq!(world.ends(client), []);
     world.let_files_go();
     world.run();
     assert_eq!(world.ends(client), [(topic, 0, 2)]);
     assert_eq!(world.status(0).counters.stored.count(), 1);
+}
+
+#[test]
+fn an_outcome_that_waits_leaves_with_the_notice_that_the_journal_stopped() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    let topic = world.create(client, "inputs", 1);
+    world.are_syncs_failing = true;
+    world.inbox(client).control.clear();
+    world.produce(client, topic, 0, 1, batch(&["a"]));
+    world.run();
+    let kinds: Vec<_> = world.inbox(client).control.iter().map(|frame| frame.head.kind).collect();
+    assert_eq!(kinds, [FrameKind::ProduceAnswers, FrameKind::StorageStopped]);
 }
 
 #[test]

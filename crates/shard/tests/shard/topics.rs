@@ -161,7 +161,7 @@ fn deleting_answers_who_waits_for_the_disk() {
     // Shard 1 stores nothing, shard 0 goes on.
     world.are_syncs_held = true;
     world.produce(client, topic, 1, 1, batch(&["a"]));
-    world.run();
+    world.pass(1_000_000);
     assert_eq!(world.outcomes(client), [(1, Ok(0))]);
     let asked = world.send(client, &named("inputs"));
     world.run();
