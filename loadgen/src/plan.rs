@@ -39,6 +39,17 @@ pub struct ReaderPlan {
     pub rate_max: Option<u32>,
 }
 
+/// When the readers of a plan read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// While messages are sent, each as soon as it can.
+    #[default]
+    Live,
+    /// When every message has its last word, from the beginning: for workloads that ask when messages are stored. A reader
+    /// beside the producer would take the generator's core from it; every message is judged all the same.
+    Afterwards,
+}
+
 /// A message that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -63,6 +74,8 @@ pub struct Plan {
     pub streams: Vec<StreamPlan>,
     /// The readers.
     pub readers: Vec<ReaderPlan>,
+    /// When they read.
+    pub reading: Reading,
     /// The messages.
     pub schedule: Schedule,
     /// How many messages there are.

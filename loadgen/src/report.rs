@@ -19,6 +19,11 @@ pub struct Latencies {
     pub consumed: Percentiles,
 }
 
+/// The word for reading when everything has its last word.
+pub const AFTERWARDS: &str = "afterwards";
+/// The word for reading while messages are sent.
+pub const LIVE: &str = "live";
+
 /// One reader.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Member {
@@ -68,7 +73,7 @@ pub struct Report {
     pub failed: u64,
     /// The first reason for which a send failed.
     pub first_failure: Option<String>,
-    /// From the first due time to the last message consumed.
+    /// From the first due time to the last message consumed; to the last one stored when reading comes afterwards.
     pub seconds: f64,
     /// Messages consumed a second, over all readers.
     pub rate_per_s: f64,
@@ -88,6 +93,10 @@ pub struct Report {
     pub budget: Option<Budget>,
     /// The class of the topics.
     pub class: String,
+    /// Whether readers read `live`, or `afterwards`, when everything was stored; then there is no latency until consumed.
+    pub reading: String,
+    /// Syncs of the broker's journals from the first message to the last word, where the broker's admin listener is known.
+    pub journal_syncs: Option<u64>,
 }
 
 /// A scenario's budget for send to consumed.
@@ -163,6 +172,12 @@ impl fmt::Display for Report {
             100.0 * self.rate_per_s / self.ideal_per_s.max(1e-9),
             self.seconds
         )?;
+        if self.reading == AFTERWARDS {
+            writeln!(f, "  reading     afterwards, when all were stored, so that no reader took the producer's core")?;
+        }
+        if let Some(syncs) = self.journal_syncs {
+            writeln!(f, "  syncs       {syncs} of the journal from the first message to the last word")?;
+        }
         if let Some(imbalance) = self.imbalance() {
             writeln!(f, "  balance     fastest member {:.1} % ahead of the slowest", 100.0 * imbalance)?;
         }

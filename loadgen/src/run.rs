@@ -9,6 +9,7 @@ mod sender;
 mod signals;
 mod tickets;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,9 +20,10 @@ use corelane::{Acks, Client, Options, Producer, TopicClass, TopicSettings};
 use tokio::sync::watch;
 
 use crate::disk::Disk;
-use crate::plan::Plan;
+use crate::plan::{Plan, Reading};
 use crate::progress::Progress;
-use crate::report::{Budget, Latencies, Member, Report};
+use crate::report::{AFTERWARDS, Budget, LIVE, Latencies, Member, Report};
+use crate::server::metric;
 use crate::verify::Verdict;
 use reader::{Reader, ReaderEnd};
 use sender::{Sender, SenderEnd};
@@ -38,6 +40,8 @@ pub const LATE_ONE_IN: u64 = 1000;
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// After the last message readers listen this much longer, for duplicates.
 const LISTEN: Duration = Duration::from_millis(100);
+/// The plan's first message is due later than this, and a journal that has nothing to write is at rest sooner.
+const REST: Duration = Duration::from_millis(150);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How to run a plan.
@@ -55,6 +59,8 @@ pub struct RunOptions {
     pub keep_topics: bool,
     /// The broker's data directory, when it is on this machine: for the report.
     pub data: Option<PathBuf>,
+    /// The broker's admin listener: with it the syncs of its journals are counted.
+    pub admin: Option<SocketAddr>,
 }
 
 /// Counts that the parts of a run share while it goes on.
@@ -112,21 +118,27 @@ async fn run_on_topics(
 ) -> anyhow::Result<Report> {
     let producers = open_producers(client, names, options).await?;
     let mut readers = Vec::new();
-    for reader in &plan.readers {
-        let client = connect(options, "corelane-bench-reader").await?;
-        readers.push(Reader::open(&client, &names[reader.topic], reader, &plan, Arc::clone(counts)).await?);
+    if plan.reading == Reading::Live {
+        readers = open_readers(&plan, options, names, counts).await?;
     }
     let origin = Instant::now();
     let (stop, stopped) = watch::channel(false);
-    let readers: Vec<_> = readers.into_iter().map(|reader| tokio::spawn(reader.run(origin, stopped.clone()))).collect();
+    let start = |readers: Vec<Reader>| -> Vec<_> {
+        readers.into_iter().map(|reader| tokio::spawn(reader.run(origin, stopped.clone()))).collect()
+    };
+    let mut readers = start(readers);
     let schedule = std::mem::replace(&mut plan.schedule, Box::new(std::iter::empty()));
     let (tickets, ticket_queue) = tokio::sync::mpsc::unbounded_channel();
     let collector = tokio::spawn(tickets::collect(ticket_queue, origin, options.acks));
     let late_max = plan.tick / LATE_SHARE;
-    let sender = Sender::new(origin, late_max, producers, plan.streams.clone(), Arc::clone(counts), tickets);
+    let sender =
+        Sender::new(origin, late_max, client.clone(), producers, plan.streams.clone(), Arc::clone(counts), tickets);
     let runtime = tokio::runtime::Handle::current();
     let sending = tokio::task::spawn_blocking(move || sender.run(schedule, &runtime));
 
+    // Not earlier: a journal that comes to rest after the topics were made syncs once more by itself.
+    tokio::time::sleep_until((origin + REST).into()).await;
+    let syncs = journal_syncs(options).await?;
     let progress = Progress::new(&plan.scenario, plan.duration, options.is_quiet);
     while !sending.is_finished() {
         progress.update(origin.elapsed(), counts.sent.load(Ordering::Relaxed), counts.consumed.load(Ordering::Relaxed));
@@ -134,6 +146,10 @@ async fn run_on_topics(
     }
     let sent = sending.await.context("the sender ended by a panic")?;
     let tickets = collector.await.context("the collector of tickets ended by a panic")?;
+    let syncs = journal_syncs(options).await?.zip(syncs).map(|(after, before)| after.saturating_sub(before));
+    if plan.reading == Reading::Afterwards {
+        readers = start(open_readers(&plan, options, names, counts).await?);
+    }
     await_readers(plan.deliveries(&sent.sent), counts, &progress, origin, sent.total()).await;
     // Readers look at this only between batches; one that is gone needs no word.
     let _gone = stop.send(true);
@@ -142,7 +158,31 @@ async fn run_on_topics(
         ends.push(reader.await.context("a reader ended by a panic")?);
     }
     progress.finish();
-    Ok(judge(&plan, options, &sent, tickets, ends))
+    Ok(Report { journal_syncs: syncs, ..judge(&plan, options, &sent, tickets, ends) })
+}
+
+/// Readers with connections of their own, subscribed.
+async fn open_readers(
+    plan: &Plan,
+    options: &RunOptions,
+    names: &[String],
+    counts: &Arc<Counts>,
+) -> anyhow::Result<Vec<Reader>> {
+    let mut readers = Vec::new();
+    for reader in &plan.readers {
+        let client = connect(options, "corelane-bench-reader").await?;
+        readers.push(Reader::open(&client, &names[reader.topic], reader, plan, Arc::clone(counts)).await?);
+    }
+    Ok(readers)
+}
+
+/// Syncs of the broker's journals so far, where its admin listener is known.
+async fn journal_syncs(options: &RunOptions) -> anyhow::Result<Option<u64>> {
+    let Some(admin) = options.admin else { return Ok(None) };
+    let asked = tokio::task::spawn_blocking(move || metric(admin, "corelane_storage_journal_syncs_total"));
+    let syncs = asked.await.context("the question for a metric ended by a panic")??;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    Ok(Some(syncs as u64))
 }
 
 /// Waits until readers have seen everything, or nothing new for [`SILENCE_MAX`].
@@ -174,16 +214,18 @@ fn judge(
     let mut verdict = Verdict::default();
     let mut consumed = crate::measure::Latency::default();
     let mut members = Vec::new();
-    let mut last = 0;
+    let read_afterwards = plan.reading == Reading::Afterwards;
+    let mut last = if read_afterwards { tickets.last_stored } else { 0 };
     let first = sent.first_due;
     for (reader, end) in readers {
         consumed.merge(&end.latency);
         last = last.max(end.last);
         let took = end.verifier.consumed();
+        let until = if read_afterwards { last } else { end.last };
         members.push(Member {
             name: reader.name().to_owned(),
             consumed: took,
-            rate_per_s: per_second(took, seconds(end.last.saturating_sub(first))),
+            rate_per_s: per_second(took, seconds(until.saturating_sub(first))),
             rate_max: reader.rate_max(),
         });
         verdict.add(&end.verifier.finish(&sent.sent));
@@ -228,6 +270,8 @@ fn judge(
         members,
         disk: options.data.as_deref().map(Disk::of),
         floors: None,
+        reading: if read_afterwards { AFTERWARDS } else { LIVE }.to_owned(),
+        journal_syncs: None,
         budget: plan.budget.map(|(p99, p999)| Budget::judge(micros(p99), micros(p999), &latency_us.consumed)),
     };
     report.set_verdict(&verdict);

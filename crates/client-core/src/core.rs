@@ -38,6 +38,10 @@ pub(crate) const ORDINAL_BITS: u32 = 25;
 const PRODUCERS_MAX: u32 = 1 << (63 - PARTITION_BITS - ORDINAL_BITS);
 const _: () = assert!(TOPIC_PARTITIONS_MAX <= 1 << PARTITION_BITS);
 
+/// Partitions that send in one round: with a thousand of them the first batches are on their way while the others are
+/// made. What is left goes in the next round, which is due at once.
+const ROUND_QUEUES_MAX: usize = 128;
+
 /// How often batches are looked through for those that waited too long, in parts of the delivery time.
 const SWEEPS: u32 = 16;
 
@@ -65,7 +69,7 @@ pub struct ClientCore {
     /// Which producers have batches under way for a partition, so that its durable end finds them.
     durable_waiters: BTreeMap<PartitionId, Vec<ProducerKey>>,
     /// Queues that may have something to send.
-    dirty: Vec<(ProducerKey, u32)>,
+    dirty: VecDeque<(ProducerKey, u32)>,
     subscriptions: BTreeMap<SubscriptionKey, Subscription>,
     next_subscription: u64,
     /// Subscriptions that have credit to give back.
@@ -101,7 +105,7 @@ impl ClientCore {
             free_producers: Vec::new(),
             next_batch: 0,
             durable_waiters: BTreeMap::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             subscriptions: BTreeMap::new(),
             next_subscription: 0,
             credits: Vec::new(),
@@ -150,7 +154,8 @@ impl ClientCore {
         }
         self.advance_groups(now);
         self.advance_leasings(now);
-        while let Some((producer, index)) = self.dirty.pop() {
+        for _ in 0..ROUND_QUEUES_MAX {
+            let Some((producer, index)) = self.dirty.pop_front() else { break };
             self.advance(now, producer, index);
         }
         self.flush_lanes();
@@ -166,11 +171,17 @@ impl ClientCore {
         self.effects.pop_front()
     }
 
-    /// When [`Self::finish_round`] must be called at the latest, if nothing happens before. It may turn out that nothing
-    /// was due.
+    /// When [`Self::finish_round`] must be called at the latest, if nothing happens before: at once when a moment is given that
+    /// is over. It may turn out that nothing was due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonotonicNanos> {
-        if self.is_closed { None } else { self.timers.next() }
+        if self.is_closed {
+            None
+        } else if self.dirty.is_empty() {
+            self.timers.next()
+        } else {
+            Some(MonotonicNanos::default())
+        }
     }
 
     /// Whether a connection is ready for requests.
@@ -276,7 +287,7 @@ impl ClientCore {
         if let Some(queue) = queue
             && !std::mem::replace(&mut queue.is_dirty, true)
         {
-            self.dirty.push((producer, index));
+            self.dirty.push_back((producer, index));
         }
     }
 

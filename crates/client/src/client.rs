@@ -11,6 +11,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::oneshot;
 
 use crate::driver::Driver;
+use crate::gather::Gathering;
 use crate::shared::Shared;
 use crate::transport::Transport;
 use crate::{
@@ -201,6 +202,21 @@ impl Client {
     #[must_use]
     pub fn queues(&self) -> Queues {
         Queues::new(Arc::clone(&self.handle))
+    }
+
+    /// Lets records gather for as long as what it returns is held: for those who send many at once, such as a server at
+    /// each tick. Without it every record wakes the client's task, and many leave alone.
+    ///
+    /// ```no_run
+    /// # fn example(client: &corelane::Client, states: &corelane::Producer, players: &[&str]) {
+    /// let _tick = client.gather();
+    /// for player in players {
+    ///     states.send_detached(corelane::Record::new(b"state").key(player)).expect("the buffer has room");
+    /// }
+    /// # }
+    /// ```
+    pub fn gather(&self) -> Gathering {
+        Gathering::new(Arc::clone(&self.handle))
     }
 
     /// Manages topics.

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use corelane_model::ConnectionKey;
+use corelane_model::{ConnectionKey, MonotonicNanos};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::link::{self, ConnectionIo};
@@ -79,6 +79,11 @@ impl Future for Driver {
                 self.sleep = None;
                 return Poll::Pending;
             };
+            if deadline == MonotonicNanos::default() {
+                // There is more to send. The connections' own tasks take what was written first.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let moment = Instant::from_std(shared.instant(deadline));
             let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(moment)));
             if sleep.deadline() != moment {

@@ -39,6 +39,7 @@ mod client;
 mod consumer;
 mod driver;
 mod error;
+mod gather;
 mod group;
 mod groups;
 mod link;
@@ -56,6 +57,7 @@ pub use admin::{Admin, FoundOffset, TopicDescription, TopicList};
 pub use client::{Client, Options, connect, connect_with};
 pub use consumer::{Batch, Consumer, ConsumerBuilder, Position};
 pub use error::{ConnectError, ConsumeError, Error, SendError};
+pub use gather::Gathering;
 pub use group::{
     Assigned, CommitTicket, Drain, Event, GroupBatch, GroupBuilder, GroupConsumer, GroupError, TopicPartition,
 };

@@ -213,7 +213,12 @@ impl Producer {
             loop {
                 // Listen before looking, so that room that comes between is not missed.
                 room.as_mut().enable();
-                match shared.lock().core.reserve(charge) {
+                let reserved = shared.lock().core.reserve(charge);
+                if reserved.is_err() {
+                    // Room comes only when records leave, also those that gather.
+                    shared.notify();
+                }
+                match reserved {
                     Ok(reservation) => return Poll::Ready(reservation),
                     Err(_) if room.as_mut().poll(context).is_pending() => return Poll::Pending,
                     Err(_) => room.set(shared.room.notified()),
@@ -254,7 +259,7 @@ impl Producer {
             error => SendError::Refused(error),
         })?;
         let ticket = issue(&mut inner, sent, *key, *class, delivery);
-        let driver = shared.notify_locked(&mut inner);
+        let driver = shared.notify_taken(&mut inner);
         drop(inner);
         if let Some(driver) = driver {
             driver.wake();

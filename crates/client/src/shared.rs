@@ -15,6 +15,7 @@ use corelane_wire::OutFrame;
 use tokio::sync::{Notify, oneshot};
 
 use crate::consumer::ReaderQueue;
+use crate::gather::GATHERED_MAX;
 use crate::group::CommitCell;
 use crate::link::ConnectionIo;
 use crate::queue::VerdictCell;
@@ -64,6 +65,9 @@ pub(crate) struct Inner {
     pub(crate) last_failure: Option<ConnectFailure>,
     driver: Option<Waker>,
     armed: Option<MonotonicNanos>,
+    /// Guards that are held so that records gather, and records that wait for them.
+    pub(crate) gatherings: u32,
+    pub(crate) gathered: u32,
     pub(crate) is_closed: bool,
 }
 
@@ -98,6 +102,8 @@ impl Shared {
             last_failure: None,
             driver: None,
             armed: None,
+            gatherings: 0,
+            gathered: 0,
             is_closed: false,
         };
         Self {
@@ -137,6 +143,16 @@ impl Shared {
     /// As [`Self::notify`], for a caller that holds the lock; wake what it returns after letting go of it.
     pub(crate) fn notify_locked(&self, inner: &mut Inner) -> Option<Waker> {
         if self.is_notified.swap(true, Ordering::AcqRel) { None } else { inner.driver.take() }
+    }
+
+    /// A record was taken: lets the driver go round, unless records are to gather. As [`Self::notify_locked`].
+    pub(crate) fn notify_taken(&self, inner: &mut Inner) -> Option<Waker> {
+        inner.gathered += 1;
+        if 0 < inner.gatherings && inner.gathered < GATHERED_MAX {
+            return None;
+        }
+        inner.gathered = 0;
+        self.notify_locked(inner)
     }
 
     /// The driver goes round now: what is notified from here on makes it go round again.

@@ -157,6 +157,15 @@ impl BatchBuilder {
         self.timestamps.is_empty()
     }
 
+    /// Bytes of memory that it holds on to between batches.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> usize {
+        let numbers = self.value_ends.capacity() + self.key_ends.capacity() + self.header_ends.capacity();
+        let columns = self.columns.keys.capacity() + self.columns.headers.capacity();
+        let compressor = self.compressor.memory_bytes();
+        numbers * 4 + self.columns.numbers.capacity() * 4 + self.timestamps.capacity() * 8 + columns + compressor
+    }
+
     /// Bytes that the batch would have now; exact unless its values are to be compressed.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -49,6 +49,9 @@ impl Compression {
     }
 }
 
+/// What a compressor of zstd takes, about.
+const ZSTD_BYTES: usize = 512 << 10;
+
 /// Compresses the values of one batch after another with the same memory.
 #[derive(Default)]
 pub(crate) struct Compressor {
@@ -66,6 +69,11 @@ impl fmt::Debug for Compressor {
 impl Compressor {
     pub(crate) const fn new() -> Self {
         Self { zstd: None, out: Vec::new() }
+    }
+
+    /// Bytes that it holds on to, about.
+    pub(crate) const fn memory_bytes(&self) -> usize {
+        self.out.capacity() + if self.zstd.is_some() { ZSTD_BYTES } else { 0 }
     }
 
     /// The compressed values; `None` when that made them no smaller.

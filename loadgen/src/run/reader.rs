@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::Counts;
 use crate::measure::Latency;
 use crate::pacer::RateLimit;
-use crate::plan::{Plan, ReaderPlan};
+use crate::plan::{Plan, ReaderPlan, Reading};
 use crate::verify::Verifier;
 
 /// A reader that has subscribed.
@@ -21,6 +21,7 @@ pub(crate) struct Reader {
     _client: Client,
     verifier: Option<Verifier>,
     counts: Arc<Counts>,
+    reading: Reading,
 }
 
 /// What a reader found.
@@ -28,7 +29,7 @@ pub(crate) struct Reader {
 pub(crate) struct ReaderEnd {
     pub(crate) verifier: Verifier,
     pub(crate) latency: Latency,
-    /// When the last good message came, in nanoseconds since the origin.
+    /// When the last good message came, in nanoseconds since the origin; 0 when reading comes afterwards.
     pub(crate) last: u64,
 }
 
@@ -50,6 +51,7 @@ impl Reader {
             _client: client.clone(),
             verifier: Some(verifier),
             counts,
+            reading: plan.reading,
         })
     }
 
@@ -84,7 +86,9 @@ impl Reader {
             let now = nanos(origin.elapsed());
             let before = end.verifier.consumed();
             for record in &batch {
-                if let Some(due) = end.verifier.judge(record.key, record.value) {
+                if let Some(due) = end.verifier.judge(record.key, record.value)
+                    && self.reading == Reading::Live
+                {
                     end.latency.record_nanos(now.saturating_sub(due.0));
                     end.last = now;
                 }

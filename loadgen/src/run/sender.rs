@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use corelane::{PartitionIndex, Producer, Record, SendError, Ticket};
+use corelane::{Client, PartitionIndex, Producer, Record, SendError, Ticket};
 use corelane_model::MonotonicNanos;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
@@ -21,6 +21,7 @@ pub(crate) type Sent = (MonotonicNanos, Ticket);
 /// The pacer and its producers.
 pub(crate) struct Sender {
     pacer: Pacer,
+    client: Client,
     producers: Vec<Producer>,
     streams: Vec<StreamPlan>,
     counts: Arc<Counts>,
@@ -56,20 +57,23 @@ impl Sender {
     pub(crate) fn new(
         origin: Instant,
         late_max: Duration,
+        client: Client,
         producers: Vec<Producer>,
         streams: Vec<StreamPlan>,
         counts: Arc<Counts>,
         tickets: UnboundedSender<Sent>,
     ) -> Self {
         let end = SenderEnd { sent: vec![0; streams.len()], ..SenderEnd::default() };
-        Self { pacer: Pacer::new(origin, late_max), producers, streams, counts, tickets, end }
+        Self { pacer: Pacer::new(origin, late_max), client, producers, streams, counts, tickets, end }
     }
 
     /// Sends the whole schedule.
     pub(crate) fn run(mut self, schedule: Schedule, runtime: &Handle) -> SenderEnd {
         let mut message = Vec::new();
         let mut is_first = true;
-        for due in schedule {
+        let mut schedule = schedule.peekable();
+        let mut gathering = None;
+        while let Some(due) = schedule.next() {
             self.pacer.wait_until(due.at);
             if self.counts.is_stopped.load(Ordering::Relaxed) {
                 break;
@@ -77,6 +81,11 @@ impl Sender {
             if is_first {
                 is_first = false;
                 self.end.first_due = due.at.0;
+            }
+            // What is due at one moment is handed over at once, as a server does at each tick.
+            let is_last_of_edge = schedule.peek().is_none_or(|next| due.at < next.at);
+            if !is_last_of_edge && gathering.is_none() {
+                gathering = Some(self.client.gather());
             }
             let stream = due.stream.0 as usize;
             let stamp = Stamp { sequence: self.end.sent[stream], due: due.at };
@@ -95,6 +104,9 @@ impl Sender {
                     self.end.refused += 1;
                     self.end.first_refusal.get_or_insert(refusal);
                 }
+            }
+            if is_last_of_edge {
+                gathering = None;
             }
         }
         self.end.lateness = self.pacer.lateness().clone();

@@ -18,6 +18,8 @@ pub(crate) struct TicketsEnd {
     pub(crate) stored_count: u64,
     pub(crate) failed: u64,
     pub(crate) first_failure: Option<String>,
+    /// When the last message was stored, in nanoseconds since the origin.
+    pub(crate) last_stored: u64,
 }
 
 /// Waits for every ticket, in the order of sending, until the sender is gone.
@@ -44,6 +46,8 @@ pub(crate) async fn collect(mut queue: UnboundedReceiver<Sent>, origin: Instant,
                 Ok(delivered) => {
                     end.stored_count += 1;
                     end.stored.record(latency(origin, due, &delivered));
+                    let known = delivered.known_at.saturating_duration_since(origin).as_nanos();
+                    end.last_stored = end.last_stored.max(u64::try_from(known).unwrap_or(u64::MAX));
                 }
                 Err(error) => {
                     end.failed += 1;

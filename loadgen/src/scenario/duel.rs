@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use corelane_model::{MonotonicNanos, TopicClass};
 
-use crate::plan::{Due, Plan, ReaderPlan, StreamPlan, TopicPlan};
+use crate::plan::{Due, Plan, ReaderPlan, Reading, StreamPlan, TopicPlan};
 use crate::stamp::StreamIndex;
 
 /// Ticks a second.
@@ -61,6 +61,7 @@ impl Duel {
             topics,
             streams,
             readers,
+            reading: Reading::Live,
             schedule: Box::new(schedule),
             planned: u64::from(ticks) * u64::from(per_tick),
             tick: Duration::from_secs(1) / DUEL_TICKS_PER_S,

@@ -2,12 +2,15 @@
 //!
 //! It is what a server with many matches does: nothing for most of the tick, then everything at once. A broker that makes
 //! each partition durable by itself pays a sync for each.
+//!
+//! The figure is when messages are stored. So that no reader takes the generator's core from the producer, messages of a
+//! durable topic are read back when all are stored, and judged then: every one once, in order, unchanged.
 
 use std::time::Duration;
 
 use corelane_model::{MonotonicNanos, TopicClass};
 
-use crate::plan::{Due, Plan, ReaderPlan, StreamPlan, TopicPlan};
+use crate::plan::{Due, Plan, ReaderPlan, Reading, StreamPlan, TopicPlan};
 use crate::stamp::StreamIndex;
 
 const LEAD: Duration = Duration::from_millis(200);
@@ -48,6 +51,8 @@ impl Edge {
                 partitions: (0..partitions).collect(),
                 rate_max: None,
             }],
+            // Of a memory topic nothing would be left to read when it has lived too long.
+            reading: if class == TopicClass::Durable { Reading::Afterwards } else { Reading::Live },
             schedule: Box::new(schedule),
             planned: ticks * u64::from(partitions),
             tick,

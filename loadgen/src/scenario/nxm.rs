@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use corelane_model::{MonotonicNanos, TopicClass};
 
-use crate::plan::{Due, Plan, ReaderPlan, StreamPlan, TopicPlan};
+use crate::plan::{Due, Plan, ReaderPlan, Reading, StreamPlan, TopicPlan};
 use crate::stamp::StreamIndex;
 
 /// Messages leave in groups on edges of this length.
@@ -62,6 +62,7 @@ impl NxM {
                     rate_max: Some(rate),
                 })
                 .collect(),
+            reading: Reading::Live,
             schedule: Box::new(schedule),
             planned: edges * total / edges_per_s,
             tick: Duration::from_millis(16),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use corelane_model::{MonotonicNanos, TopicClass};
 
-use crate::plan::{Due, Plan, ReaderPlan, StreamPlan, TopicPlan};
+use crate::plan::{Due, Plan, ReaderPlan, Reading, StreamPlan, TopicPlan};
 use crate::stamp::StreamIndex;
 use crate::trace::Trace;
 
@@ -65,6 +65,7 @@ impl Replay {
                 partitions: (0..partitions).collect(),
                 rate_max: None,
             }],
+            reading: Reading::Live,
             schedule: Box::new(schedule),
             planned,
             tick: TICK.div_f64(speed),

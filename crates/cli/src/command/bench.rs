@@ -181,6 +181,7 @@ impl Load {
             is_quiet: self.output.quiet,
             keep_topics: self.keep,
             data: self.data.clone(),
+            admin: None,
         };
         let report = run(async { carry_out(plan, &options).await.map_err(failure) })?;
         self.output.write(&report, &report.to_string())?;

@@ -82,6 +82,7 @@ impl Demo {
             is_quiet: self.output.is_quiet(),
             keep_topics: false,
             data: Some(config.data.clone()),
+            admin: None,
         };
         plans().into_iter().map(|plan| run(async { carry_out(plan, &options).await.map_err(failure) })).collect()
     }

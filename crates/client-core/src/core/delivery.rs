@@ -132,7 +132,7 @@ impl ClientCore {
             self.timers.at(end, Timer::Queue(key, partition.0));
         }
         if !std::mem::replace(&mut queue.is_dirty, true) {
-            self.dirty.push((key, partition.0));
+            self.dirty.push_back((key, partition.0));
         }
         self.buffer.take(charge);
         self.stats.records_sent += 1;
@@ -376,7 +376,7 @@ impl ClientCore {
         let Some(Some(producer)) = self.producers.get_mut(key.0 as usize) else { return };
         for (index, queue) in (0..).zip(&mut producer.queues) {
             if !queue.is_empty() && !std::mem::replace(&mut queue.is_dirty, true) {
-                self.dirty.push((key, index));
+                self.dirty.push_back((key, index));
             }
         }
     }

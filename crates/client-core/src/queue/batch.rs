@@ -50,6 +50,10 @@ pub(crate) struct Workshop {
 
 /// Builders kept for the next batch; each holds on to the memory of its columns.
 const SPARE_BUILDERS_MAX: usize = 64;
+/// As many more are kept if they are small: a server with a thousand partitions fills as many at each tick.
+const SPARE_SMALL_BUILDERS_MAX: usize = 1024;
+/// A builder of at most so many bytes is small.
+const SMALL_BUILDER_BYTES: usize = 1024;
 
 impl Workshop {
     pub(crate) const fn new(settings: ProducerSettings) -> Self {
@@ -61,7 +65,9 @@ impl Workshop {
     }
 
     pub(super) fn give_back(&mut self, builder: BatchBuilder) {
-        if builder.is_empty() && self.spare.len() < SPARE_BUILDERS_MAX {
+        let is_small = builder.memory_bytes() <= SMALL_BUILDER_BYTES;
+        let most = if is_small { SPARE_SMALL_BUILDERS_MAX } else { SPARE_BUILDERS_MAX };
+        if builder.is_empty() && self.spare.len() < most {
             self.spare.push(builder);
         }
     }

@@ -230,10 +230,7 @@ impl Broker {
                     frame.attachment.clone(),
                 )];
             }
-            FrameKind::ProduceMany => {
-                assert!(matches!(stream, OutStream::Produce(_)), "produce frames have streams of their own");
-                return self.produce_many(connection, frame);
-            }
+            FrameKind::ProduceMany => return self.produce_many(connection, stream, frame),
             FrameKind::CreateTopic => {
                 let asked = decode::<CreateTopic>(frame).unwrap();
                 if self.topics.contains_key(&asked.name) {
@@ -313,7 +310,8 @@ impl Broker {
         MetadataAnswer { catalog_version: self.next_id, shards: self.shards, topics: topics.collect(), is_cut: false }
     }
 
-    fn produce_many(&mut self, connection: u64, frame: &Frame) -> Vec<OutFrame> {
+    fn produce_many(&mut self, connection: u64, stream: OutStream, frame: &Frame) -> Vec<OutFrame> {
+        assert!(matches!(stream, OutStream::Produce(_)), "produce frames have streams of their own");
         let ProduceMany { acks, topics, partitions, lengths, correlations } = decode(frame).unwrap();
         assert!(1 < lengths.len(), "one batch leaves as a produce frame");
         assert_eq!([topics.len(), partitions.len(), correlations.len()], [lengths.len(); 3]);

@@ -245,13 +245,14 @@ impl Ratios {
             let tick = Duration::from_millis(16);
             let edge = |partitions, duration| Edge { partitions, tick, duration, class: TopicClass::Durable }.plan();
             let p99 = |report: &Report| report.latency_us.stored.p99.context("too few samples for p99");
-            let one = round.carry_out(&[EDGE_P99], || edge(1, EDGE_OF_ONE), || Ok(()))?;
-            let syncs = || round.server.metric("corelane_storage_journal_syncs_total");
-            let many = round.carry_out(&[EDGE_P99, EDGE_SYNCS], || edge(1000, EDGE), syncs)?;
+            let one = round.carry_out(&[EDGE_P99], || edge(1, EDGE_OF_ONE))?;
+            let many = round.carry_out(&[EDGE_P99, EDGE_SYNCS], || edge(1000, EDGE))?;
             let ticks = EDGE.as_secs_f64() / tick.as_secs_f64();
-            if let Some((many, before)) = many {
-                push(samples, EDGE_SYNCS, (syncs()? - before) / ticks, 1.0);
-                if let Some((one, ())) = one {
+            if let Some(many) = many {
+                let syncs = many.journal_syncs.context("the broker's admin listener is known")?;
+                #[expect(clippy::cast_precision_loss, reason = "a count of seconds")]
+                push(samples, EDGE_SYNCS, syncs as f64 / ticks, 1.0);
+                if let Some(one) = one {
                     push(samples, EDGE_P99, p99(&many)?, p99(&one)?);
                 }
             }
@@ -261,7 +262,7 @@ impl Ratios {
                 continue;
             }
             let duel = || Duel { matches: 20, duration: DUEL, class, partitions: 8 }.plan();
-            let Some((report, ())) = round.carry_out(&names, duel, || Ok(()))? else { continue };
+            let Some(report) = round.carry_out(&names, duel)? else { continue };
             let budget = report.budget.context("the scenario has a budget")?;
             let consumed = report.latency_us.consumed;
             push(samples, names[0], consumed.p99.context("too few samples for p99")?, budget.p99_us);
@@ -293,16 +294,10 @@ impl Round<'_> {
         format!("corelane://{}", self.server.quic)
     }
 
-    /// Runs a workload for some rows until a run is not void, [`VOID_RUNS_MAX`] times at most; `before` looks at the broker
-    /// ahead of each run. A run that is not right is no figure.
-    fn carry_out<T>(
-        &self,
-        rows: &[&'static str],
-        plan: impl Fn() -> Plan,
-        before: impl Fn() -> anyhow::Result<T>,
-    ) -> anyhow::Result<Option<(Report, T)>> {
+    /// Runs a workload for some rows until a run is not void, [`VOID_RUNS_MAX`] times at most. A run that
+    /// is not right is no figure.
+    fn carry_out(&self, rows: &[&'static str], plan: impl Fn() -> Plan) -> anyhow::Result<Option<Report>> {
         for _ in 0..VOID_RUNS_MAX {
-            let seen = before()?;
             let options = RunOptions {
                 broker: self.address(),
                 token: None,
@@ -310,10 +305,11 @@ impl Round<'_> {
                 is_quiet: true,
                 keep_topics: false,
                 data: None,
+                admin: Some(self.server.admin),
             };
             let report = block_on(carry_out(plan(), &options))?;
             anyhow::ensure!(report.is_right(), "the run is not right:\n{report}");
-            let Some(reason) = &report.void_reason else { return Ok(Some((report, seen))) };
+            let Some(reason) = &report.void_reason else { return Ok(Some(report)) };
             let mut void = self.void.borrow_mut();
             void.reasons.push(format!("{}: {reason}", report.scenario));
             rows.iter().for_each(|&row| *void.runs.entry(row).or_default() += 1);
