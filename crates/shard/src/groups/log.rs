@@ -100,6 +100,20 @@ impl HomeLog {
         !self.unwritten.is_empty()
     }
 
+    /// Whether a snapshot is being written or it is time for one.
+    fn wants_snapshot(&self) -> bool {
+        match self.snapshot {
+            Snapshot::Quiet => SNAPSHOT_BYTES_MIN.max(2 * self.live_bytes) <= self.bytes,
+            Snapshot::Writing { .. } => true,
+            Snapshot::Settling { .. } | Snapshot::Truncating { .. } => false,
+        }
+    }
+
+    /// Whether a round has something to do here.
+    pub(super) fn has_work(&self) -> bool {
+        self.is_waiting() || self.wants_snapshot()
+    }
+
     /// What became durable below `end`.
     pub(super) fn take_durable(&mut self, end: Offset) -> Vec<Reach> {
         let mut reaches = Vec::new();
@@ -170,13 +184,13 @@ impl Shard {
         if !matches!(home.phase, HomePhase::Serving) || home.log.is_waiting() {
             return false;
         }
-        let Some(status) = self.storage.describe(home.partition) else { return false };
         let Home { log, groups, .. } = home;
+        if !log.wants_snapshot() {
+            return false;
+        }
+        let Some(status) = self.storage.describe(home.partition) else { return false };
         match &mut log.snapshot {
             Snapshot::Quiet => {
-                if log.bytes < SNAPSHOT_BYTES_MIN.max(2 * log.live_bytes) {
-                    return false;
-                }
                 log.bytes = 0;
                 let left = groups.keys().cloned().collect();
                 log.snapshot = Snapshot::Writing { from: status.log_end, left, live_bytes: 0 };

@@ -33,7 +33,10 @@ impl Shard {
         let mut is_more = self.restore_homes();
         self.meet_deadlines();
         is_more |= self.renew_subscriptions();
-        let homes: Vec<PartitionIndex> = self.groups.homes.keys().copied().collect();
+        // Most rounds have nothing to do with groups, and must not pay for every home.
+        let has_work = |home: &Home| !home.touched.is_empty() || home.log.has_work();
+        let homes: Vec<PartitionIndex> =
+            self.groups.homes.iter().filter(|(_, home)| has_work(home)).map(|(&index, _)| index).collect();
         for &index in &homes {
             self.finish_home(index);
             is_more |= !self.write_home(index);

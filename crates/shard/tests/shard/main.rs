@@ -1,6 +1,7 @@
 //! Shards driven with frames, on files in memory.
 
 mod ends;
+mod group_histories;
 mod groups;
 mod lifecycle;
 mod members;
