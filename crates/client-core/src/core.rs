@@ -21,13 +21,13 @@ use crate::leasings::Leasings;
 use crate::links::Links;
 use crate::producer::{Producer, State};
 use crate::request::Requests;
-use crate::subscription::Subscription;
+use crate::subscription::{Follow, Subscription};
 use crate::tell::{Buffer, Tell};
 use crate::timers::{Timer, Timers};
 use crate::topics::Topics;
 use crate::{
-    BatchKey, ClientSettings, ClientStats, DeliveryError, Effect, Event, OutStream, ProducerKey, RequestError,
-    SubscriptionKey,
+    BatchKey, ClientSettings, ClientStats, DeliveryError, Effect, Event, FollowKey, OutStream, ProducerKey,
+    RequestError, SubscriptionKey,
 };
 
 /// Correlation ids of produce frames: the highest bit, then producer, partition and the low bits of the batch's key.
@@ -72,6 +72,8 @@ pub struct ClientCore {
     dirty: VecDeque<(ProducerKey, u32)>,
     subscriptions: BTreeMap<SubscriptionKey, Subscription>,
     next_subscription: u64,
+    follows: BTreeMap<FollowKey, Follow>,
+    next_follow: u64,
     /// Subscriptions that have credit to give back.
     credits: Vec<SubscriptionKey>,
     requests: Requests,
@@ -108,6 +110,8 @@ impl ClientCore {
             dirty: VecDeque::new(),
             subscriptions: BTreeMap::new(),
             next_subscription: 0,
+            follows: BTreeMap::new(),
+            next_follow: 0,
             credits: Vec::new(),
             requests: Requests::default(),
             groups: Groups::default(),
@@ -224,6 +228,7 @@ impl ClientCore {
         self.close_groups();
         self.close_leasings();
         self.subscriptions.clear();
+        self.follows.clear();
         let connections: Vec<ConnectionKey> = self.links.keys().collect();
         for connection in connections {
             self.links.forget(connection, MonotonicNanos(u64::MAX));

@@ -1,12 +1,12 @@
 //! What a client wants done, and what it has to tell.
 
 use bytes::Bytes;
-use corelane_model::{ConnectionKey, ErrorCode, Offset, ShardId, TopicClass, WallMillis};
+use corelane_model::{ConnectionKey, ErrorCode, Offset, PartitionIndex, ShardId, TopicClass, WallMillis};
 use corelane_wire::OutFrame;
 
 use crate::{
-    Answer, BatchKey, ConnectFailure, DeliveryError, GroupKey, GroupNews, OperationKey, ProducerKey, QueueMemberKey,
-    QueueNews, RequestError, SubscriptionError, SubscriptionKey,
+    Answer, BatchKey, ConnectFailure, DeliveryError, FollowKey, GroupKey, GroupNews, OperationKey, ProducerKey,
+    QueueMemberKey, QueueNews, RequestError, SubscriptionError, SubscriptionKey,
 };
 
 /// The stream that a frame leaves on.
@@ -131,6 +131,15 @@ pub enum Effect {
         from: Offset,
         /// High watermark when they left the broker.
         high_watermark: Offset,
+    },
+    /// A topic that is followed has a partition more, which is read from its beginning.
+    Grown {
+        /// The wish.
+        follow: FollowKey,
+        /// The partition.
+        partition: PartitionIndex,
+        /// What it is read with.
+        subscription: SubscriptionKey,
     },
     /// A subscription ended by itself and is gone.
     Ended {

@@ -79,6 +79,10 @@ pub struct ProducerKey(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionKey(pub u64);
 
+/// A wish to read all partitions of a topic, those to come included. Counts up and is never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FollowKey(pub u64);
+
 /// A request of the application. Counts up and is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OperationKey(pub u64);

@@ -54,6 +54,15 @@ pub(crate) struct Subscription {
     pub(crate) is_listed: bool,
 }
 
+/// A wish to read all partitions of a topic.
+#[derive(Debug)]
+pub(crate) struct Follow {
+    /// How new partitions are read.
+    pub(crate) settings: SubscribeSettings,
+    /// Those below are read already.
+    pub(crate) known: u32,
+}
+
 impl Subscription {
     pub(crate) fn new(mut settings: SubscribeSettings) -> Self {
         settings.credit_bytes = settings.credit_bytes.clamp(1, SUBSCRIPTION_CREDIT_BYTES_MAX);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use corelane_client_core::{Effect, OutOfRange, SubscribeSettings, SubscriptionError, SubscriptionKey};
+use corelane_client_core::{Effect, FollowKey, OutOfRange, SubscribeSettings, SubscriptionError, SubscriptionKey};
 use corelane_model::limits::SUBSCRIPTION_CREDIT_BYTES_DEFAULT;
 use corelane_model::{Offset, PartitionIndex, StartAt, TopicName, WallMillis};
 use corelane_record::{RecordBatch, Records, split_batch};
@@ -45,7 +45,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Reads these partitions; without a call all partitions are read.
+    /// Reads these partitions; without a call all partitions are read, and those that the topic gets later from their
+    /// beginning, at most half a minute after they came to be.
     pub fn partitions(mut self, partitions: impl IntoIterator<Item = PartitionIndex>) -> Self {
         self.partitions.get_or_insert_default().extend(partitions);
         self
@@ -76,6 +77,7 @@ impl ConsumerBuilder {
     /// The topic or a partition does not exist, a position is outside the log, or no broker answers in time.
     pub async fn open(self) -> Result<Consumer, ConsumeError> {
         let topic = TopicName::parse(&self.topic)?;
+        let is_whole = self.partitions.is_none();
         let partitions = match self.partitions {
             Some(partitions) => partitions,
             None => {
@@ -84,7 +86,7 @@ impl ConsumerBuilder {
             }
         };
         let queue = Arc::new(ReaderQueue::default());
-        let (sources, limit) = self.handle.shared.act(|inner, _| {
+        let (sources, follow, limit) = self.handle.shared.act(|inner, _| {
             let subscribe = |partition| {
                 let settings = SubscribeSettings {
                     credit_bytes: self.credit_bytes,
@@ -95,11 +97,22 @@ impl ConsumerBuilder {
                 inner.readers.insert(subscription, Arc::clone(&queue));
                 Source { subscription, position: None, partition, is_ended: false }
             };
+            let known = u32::try_from(partitions.len()).unwrap_or(u32::MAX);
             let sources = partitions.into_iter().map(subscribe).collect();
-            (sources, inner.core.settings().request_timeout)
+            let follow = is_whole.then(|| {
+                let settings = SubscribeSettings {
+                    credit_bytes: self.credit_bytes,
+                    out_of_range: self.out_of_range,
+                    ..SubscribeSettings::new(topic.clone(), PartitionIndex(0), self.start)
+                };
+                let follow = inner.core.follow(settings, known);
+                inner.follows.insert(follow, Arc::clone(&queue));
+                follow
+            });
+            (sources, follow, inner.core.settings().request_timeout)
         });
         let mut consumer =
-            Consumer { handle: self.handle, topic, queue, sources, current: None, waiting: VecDeque::new() };
+            Consumer { handle: self.handle, topic, queue, sources, follow, current: None, waiting: VecDeque::new() };
         let opened = consumer.wait_until_open();
         match tokio::time::timeout(limit, opened).await {
             Ok(result) => result.map(|()| consumer),
@@ -152,6 +165,8 @@ pub struct Consumer {
     queue: Arc<ReaderQueue>,
     /// By subscription, which count up.
     sources: Vec<Source>,
+    /// The wish for partitions to come, when all are read.
+    follow: Option<FollowKey>,
     /// A run of batches that was begun.
     current: Option<Run>,
     /// What came while the consumer was being opened.
@@ -245,6 +260,10 @@ impl Consumer {
                 self.current = Some(Run { source, bytes, from, high_watermark });
                 None
             }
+            Effect::Grown { partition, subscription, .. } => {
+                self.sources.push(Source { subscription, position: None, partition, is_ended: false });
+                None
+            }
             Effect::Ended { subscription, error } => {
                 let source = self.find(subscription)?;
                 self.sources[source].is_ended = true;
@@ -312,6 +331,10 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         let shared = &self.handle.shared;
         shared.act(|inner, _| {
+            if let Some(follow) = self.follow {
+                inner.follows.remove(&follow);
+                inner.core.unfollow(follow);
+            }
             for source in &self.sources {
                 inner.readers.remove(&source.subscription);
                 inner.core.unsubscribe(source.subscription);

@@ -43,6 +43,7 @@ mod gather;
 mod group;
 mod groups;
 mod link;
+mod payload;
 mod producer;
 mod queue;
 mod queues;
@@ -62,6 +63,9 @@ pub use group::{
     Assigned, CommitTicket, Drain, Event, GroupBatch, GroupBuilder, GroupConsumer, GroupError, TopicPartition,
 };
 pub use groups::{GroupChange, GroupDescription, GroupList, Groups};
+#[cfg(feature = "serde")]
+pub use payload::Json;
+pub use payload::{Payload, PayloadError, ReadPayload, SendTypedError};
 pub use producer::{Permit, Producer, ProducerBuilder, Record};
 pub use queue::{
     Lease, Leased, LeasedRecord, LeasedRecords, Leases, Nack, QueueBuilder, QueueConsumer, QueueError, VerdictTicket,
@@ -84,6 +88,9 @@ pub use corelane_record::{BatchError, BatchHead, Compression, Headers, RecordBat
 pub use corelane_wire::{
     GroupMember, GroupPartition, GroupSummary, PartitionDescription, QueueMember, QueuePartition, QueueSummary,
 };
+
+/// For `#[derive(rkyv::Archive, rkyv::Serialize)]` of a [`Payload`], in the version and the form that values are read in.
+pub use rkyv;
 
 /// One record of a [`Batch`], lent where it lies: offset, timestamp, key, value, headers.
 pub type RecordView<'a> = corelane_record::Record<'a>;

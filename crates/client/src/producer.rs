@@ -39,6 +39,15 @@ impl<'a> Record<'a> {
         Self::default()
     }
 
+    /// The same record with a value.
+    #[must_use]
+    pub(crate) fn value<'b>(self, value: &'b [u8]) -> Record<'b>
+    where
+        'a: 'b,
+    {
+        Record(NewRecord { value: Some(value), ..self.0 })
+    }
+
     /// Sets the key. Records of one key go to one partition and stay in order.
     #[must_use]
     pub fn key(mut self, key: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {

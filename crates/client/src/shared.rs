@@ -7,8 +7,8 @@ use std::task::Waker;
 use std::time::{Instant, SystemTime};
 
 use corelane_client_core::{
-    Answer, BatchKey, ClientCore, ConnectFailure, Effect, Event, GroupKey, GroupNews, OperationKey, OutStream,
-    ProducerKey, QueueMemberKey, QueueNews, RequestError, SubscriptionKey,
+    Answer, BatchKey, ClientCore, ConnectFailure, Effect, Event, FollowKey, GroupKey, GroupNews, OperationKey,
+    OutStream, ProducerKey, QueueMemberKey, QueueNews, RequestError, SubscriptionKey,
 };
 use corelane_model::{ConnectionKey, ErrorCode, MonotonicNanos, Now, ShardId, TopicClass, WallMillis};
 use corelane_wire::OutFrame;
@@ -58,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) opening: Map<ProducerKey, oneshot::Sender<Opened>>,
     pub(crate) operations: Map<OperationKey, oneshot::Sender<Result<Answer, RequestError>>>,
     pub(crate) readers: Map<SubscriptionKey, Arc<ReaderQueue>>,
+    pub(crate) follows: Map<FollowKey, Arc<ReaderQueue>>,
     pub(crate) groups: Map<GroupKey, (Arc<ReaderQueue>, Arc<CommitCell>)>,
     pub(crate) queues: Map<QueueMemberKey, (Arc<ReaderQueue>, Arc<VerdictCell>)>,
     /// Who waits for the first connection to be ready, or to fail for good.
@@ -96,6 +97,7 @@ impl Shared {
             opening: map(),
             operations: map(),
             readers: map(),
+            follows: map(),
             groups: map(),
             queues: map(),
             first: Some(first),
@@ -330,6 +332,11 @@ impl Inner {
             }
             Effect::Ended { subscription, .. } => {
                 self.readers.remove(&subscription).and_then(|queue| queue.push(effect)).map(Word::Wake)
+            }
+            Effect::Grown { follow, subscription, .. } => {
+                let queue = Arc::clone(self.follows.get(&follow)?);
+                self.readers.insert(subscription, Arc::clone(&queue));
+                queue.push(effect).map(Word::Wake)
             }
             Effect::Group { group, news } => self.group_news(group, news),
             Effect::Queue { queue, news } => self.queue_news(queue, news),

@@ -1,7 +1,7 @@
 //! Subscriptions.
 
 use bytes::Bytes;
-use corelane_model::{ConnectionKey, CorrelationId, ErrorCode, Now, Offset, Retry, TopicName};
+use corelane_model::{ConnectionKey, CorrelationId, ErrorCode, Now, Offset, PartitionIndex, Retry, StartAt, TopicName};
 use corelane_wire::{
     BodyError, Credit, Frame, Push, PushMany, Subscribe, SubscribeAnswer, SubscriptionEnded, Unsubscribe, access,
     decode,
@@ -9,10 +9,11 @@ use corelane_wire::{
 
 use super::ClientCore;
 use crate::request::Asker;
+use crate::subscription::Follow;
 use crate::subscription::{Ending, Phase, Subscription};
 use crate::timers::Timer;
 use crate::topics::Known;
-use crate::{Effect, SubscribeSettings, SubscriptionError, SubscriptionKey};
+use crate::{Effect, FollowKey, SubscribeSettings, SubscriptionError, SubscriptionKey};
 
 impl ClientCore {
     /// Reads a partition. [`Effect::Subscribed`] and [`Effect::Deliver`] follow until [`Effect::Ended`] or
@@ -24,6 +25,42 @@ impl ClientCore {
         self.subscriptions.insert(key, Subscription::new(settings));
         self.update_wanted();
         key
+    }
+
+    /// Reads partitions of a topic from `known` on when they come to be, with the settings but for partition and start: as
+    /// all their records are new, each is read from its beginning. [`Effect::Grown`] tells of each. It takes as long as it
+    /// takes to ask about topics again.
+    pub fn follow(&mut self, settings: SubscribeSettings, known: u32) -> FollowKey {
+        let key = FollowKey(self.next_follow);
+        self.next_follow += 1;
+        let topic = settings.topic.clone();
+        self.follows.insert(key, Follow { settings, known });
+        self.grow(&topic);
+        key
+    }
+
+    /// Reads no further partitions; those that are read already are not touched.
+    pub fn unfollow(&mut self, follow: FollowKey) {
+        self.follows.remove(&follow);
+    }
+
+    /// Reads what a topic has more.
+    fn grow(&mut self, name: &TopicName) {
+        let Some(info) = self.topics.info(name) else { return };
+        let (topic, end) = (info.topic, info.partitions());
+        let mut grown = Vec::new();
+        for (&key, follow) in self.follows.iter_mut().filter(|(_, follow)| follow.settings.topic == *name) {
+            // Another topic of the same name is not what was asked for.
+            if follow.settings.topic_id.get_or_insert(topic) == &topic {
+                let settings = &follow.settings;
+                grown.extend((follow.known..end).map(|index| (key, PartitionIndex(index), settings.clone())));
+                follow.known = follow.known.max(end);
+            }
+        }
+        for (follow, partition, settings) in grown {
+            let subscription = self.subscribe(SubscribeSettings { partition, start: StartAt::Earliest, ..settings });
+            self.effects.push_back(Effect::Grown { follow, partition, subscription });
+        }
     }
 
     /// The application has taken `bytes` of what was delivered: as much may come again. Returns whether the next round
@@ -240,7 +277,7 @@ impl ClientCore {
 
     pub(super) fn on_topic_changed_for_readers(&mut self, _now: Now, name: &TopicName) {
         if *self.topics.known(name) != Known::Missing {
-            return;
+            return self.grow(name);
         }
         let gone: Vec<SubscriptionKey> = self
             .subscriptions

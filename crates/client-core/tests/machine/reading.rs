@@ -1,5 +1,7 @@
 //! Subscriptions: where they go on, and how much may be under way.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use corelane_client_core::{
     Effect, OutOfRange, ProducerSettings, SubscribeSettings, SubscriptionError, SubscriptionKey,
@@ -38,6 +40,31 @@ fn take(world: &mut World, subscription: SubscriptionKey) -> Vec<u64> {
         }
     }
     offsets
+}
+
+#[test]
+fn partitions_that_come_later_are_read_from_their_beginning() {
+    let mut world = World::new(2);
+    world.broker.create("t", 1, TopicClass::Durable);
+    let settings = SubscribeSettings::new(topic("t"), PartitionIndex(0), StartAt::Latest);
+    world.core.subscribe(settings.clone());
+    world.core.follow(settings, 1);
+    world.settle_all();
+    let more = vec![crate::broker::Log::default(); 2];
+    world.broker.topics.get_mut("t").unwrap().logs.extend(more);
+    world.advance(Duration::from_secs(31));
+    world.settle_all();
+    let grown: Vec<u32> = world
+        .told
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Grown { partition, .. } => Some(partition.0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(grown, [1, 2]);
+    let subscribed = world.told.iter().filter(|effect| matches!(effect, Effect::Subscribed { .. })).count();
+    assert_eq!(subscribed, 3, "the new ones are open");
 }
 
 #[test]

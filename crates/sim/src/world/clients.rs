@@ -180,7 +180,9 @@ impl World {
             | Effect::Close { .. }
             | Effect::Ready { .. }
             | Effect::Unreachable { .. } => unreachable!("these are done, not told"),
-            Effect::Group { .. } | Effect::Queue { .. } => unreachable!("no client of the workload joins a group"),
+            Effect::Group { .. } | Effect::Queue { .. } | Effect::Grown { .. } => {
+                unreachable!("no client of the workload joins a group or follows a topic")
+            }
         }
         self.check(result);
         self.wish(client, wishes);
