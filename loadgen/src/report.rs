@@ -1,5 +1,7 @@
 //! What a run came to: for people as text, for programs as JSON (docs/report.md).
 
+pub mod group;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -138,9 +140,7 @@ impl Report {
     /// The spread of the members' rates: fastest over slowest, less one.
     #[must_use]
     pub fn imbalance(&self) -> Option<f64> {
-        let rates = || self.members.iter().map(|member| member.rate_per_s);
-        let slowest = rates().fold(f64::INFINITY, f64::min);
-        (1 < self.members.len() && 0.0 < slowest).then(|| rates().fold(0.0, f64::max) / slowest - 1.0)
+        imbalance(&self.members)
     }
 }
 
@@ -181,11 +181,7 @@ impl fmt::Display for Report {
         if let Some(imbalance) = self.imbalance() {
             writeln!(f, "  balance     fastest member {:.1} % ahead of the slowest", 100.0 * imbalance)?;
         }
-        writeln!(
-            f,
-            "  latency µs  {:>12} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "p50", "p90", "p99", "p99.9", "p99.99", "max"
-        )?;
+        write_head(f)?;
         for (name, row) in [
             ("received", &self.latency_us.received),
             ("stored", &self.latency_us.stored),
@@ -207,6 +203,17 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
+}
+
+/// The spread of members' rates: fastest over slowest, less one.
+fn imbalance(members: &[Member]) -> Option<f64> {
+    let rates = || members.iter().map(|member| member.rate_per_s);
+    let slowest = rates().fold(f64::INFINITY, f64::min);
+    (1 < members.len() && 0.0 < slowest).then(|| rates().fold(0.0, f64::max) / slowest - 1.0)
+}
+
+fn write_head(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "  latency µs  {:>12} {:>9} {:>9} {:>9} {:>9} {:>9}", "p50", "p90", "p99", "p99.9", "p99.99", "max")
 }
 
 fn write_row(f: &mut fmt::Formatter<'_>, name: &str, row: &Percentiles) -> fmt::Result {

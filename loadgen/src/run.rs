@@ -4,6 +4,7 @@
 //! them in order; the moment of each answer is taken where the SDK learns of it, so that waiting in order costs no figure
 //! anything. Each reader is a task with a connection of its own.
 
+pub mod group;
 mod reader;
 mod sender;
 mod signals;

@@ -137,3 +137,22 @@ fn nothing_stored_is_lost_by_kills_under_load() {
         assert_eq!(report[fault], 0, "{fault}: {report}");
     }
 }
+
+#[test]
+fn a_group_under_load_loses_no_message_when_a_member_restarts_or_dies() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    for (disturb, session_timeout) in [("restart", "30s"), ("crash", "1s")] {
+        let load = ["bench", "group", "--members", "3", "--rate", "300", "--duration", "2s", "--disturb", disturb];
+        let rest = ["--session-timeout", session_timeout, "--quiet", "--json", "-"];
+        let report = report(&broker, &[&load[..], &rest[..]].concat());
+        assert_eq!((&report["sent"], &report["consumed"]), (&1800.into(), &1800.into()), "{report}");
+        for fault in ["lost", "reordered", "corrupt", "failed", "errors"] {
+            assert_eq!(report[fault], 0, "{fault}: {report}");
+        }
+        let partitions = |which: &str| report[which]["partitions"].as_u64().unwrap();
+        assert_eq!(partitions("moved") + partitions("unmoved"), 6, "{report}");
+        assert!(2 <= partitions("moved"), "what the member had went to others: {report}");
+    }
+    assert_eq!(broker.good(&["group", "list"], b"").lines().count(), 1, "the groups of the runs are gone");
+}

@@ -11,6 +11,7 @@ mod broker;
 mod closed_pipes;
 mod compaction;
 mod full_disk;
+mod groups;
 mod refusals;
 mod restart;
 mod round_trip;

@@ -39,7 +39,6 @@ pub struct GroupBuilder {
     topics: Vec<String>,
     static_id: Option<String>,
     lagging_above: Option<u64>,
-    /// What is not text; its group's name is a placeholder until [`Self::join`].
     settings: Wishes,
 }
 
@@ -180,7 +179,7 @@ impl GroupBuilder {
             current: None,
             in_hand: None,
             asked_back: Vec::new(),
-            measured: Measured::default(),
+            is_measured_by_hand: false,
             is_ended: false,
         };
         loop {
@@ -221,12 +220,6 @@ impl GroupBuilder {
             ..defaults
         })
     }
-}
-
-/// How long a record takes: said by the application, or measured between events.
-#[derive(Debug, Default)]
-struct Measured {
-    is_manual: bool,
 }
 
 /// A member of a consumer group: one stream of data and ownership, no callbacks.
@@ -273,7 +266,8 @@ pub struct GroupConsumer {
     in_hand: Option<InHand>,
     /// Partitions that the application was told to give up.
     asked_back: Vec<PartitionId>,
-    measured: Measured,
+    /// Whether the application says how long a record takes.
+    is_measured_by_hand: bool,
     is_ended: bool,
 }
 
@@ -392,7 +386,9 @@ impl GroupConsumer {
         };
         let (id, turn) = self.turns.find(partition).ok_or_else(not_held)?;
         // What is in hand is finished before the seek, not after it.
-        self.move_on();
+        if let Some(in_hand) = self.in_hand.take() {
+            self.finish(in_hand);
+        }
         let queue = Arc::clone(&self.queue);
         let subscription = self.handle.shared.act(|inner, _| {
             let subscription = inner.core.seek(self.key, id, turn, start)?;
@@ -431,7 +427,7 @@ impl GroupConsumer {
     /// Says how long a record takes, for [`Strategy::LeastResponseTime`]. Without a call it is measured: the time from
     /// when a batch is handed out until the next event is asked for.
     pub fn processed(&mut self, per_record: Duration) {
-        self.measured.is_manual = true;
+        self.is_measured_by_hand = true;
         let micros = u32::try_from(per_record.as_micros()).unwrap_or(u32::MAX).max(1);
         self.handle.shared.lock().core.measure(self.key, micros);
     }

@@ -2,6 +2,7 @@
 
 mod figures;
 mod floor;
+pub(crate) mod group;
 pub(crate) mod lab;
 mod ratios;
 
@@ -36,6 +37,7 @@ use crate::target::{Target, run};
         "corelane bench duel-60 --matches 20            matches of two players",
         "corelane bench nxm --members 4 --rate 20000    4 members, 20,000/s each",
         "corelane bench --trace match.csv.gz --copies 9 a recorded match, 9 at once",
+        "corelane bench group --disturb rolling         members restart",
         "corelane bench ratios                          our figures, the machine's",
     )
 )]
@@ -51,6 +53,7 @@ pub(crate) struct Bench {
 enum BenchCommand {
     Floor(floor::Floor),
     Ratios(ratios::Ratios),
+    Group(group::Group),
     Crash(figures::Crash),
     Start(figures::Start),
     Idle(figures::Idle),
@@ -159,6 +162,7 @@ impl Bench {
         match self.command {
             Some(BenchCommand::Floor(floor)) => floor.run(),
             Some(BenchCommand::Ratios(ratios)) => ratios.run(),
+            Some(BenchCommand::Group(group)) => group.run(),
             Some(BenchCommand::Crash(crash)) => crash.run(),
             Some(BenchCommand::Start(start)) => start.run(),
             Some(BenchCommand::Idle(idle)) => idle.run(),

@@ -10,16 +10,20 @@ use corelane_broker::{Config, Machine, RawConfig, Running};
 use corelane_loadgen::disk::Disk;
 use corelane_loadgen::plan::Plan;
 use corelane_loadgen::report::Report;
+use corelane_loadgen::report::group::GroupReport;
+use corelane_loadgen::run::group::{Disturbance, GroupBench, run as carry_out_group};
 use corelane_loadgen::run::{RunOptions, run as carry_out};
 use corelane_loadgen::scenario::{Duel, NxM};
 
+use super::bench::group::judge as judge_group;
 use super::bench::lab::{cache_directory, cpus, remove};
 use super::bench::{Output, failure, judge};
 use super::examples;
 use crate::failure::{Failure, Outcome};
 use crate::target::run;
 
-/// Start a broker in a directory of its own, play matches through it, sweep over readers, and print what came of it.
+/// Start a broker in a directory of its own, play matches through it, let a consumer group lose a member, sweep over readers, and
+/// print what came of it.
 ///
 /// Takes about half a minute. The broker listens on free ports of loopback and ends with the demo; its directory is removed
 /// at the next demo.
@@ -45,6 +49,17 @@ const SWEEP: Duration = Duration::from_secs(4);
 const SWEEP_MEMBERS: [u32; 3] = [1, 2, 4];
 const SWEEP_RATE: u32 = 5_000;
 const PARTITIONS: u32 = 8;
+/// A group of 4 at 64 messages a second for each of 8 partitions, one of which dies.
+const GROUP: GroupBench = GroupBench {
+    members: 4,
+    rate: 128,
+    partitions_per_member: 2,
+    size: 100,
+    duration: Duration::from_secs(5),
+    disturbance: Disturbance::Crash,
+    session_timeout: Duration::from_millis(500),
+    is_static: false,
+};
 
 impl Demo {
     pub(crate) fn run(self) -> Outcome {
@@ -67,14 +82,15 @@ impl Demo {
         let broker = corelane_broker::start(&config).map_err(Failure::failed)?;
         let played = self.play(&config, &broker);
         let stopped = broker.stop().map_err(Failure::failed);
-        let reports = played?;
+        let (reports, group) = played?;
         stopped?;
-        let text = text(&config, &reports).map_err(Failure::failed)?;
-        self.output.write(&reports, &text)?;
-        reports.iter().try_for_each(judge)
+        let text = text(&config, &reports, &group).map_err(Failure::failed)?;
+        self.output.write(&Reports { runs: &reports, group: &group }, &text)?;
+        reports.iter().try_for_each(judge)?;
+        judge_group(&group, true)
     }
 
-    fn play(&self, config: &Config, broker: &Running) -> Outcome<Vec<Report>> {
+    fn play(&self, config: &Config, broker: &Running) -> Outcome<(Vec<Report>, GroupReport)> {
         let options = RunOptions {
             broker: format!("corelane://{}", broker.quic()),
             token: None,
@@ -84,8 +100,24 @@ impl Demo {
             data: Some(config.data.clone()),
             admin: None,
         };
-        plans().into_iter().map(|plan| run(async { carry_out(plan, &options).await.map_err(failure) })).collect()
+        let play = |plan| run(async { carry_out(plan, &options).await.map_err(failure) });
+        let mut plans = plans().into_iter();
+        let mut reports: Vec<Report> = plans.by_ref().take(1).map(play).collect::<Outcome<_>>()?;
+        let group = run(async { carry_out_group(GROUP, &options).await.map_err(failure) })?;
+        for plan in plans {
+            reports.push(play(plan)?);
+        }
+        Ok((reports, group))
     }
+}
+
+/// What the demo came to, for a program.
+#[derive(Debug, serde::Serialize)]
+struct Reports<'a> {
+    /// The matches, then the sweep.
+    runs: &'a [Report],
+    /// A group of 4 that loses a member.
+    group: &'a GroupReport,
 }
 
 fn plans() -> Vec<Plan> {
@@ -98,11 +130,12 @@ fn plans() -> Vec<Plan> {
     plans
 }
 
-fn text(config: &Config, reports: &[Report]) -> Result<String, std::fmt::Error> {
+fn text(config: &Config, reports: &[Report], group: &GroupReport) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
     for report in reports {
         writeln!(out, "{report}")?;
     }
+    group_text(&mut out, group)?;
     writeln!(out, "N x M: measured beside ideal, messages a second")?;
     for (members, report) in SWEEP_MEMBERS.iter().zip(reports.iter().skip(1)) {
         let share = 100.0 * report.rate_per_s / report.ideal_per_s;
@@ -127,6 +160,25 @@ fn text(config: &Config, reports: &[Report]) -> Result<String, std::fmt::Error> 
         "to go on: corelane serve, corelane bench --help; what this machine can do without a broker: corelane bench floor"
     )?;
     Ok(out)
+}
+
+fn group_text(out: &mut String, group: &GroupReport) -> std::fmt::Result {
+    let longest = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), |us| format!("{:.0} ms", us / 1000.0));
+    writeln!(out, "a group of 4 loses a member, without a word")?;
+    writeln!(
+        out,
+        "  its {} partitions were silent for {} at most, of which {} ms until the death was certain; the other {} for {}",
+        group.moved.partitions,
+        longest(group.moved.longest_us),
+        group.session_timeout_ms,
+        group.unmoved.partitions,
+        longest(group.unmoved.longest_us)
+    )?;
+    writeln!(
+        out,
+        "  {} messages, lost {}, out of order {}, done again {} because the dead one had not committed them\n",
+        group.consumed, group.lost, group.reordered, group.duplicated
+    )
 }
 
 /// A mark for each three percent.

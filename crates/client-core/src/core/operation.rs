@@ -138,6 +138,8 @@ impl ClientCore {
         let Some(operation) = self.requests.operations.get_mut(&key) else { return };
         let may_repeat = match code.retry() {
             // The refusal says that nothing was done, but for a time-out within the broker.
+            // Members stay as long as they like: whoever asks is told at once.
+            Retry::Later if matches!(code, ErrorCode::GroupInUse | ErrorCode::GroupDraining) => false,
             Retry::Later => code != ErrorCode::TimedOut || operation.request.is_read(),
             Retry::Refresh => operation.request.target().is_some() && operation.attempts == 0,
             Retry::Never | Retry::Close => false,

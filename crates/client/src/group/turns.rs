@@ -182,7 +182,7 @@ impl GroupConsumer {
         if self.is_auto {
             has_work |= inner.core.finished(now, self.key, id, turn, end);
         }
-        if !self.measured.is_manual && 0 < records {
+        if !self.is_measured_by_hand && 0 < records {
             let micros = since.elapsed().as_micros() / u128::from(records);
             inner.core.measure(self.key, u32::try_from(micros).unwrap_or(u32::MAX).max(1));
         }

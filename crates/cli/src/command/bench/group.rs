@@ -1,0 +1,125 @@
+//! `corelane bench group`: a consumer group under load, undisturbed or not.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use corelane::Acks;
+use corelane_broker::quantity::Span;
+use corelane_loadgen::report::group::GroupReport;
+use corelane_loadgen::run::RunOptions;
+use corelane_loadgen::run::group::{Disturbance, GroupBench, run as carry_out};
+
+use super::{Output, failure};
+use crate::command::examples;
+use crate::failure::{Failure, Outcome};
+use crate::target::{Target, run};
+
+/// N members of one group, each limited to M messages a second while nothing disturbs them; how long their partitions are silent when members are
+/// restarted or die.
+///
+/// A partition is silent as long as it brings nothing although something is due.
+#[derive(Debug, Args)]
+#[command(
+    before_help = examples!(
+        "corelane bench group --members 4 --rate 20000      four, 20,000/s each",
+        "corelane bench group --disturb rolling --rate 128  restart one, then all",
+        "corelane bench group --disturb crash --rate 128    one dies without a word",
+    )
+)]
+pub(crate) struct Group {
+    #[command(flatten)]
+    target: Target,
+    /// N: members.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
+    members: u32,
+    /// M: messages a second of each member.
+    #[arg(long, value_name = "M", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rate: u32,
+    /// Partitions for each member.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    partitions: u32,
+    /// Bytes of a message.
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(16..=524_288))]
+    size: u32,
+    /// How long.
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    duration: Span,
+    /// What happens to the members meanwhile.
+    #[arg(long, value_enum, default_value = "none")]
+    disturb: Disturb,
+    /// The members' session time-out.
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    session_timeout: Span,
+    /// Members have static ids, so that a restart moves nothing.
+    #[arg(long = "static")]
+    is_static: bool,
+    /// The broker's data directory, when it is on this machine.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What happens to the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Disturb {
+    /// Nothing.
+    None,
+    /// One is restarted.
+    Restart,
+    /// One is restarted, then all are, one after another.
+    Rolling,
+    /// One dies without a word.
+    Crash,
+}
+
+impl Group {
+    pub(super) fn run(self) -> Outcome {
+        if self.duration.0 < Duration::from_secs(1) {
+            return Err(Failure::usage("a run of less than a second measures nothing; try --duration 10s"));
+        }
+        let bench = GroupBench {
+            members: self.members,
+            rate: self.rate,
+            partitions_per_member: self.partitions,
+            size: self.size,
+            duration: self.duration.0,
+            disturbance: match self.disturb {
+                Disturb::None => Disturbance::None,
+                Disturb::Restart => Disturbance::Restart,
+                Disturb::Rolling => Disturbance::Rolling,
+                Disturb::Crash => Disturbance::Crash,
+            },
+            session_timeout: self.session_timeout.0,
+            is_static: self.is_static,
+        };
+        let options = RunOptions {
+            broker: self.target.address(),
+            token: None,
+            acks: Acks::Stored,
+            is_quiet: self.output.is_quiet(),
+            keep_topics: false,
+            data: self.data.clone(),
+            admin: None,
+        };
+        let report = run(async { carry_out(bench, &options).await.map_err(failure) })?;
+        self.output.write(&report, &report.to_string())?;
+        judge(&report, self.disturb == Disturb::Crash)?;
+        match &report.void_reason {
+            None => Ok(()),
+            Some(why) => Err(Failure::void(format!("the run is void: {why}"))),
+        }
+    }
+}
+
+/// A report that is not right fails the command.
+pub(crate) fn judge(report: &GroupReport, may_repeat: bool) -> Outcome {
+    if report.is_right(may_repeat) {
+        return Ok(());
+    }
+    Err(Failure::failed(format!(
+        "{}: the run is not right: lost {}, duplicated {}, reordered {}, corrupt {}, failed {}, errors {}",
+        report.scenario, report.lost, report.duplicated, report.reordered, report.corrupt, report.failed, report.errors
+    )))
+}

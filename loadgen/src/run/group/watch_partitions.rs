@@ -1,0 +1,134 @@
+//! What all members of a group see together: a partition is watched across its owners.
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use corelane::GroupBatch;
+
+use crate::measure::{Latency, Percentiles};
+use crate::report::group::Silence;
+use crate::stamp::StreamIndex;
+use crate::verify::{Verdict, Verifier};
+
+/// One partition, whoever has it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Partition {
+    owner: Option<u32>,
+    /// Whether its owner has changed since the disturbance began.
+    is_moved: bool,
+    /// When something came last, in nanoseconds since the origin.
+    arrived: u64,
+    /// The longest time that nothing came although something was due.
+    silence: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    origin: Instant,
+    verifier: Verifier,
+    partitions: Vec<Partition>,
+    latency: Latency,
+    last: u64,
+    is_disturbed: bool,
+}
+
+/// Watches partitions across their owners.
+#[derive(Debug)]
+pub(super) struct Watch(Mutex<State>);
+
+/// What was seen.
+pub(super) struct Seen {
+    pub(super) verdict: Verdict,
+    pub(super) latency: Percentiles,
+    pub(super) moved: Silence,
+    pub(super) unmoved: Silence,
+    /// When the last good message came, in nanoseconds since the origin.
+    pub(super) last: u64,
+}
+
+impl Watch {
+    pub(super) fn new(partitions: usize) -> Self {
+        let streams = (0..u32::try_from(partitions).expect("a topic has fewer partitions")).map(StreamIndex);
+        Self(Mutex::new(State {
+            origin: Instant::now(),
+            verifier: Verifier::new(partitions, streams),
+            partitions: vec![Partition::default(); partitions],
+            latency: Latency::default(),
+            last: 0,
+            is_disturbed: false,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no panic while it is held")
+    }
+
+    /// The load begins.
+    pub(super) fn begin(&self, origin: Instant) {
+        self.lock().origin = origin;
+    }
+
+    /// From here on owners that change are news.
+    pub(super) fn disturb(&self) {
+        self.lock().is_disturbed = true;
+    }
+
+    /// A member has a partition from now on.
+    pub(super) fn on_assigned(&self, member: u32, partition: u32) {
+        let mut state = self.lock();
+        let is_disturbed = state.is_disturbed;
+        let partition = &mut state.partitions[partition as usize];
+        partition.is_moved |= is_disturbed && partition.owner.is_some_and(|owner| owner != member);
+        partition.owner = Some(member);
+    }
+
+    /// Whether so many members have all partitions among them, none of them more than one more than another.
+    pub(super) fn is_shared_by(&self, members: u32) -> bool {
+        let state = self.lock();
+        let share = |member| state.partitions.iter().filter(|partition| partition.owner == Some(member)).count();
+        let shares: Vec<usize> = (0..members).map(share).collect();
+        let (least, most) = (shares.iter().min().copied(), shares.iter().max().copied());
+        shares.iter().sum::<usize>() == state.partitions.len() && most <= least.map(|least| least + 1)
+    }
+
+    /// A member has a batch. Returns how many of its messages came for the first time.
+    pub(super) fn on_batch(&self, batch: &GroupBatch) -> u64 {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let now = u64::try_from(state.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let before = state.verifier.consumed();
+        let partition = &mut state.partitions[batch.partition().0 as usize];
+        let mut first_due = None;
+        for record in batch {
+            if let Some(due) = state.verifier.judge(record.key, record.value) {
+                first_due.get_or_insert(due.0);
+                state.latency.record_nanos(now.saturating_sub(due.0));
+                state.last = now;
+            }
+        }
+        if let Some(due) = first_due {
+            partition.silence = partition.silence.max(now.saturating_sub(due.max(partition.arrived)));
+            partition.arrived = now;
+        }
+        state.verifier.consumed() - before
+    }
+
+    pub(super) fn finish(&self, sent: &[u32]) -> Seen {
+        let state = self.lock();
+        let silence = |is_moved: bool| {
+            let partitions = state.partitions.iter().filter(|partition| partition.is_moved == is_moved);
+            let longest = partitions.clone().map(|partition| partition.silence).max();
+            Silence {
+                partitions: u32::try_from(partitions.count()).expect("a topic has fewer partitions"),
+                longest_us: longest.map(|nanos| Duration::from_nanos(nanos).as_secs_f64() * 1e6),
+            }
+        };
+        Seen {
+            verdict: state.verifier.clone().finish(sent),
+            latency: state.latency.percentiles(),
+            moved: silence(true),
+            unmoved: silence(false),
+            last: state.last,
+        }
+    }
+}
