@@ -70,6 +70,70 @@ fn every_record_comes_back_once_and_in_order() {
     }
 }
 
+/// While somebody writes: whoever comes gets every key and then what follows, each key in order and to its last value.
+async fn snapshot_then_live(client: Client) {
+    const KEYS: u64 = 200;
+    const ROUNDS: u64 = 60;
+    client.admin().create_topic("newest", 1, TopicSettings::latest()).await.unwrap();
+    let producer = client.producer("newest").open().await.unwrap();
+    let send = async |number: u64| {
+        let (key, value) = (format!("player-{}", number % KEYS), number.to_le_bytes());
+        let record = Record::new(&value).key(&key);
+        producer.reserve(&record).await.send(record).unwrap()
+    };
+    let mut last = None;
+    for number in 0..KEYS * ROUNDS / 2 {
+        last = Some(send(number).await);
+    }
+    last.take().unwrap().stored().await.unwrap();
+    let reading = async {
+        let mut consumer = client.consumer("newest").from(StartAt::Earliest).credit_bytes(4096).open().await.unwrap();
+        let mut values: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+        let mut records = 0;
+        while values.values().filter(|&&number| KEYS * (ROUNDS - 1) <= number).count() < 200 {
+            let batch = consumer.next().await.unwrap().unwrap();
+            for record in &batch {
+                let number = u64::from_le_bytes(record.value.unwrap().try_into().unwrap());
+                let before = values.insert(record.key.unwrap().to_vec(), number);
+                assert!(before.is_none_or(|before| before < number), "a key goes back from {before:?} to {number}");
+                records += 1;
+            }
+        }
+        assert_eq!(values.len() as u64, KEYS, "no key is missing");
+        assert!(records <= KEYS + KEYS * ROUNDS / 2, "{records} records: the snapshot has one of each key");
+    };
+    let writing = async {
+        for number in KEYS * ROUNDS / 2..KEYS * ROUNDS {
+            last = Some(send(number).await);
+        }
+        last.take().unwrap().stored().await.unwrap();
+    };
+    tokio::join!(reading, writing);
+}
+
+#[test]
+fn a_reader_of_newest_values_gets_a_snapshot_and_then_what_follows() {
+    with_client(snapshot_then_live);
+}
+
+#[test]
+fn new_keys_are_refused_when_a_partition_of_newest_values_is_full() {
+    with_client(|client| async move {
+        let settings = TopicSettings { retention_bytes: Some(1 << 20), ..TopicSettings::latest() };
+        client.admin().create_topic("small", 1, settings).await.unwrap();
+        let producer = client.producer("small").open().await.unwrap();
+        let value = vec![7; 200 << 10];
+        for key in ["a", "b", "c", "d", "e"] {
+            producer.send(Record::new(&value).key(key)).unwrap().stored().await.unwrap();
+        }
+        let refused = producer.send(Record::new(&value).key("f")).unwrap().stored().await.unwrap_err();
+        assert!(refused.to_string().contains("new keys are refused"), "{refused}");
+        producer.send(Record::new(&value).key("a")).unwrap().stored().await.unwrap();
+        let keyless = producer.send(Record::new(&value)).unwrap().stored().await.unwrap_err();
+        assert!(keyless.to_string().contains("has no key"), "{keyless}");
+    });
+}
+
 #[test]
 fn a_topic_is_managed_by_a_program() {
     with_client(|client| async move {

@@ -1,7 +1,7 @@
 //! Bounds of a topic's settings.
 
 use corelane_model::limits::{BATCH_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
-use corelane_model::{Cleanup, TopicClass, TopicSettings};
+use corelane_model::{Cleanup, TopicSettings};
 
 use crate::CatalogError;
 
@@ -31,9 +31,6 @@ pub fn check_settings(settings: &TopicSettings) -> Result<(), CatalogError> {
     }
     within("grace time of null values in milliseconds", settings.tombstone_ms, 0, RETENTION_MS_MAX)?;
     check_cleanup(settings)?;
-    if settings.class == TopicClass::Latest {
-        return Err(CatalogError::NotOffered { setting: "class latest" });
-    }
     for (setting, value) in
         [("deduplication by time", settings.dedup_window_ms), ("deduplication by count", settings.dedup_count)]
     {

@@ -1,8 +1,9 @@
 //! Taking a batch into the log: is it new, which offset does it get, where do its bytes lie.
 
 use bytes::Bytes;
+use corelane_model::limits::MEMORY_RING_BYTES_DEFAULT;
 use corelane_model::{Now, Offset, WallMillis};
-use corelane_record::{BatchHead, Stamp};
+use corelane_record::{BatchHead, BatchKeys, Stamp};
 
 use crate::cache::CachedBatch;
 use crate::producers::Verdict;
@@ -56,6 +57,15 @@ impl CommitLog {
         Ok(Append::Accept(stamp))
     }
 
+    /// Whether a batch finds room among the newest records of a log of class `latest`; other logs do not ask.
+    ///
+    /// # Errors
+    /// The bound that stands against it; nothing is changed.
+    pub fn admit(&self, keys: &BatchKeys) -> Result<(), AppendError> {
+        let limit_bytes = self.settings.retention_bytes.unwrap_or(MEMORY_RING_BYTES_DEFAULT);
+        self.latest.as_ref().map_or(Ok(()), |latest| latest.admit(keys, limit_bytes))
+    }
+
     /// The stamped batch as it now lies in memory, in the order of appends. `position` is where it lies in the journal,
     /// as a number that never goes back.
     ///
@@ -69,7 +79,10 @@ impl CommitLog {
             assert!(last.position <= position, "journal position {position} is behind {}", last.position);
         }
         self.attached_end = head.end_offset();
-        self.cache.push(CachedBatch::new(&head, bytes, position));
+        match &mut self.latest {
+            Some(latest) => latest.attach(bytes),
+            None => self.cache.push(CachedBatch::new(&head, bytes, position)),
+        }
         if !self.settings.class.is_durable() {
             self.durable_end = self.attached_end;
             self.keep_ring_bound();

@@ -62,6 +62,27 @@ pub enum AppendError {
         /// How many there may be.
         limit: usize,
     },
+    /// The newest records of all keys would take more than the partition may hold.
+    #[error(
+        "the newest records of all keys would count {bytes} bytes, the partition's bound is {limit_bytes}: new keys are \
+         refused until others are taken away by null values or by the time to live; raise --retention-bytes"
+    )]
+    LatestFull {
+        /// What they would count.
+        bytes: u64,
+        /// What they may.
+        limit_bytes: u64,
+    },
+    /// The partition would have too many keys.
+    #[error(
+        "the partition would have {keys} keys, the limit is {limit}: new keys are refused until others are taken away"
+    )]
+    TooManyKeys {
+        /// How many it would have.
+        keys: usize,
+        /// How many it may.
+        limit: usize,
+    },
 }
 
 impl AppendError {
@@ -72,6 +93,7 @@ impl AppendError {
             Self::ProducerFenced { .. } => ErrorCode::ProducerFenced,
             Self::OutOfSequence { .. } => ErrorCode::OutOfSequence,
             Self::UnknownProducer { .. } => ErrorCode::UnknownProducer,
+            Self::LatestFull { .. } | Self::TooManyKeys { .. } => ErrorCode::LimitReached,
             Self::TransactionEnded { .. } => ErrorCode::TransactionEnded,
             Self::OutsideTransaction { .. } | Self::NotDurable { .. } => ErrorCode::TransactionMismatch,
             Self::TooManyTransactions { .. } => ErrorCode::LimitReached,

@@ -8,7 +8,7 @@ use crate::{CommitLog, CorruptRange};
 /// What a read at an offset comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fetch {
-    /// Visible batches from memory, in order and without a gap.
+    /// Visible batches from memory, in order; without a gap unless the log keeps the newest records only.
     Batches {
         /// At least one; the first may begin before the offset that was asked for.
         batches: Vec<Bytes>,
@@ -58,6 +58,14 @@ pub enum TimeLookup {
 }
 
 impl CommitLog {
+    /// To be called before [`CommitLog::fetch`] with the same arguments: on a log that keeps the newest records only, it
+    /// takes superseded ones out of what will be fetched. Others are left as they are.
+    pub fn prepare_fetch(&mut self, from: Offset, bytes_max: u32) {
+        if let Some(latest) = &mut self.latest {
+            latest.prepare(from, bytes_max);
+        }
+    }
+
     /// Batches from `from` on: as many as fit into `bytes_max`, but at least one.
     #[must_use]
     pub fn fetch(&self, from: Offset, bytes_max: u32) -> Fetch {
@@ -67,6 +75,10 @@ impl CommitLog {
         }
         if from == high_watermark {
             return Fetch::AtEnd;
+        }
+        if let Some(latest) = &self.latest {
+            let (batches, next) = latest.batches_from(from, bytes_max);
+            return if batches.is_empty() { Fetch::AtEnd } else { Fetch::Batches { batches, next } };
         }
         if let Some(CorruptRange { first, end }) = self.state.corrupt.find(from) {
             return Fetch::Corrupt { first, end: end.min(high_watermark) };
@@ -118,7 +130,11 @@ impl CommitLog {
                 TimeLookup::Segment { segment: segment.base, bytes: segment.bytes }
             };
         }
-        let found = self.cache.at_time(moment).map_or_else(|| self.high_watermark(), |batch| batch.base);
+        let found = match &self.latest {
+            Some(latest) => latest.at_time(moment),
+            None => self.cache.at_time(moment).map(|batch| batch.base),
+        };
+        let found = found.unwrap_or_else(|| self.high_watermark());
         TimeLookup::At(found.max(self.log_start()).min(self.high_watermark()))
     }
 }

@@ -17,6 +17,7 @@ mod compaction;
 mod corrupt;
 mod error;
 mod fetch;
+mod latest;
 mod log;
 mod producers;
 mod recovery;

@@ -1,8 +1,9 @@
 //! The log of one partition: its ends, and what must hold between them.
 
-use corelane_model::{LeaderEpoch, Offset, PartitionId, TopicSettings, WallMillis};
+use corelane_model::{LeaderEpoch, Offset, PartitionId, TopicClass, TopicSettings, WallMillis};
 
 use crate::cache::BatchCache;
+use crate::latest::Latest;
 use crate::settle::Settling;
 use crate::{CorruptRange, LogState, LogStats, Segment};
 
@@ -21,6 +22,8 @@ pub struct CommitLog {
     /// Batches above the settled end, and below it while the note of their settling is not durable; all batches of a
     /// memory log.
     pub(crate) cache: BatchCache,
+    /// What a log of class `latest` keeps, in place of the cache.
+    pub(crate) latest: Option<Box<Latest>>,
     /// The settle plan that is under way.
     pub(crate) settling: Option<Settling>,
     pub(crate) stats: LogStats,
@@ -42,6 +45,7 @@ impl CommitLog {
             durable_end: end,
             attached_end: end,
             cache: BatchCache::default(),
+            latest: (settings.class == TopicClass::Latest).then(Box::default),
             settling: None,
             stats: LogStats::default(),
         };
@@ -154,8 +158,11 @@ impl CommitLog {
 
     /// Bytes of batches in memory.
     #[must_use]
-    pub const fn cached_bytes(&self) -> u64 {
-        self.cache.bytes()
+    pub fn cached_bytes(&self) -> u64 {
+        match &self.latest {
+            Some(latest) => latest.memory_bytes(),
+            None => self.cache.bytes(),
+        }
     }
 
     /// Bytes of its segments' files.
@@ -184,6 +191,9 @@ impl CommitLog {
         assert!(attached_end <= log_end, "attached end {attached_end} is beyond the log end {log_end}");
         if let Some(first) = self.state.transactions.first_open() {
             assert!(first < log_end, "a transaction is open from {first}, beyond the log end {log_end}");
+        }
+        if let Some(latest) = &self.latest {
+            latest.check();
         }
         if let Some(first) = self.cache.front() {
             let is_noted = self.settling.is_some_and(|settling| settling.is_noted);

@@ -1,7 +1,7 @@
 //! Giving up old records: by age, by bytes, on request.
 
 use corelane_model::limits::MEMORY_RING_BYTES_DEFAULT;
-use corelane_model::{Cleanup, Now, Offset, TopicClass, WallMillis};
+use corelane_model::{Cleanup, Now, Offset, TopicClass, TopicSettings, WallMillis};
 
 use crate::cache::CachedBatch;
 use crate::{CommitLog, Segment, TruncateError};
@@ -42,7 +42,11 @@ impl CommitLog {
         let before = self.log_start();
         let dropped = match self.settings.class {
             TopicClass::Durable => self.retain_segments(now.wall),
-            TopicClass::Memory | TopicClass::Latest => {
+            TopicClass::Latest => {
+                self.expire_latest(now.wall);
+                Vec::new()
+            }
+            TopicClass::Memory => {
                 self.expire_ring(now.wall);
                 Vec::new()
             }
@@ -85,6 +89,9 @@ impl CommitLog {
     /// records, as far as is known now. It has passed while the oldest batch is too old before it is durable.
     #[must_use]
     pub fn retention_deadline(&self) -> Option<WallMillis> {
+        if let Some(latest) = &self.latest {
+            return latest.deadline(self.settings.retention_ms, self.settings.tombstone_ms);
+        }
         if self.settings.cleanup == Cleanup::Compact {
             let active = self.state.segments.last().filter(|last| !last.is_sealed)?;
             let grace = i64::try_from(self.settings.tombstone_ms).unwrap_or(i64::MAX);
@@ -154,6 +161,12 @@ impl CommitLog {
         }
     }
 
+    /// Keys go by age, the log start stays: what is missing behind it was superseded or expired.
+    fn expire_latest(&mut self, wall: WallMillis) {
+        let TopicSettings { retention_ms, tombstone_ms, .. } = self.settings;
+        self.latest.as_mut().expect("a log of its class has it").expire(wall, retention_ms, tombstone_ms);
+    }
+
     fn expire_ring(&mut self, wall: WallMillis) {
         let Some(ttl_ms) = self.settings.retention_ms else {
             return;
@@ -177,6 +190,9 @@ impl CommitLog {
         self.state.log_start = to;
         self.state.settled_end = self.state.settled_end.max(to);
         self.cache.drop_below(to);
+        if let Some(latest) = &mut self.latest {
+            latest.drop_below(to);
+        }
         self.state.corrupt.drop_below(to);
         self.state.transactions.drop_below(to);
         self.drop_segments_below_start()

@@ -106,13 +106,14 @@ pub struct TopicSettings {
     /// Records older than this may be dropped; `None` keeps them for ever. For a memory topic it is the time to live.
     pub retention_ms: Option<u64>,
     /// A partition larger than this many bytes drops its oldest sealed segments; for a memory topic the bound of its
-    /// ring. `None` does not limit a durable partition.
+    /// ring, for one of class `latest` of the newest records of all keys. `None` does not limit a durable partition.
     pub retention_bytes: Option<u64>,
     /// A segment is sealed when it reaches this many bytes.
     pub segment_bytes: u64,
     /// How old records of a durable topic go.
     pub cleanup: Cleanup,
-    /// How long compaction keeps the newest record of a key when its value is null, so that readers see the removal.
+    /// How long the newest record of a key is kept when its value is null, so that readers see the removal: on compacted
+    /// topics and those of class `latest`.
     pub tombstone_ms: u64,
     /// A record whose message id was seen within this time is a duplicate; `None` does not look at message ids by time.
     pub dedup_window_ms: Option<u64>,
@@ -143,7 +144,7 @@ impl TopicSettings {
     /// A topic that keeps the newest record of each key in memory, with a bound and without a time to live.
     #[must_use]
     pub fn latest() -> Self {
-        Self { class: TopicClass::Latest, ..Self::memory() }
+        Self { class: TopicClass::Latest, tombstone_ms: 60_000, ..Self::memory() }
     }
 }
 

@@ -143,6 +143,12 @@ pub const PRODUCER_ID_LEASE: u64 = 1024;
 /// Ring of one memory partition when its topic says nothing.
 pub const MEMORY_RING_BYTES_DEFAULT: u64 = 16 << 20;
 
+/// Keys of one partition of class `latest`.
+pub const LATEST_KEYS_MAX: usize = 1 << 20;
+/// What a record of class `latest` counts against its partition's bound beside its value and twice its key: its place in the
+/// map of keys, and a batch of its own.
+pub const LATEST_RECORD_COST_BYTES: u64 = 192;
+
 /// Connections of one shard.
 pub const SHARD_CONNECTIONS_MAX: usize = 16_384;
 /// Subscriptions of one connection.

@@ -7,7 +7,7 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 use corelane::{Admin, TopicDescription};
 use corelane_broker::quantity::ByteSize;
-use corelane_model::{Cleanup, Offset, PartitionIndex, TopicClass};
+use corelane_model::{Offset, PartitionIndex, TopicClass};
 use serde_json::{Value, json};
 
 use self::settings::{Class, SettingsArgs};
@@ -45,7 +45,8 @@ enum Action {
 #[command(before_help = examples!(
     "corelane topic create inputs -p 8                         durable, for a week",
     "corelane topic create log --retention-bytes 10GiB         bounded by size too",
-    "corelane topic create states -p 4 --class memory --ttl 2s in memory only",
+    "corelane topic create profiles --cleanup compact          the newest record of each key, for ever",
+    "corelane topic create states -p 4 --class latest --ttl 2s the newest of each key, in memory only",
 ))]
 struct Create {
     /// Its name: 1 to 249 of a-z A-Z 0-9 . _ -
@@ -221,7 +222,7 @@ fn settings_json(settings: &corelane_model::TopicSettings) -> Value {
     json!({
         "class": settings::class(settings),
         "cleanup": settings::cleanup(settings),
-        "tombstone_ms": (settings.cleanup == Cleanup::Compact).then_some(settings.tombstone_ms),
+        "tombstone_ms": settings.needs_keys().then_some(settings.tombstone_ms),
         "retention_ms": settings.retention_ms,
         "retention_bytes": settings.retention_bytes,
         "segment_bytes": (settings.class == TopicClass::Durable).then_some(settings.segment_bytes),

@@ -186,5 +186,6 @@ impl Storage {
 fn adopt_class(id: PartitionId, partition: &mut Partition, settings: &TopicSettings) {
     let mut state = LogState::starting_at(partition.log.log_end());
     state.leader_epoch = partition.log.leader_epoch();
+    state.append_timestamp = partition.log.append_timestamp();
     partition.log = CommitLog::new(id, *settings, state);
 }

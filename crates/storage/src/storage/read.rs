@@ -1,7 +1,7 @@
 //! Fetches: from memory, or through the reads of segments.
 
 use corelane_commitlog::{Fetch as LogFetch, TimeLookup};
-use corelane_model::{Offset, PartitionId, StartAt, WallMillis};
+use corelane_model::{Offset, PartitionId, StartAt, TopicClass, WallMillis};
 use corelane_record::BatchHead;
 
 use super::Storage;
@@ -11,6 +11,10 @@ use crate::{Fetch, OffsetFor, StorageOutput};
 impl Storage {
     /// Visible batches from `from` on, up to `bytes_max` bytes but at least one.
     pub fn fetch(&mut self, partition: PartitionId, from: Offset, bytes_max: u32) -> Fetch {
+        if let Some(known) = self.table.open_mut(partition).filter(|known| known.class() == TopicClass::Latest) {
+            known.log.prepare_fetch(from, bytes_max);
+            self.table.refresh(partition);
+        }
         let mut from = from;
         // A segment of which compaction left nothing behind `from` is passed over; each takes one turn.
         loop {

@@ -109,10 +109,13 @@ impl Storage {
         }
         let (ring_bytes, limit_bytes) = (self.table.ring_bytes(), self.budget.ring_bytes);
         let over = (ring_bytes + batch.bytes().len() as u64).saturating_sub(limit_bytes);
-        if partition.log.cached_bytes() < over {
+        // Newest records do not give way to others.
+        let can_give_way = partition.class() == TopicClass::Memory && over <= partition.log.cached_bytes();
+        if 0 < over && !can_give_way {
             self.stats.busy_total += 1;
             return Err(AppendError::RingsFull { ring_bytes, limit_bytes });
         }
+        partition.log.admit(&batch.keys())?;
         self.evict(id, over);
         let partition = self.table.open_mut(id).expect("it was just found");
         let stamped = match decide(now, partition, batch)? {

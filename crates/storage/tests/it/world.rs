@@ -314,7 +314,7 @@ impl World {
         for id in ids {
             let Some(status) = self.storage.describe(id) else { continue };
             let model = self.models.get_mut(&id).expect("it is a key");
-            if status.class == TopicClass::Memory {
+            if !status.class.is_durable() {
                 assert!(model.durable_end <= status.log_end, "{id} repeats offsets");
                 model.batches.clear();
                 (model.durable_end, model.start_asked, model.start_durable) =

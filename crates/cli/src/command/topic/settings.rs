@@ -82,7 +82,7 @@ pub(crate) struct SettingsArgs {
     /// How old records of a durable topic go [default: delete].
     #[arg(long, value_enum)]
     cleanup: Option<CleanupArg>,
-    /// Keep the null value that removed a key from a compacted topic this long [default: 1d].
+    /// Keep the null value that took a key away from a compacted or latest topic this long [default: 1d; latest 1m].
     #[arg(long, value_name = "TIME")]
     tombstones: Option<Span>,
 }
@@ -111,7 +111,7 @@ pub(crate) enum SettingsError {
     )]
     RetentionOfCompacted,
     /// Only compaction knows null values.
-    #[error("--tombstones is for --cleanup compact")]
+    #[error("--tombstones is for --cleanup compact and --class latest")]
     TombstonesWithoutCompaction,
 }
 
@@ -169,7 +169,7 @@ impl SettingsArgs {
     }
 
     fn alter_cleanup(&self, settings: &mut TopicSettings) -> Result<(), SettingsError> {
-        if (self.cleanup.is_some() || self.tombstones.is_some()) && !settings.class.is_durable() {
+        if self.cleanup.is_some() && !settings.class.is_durable() {
             return Err(SettingsError::CleanupOfMemory);
         }
         match self.cleanup {
@@ -185,7 +185,7 @@ impl SettingsArgs {
             return Err(SettingsError::RetentionOfCompacted);
         }
         if let Some(tombstones) = self.tombstones {
-            if !is_compacted {
+            if !settings.needs_keys() {
                 return Err(SettingsError::TombstonesWithoutCompaction);
             }
             settings.tombstone_ms = u64::try_from(tombstones.0.as_millis()).unwrap_or(u64::MAX);
@@ -208,9 +208,14 @@ pub(crate) fn describe(settings: &TopicSettings) -> String {
             let segment = ByteSize(settings.segment_bytes);
             format!("class durable, retention {time}, retention-bytes {bytes}, segment-bytes {segment}")
         }
-        TopicClass::Memory | TopicClass::Latest => {
+        TopicClass::Latest => {
             let ttl = settings.retention_ms.map_or_else(|| "none".to_owned(), |ms| span(ms).to_string());
-            format!("class {}, ttl {ttl}, retention-bytes {bytes}", class(settings))
+            let tombstones = span(settings.tombstone_ms);
+            format!("class latest, ttl {ttl}, tombstones {tombstones}, retention-bytes {bytes}")
+        }
+        TopicClass::Memory => {
+            let ttl = settings.retention_ms.map_or_else(|| "none".to_owned(), |ms| span(ms).to_string());
+            format!("class memory, ttl {ttl}, retention-bytes {bytes}")
         }
     }
 }
@@ -271,7 +276,7 @@ mod tests {
         assert_eq!(describe(&found), "class durable, cleanup compact, tombstones 1h, segment-bytes 128MiB");
         assert_eq!(create(TopicClass::Durable, "--cleanup delete"), Ok(TopicSettings::default()));
         let found = create(TopicClass::Latest, "--ttl 2s").unwrap();
-        assert_eq!(describe(&found), "class latest, ttl 2s, retention-bytes 16MiB");
+        assert_eq!(describe(&found), "class latest, ttl 2s, tombstones 1m, retention-bytes 16MiB");
         assert!(create(TopicClass::Latest, "--cleanup compact").unwrap_err().contains("--class latest"));
         assert!(
             create(TopicClass::Durable, "--cleanup compact --retention 2d").unwrap_err().contains("--cleanup delete")
