@@ -371,12 +371,7 @@ impl Batch {
     /// The records, in order, from the offset that was asked for on.
     #[must_use]
     pub fn iter(&self) -> Records<'_> {
-        let mut records = self.records.iter();
-        let before = self.from.since(self.records.head().base_offset);
-        if let Some(last) = usize::try_from(before).unwrap_or(usize::MAX).checked_sub(1) {
-            records.nth(last);
-        }
-        records
+        self.records.iter_from(self.from)
     }
 
     /// How many records [`Self::iter`] gives.

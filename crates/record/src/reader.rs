@@ -97,6 +97,28 @@ impl RecordBatch {
         Records { batch: self, next: 0, end: self.len() }
     }
 
+    /// The records from an offset on, in order; all of them if it lies before the batch, none if behind it.
+    #[must_use]
+    pub fn iter_from(&self, from: Offset) -> Records<'_> {
+        let behind = from.since(self.head.base_offset);
+        let next = match &self.layout.offsets {
+            None => usize::try_from(behind).unwrap_or(usize::MAX).min(self.len()),
+            Some(column) => {
+                let (mut low, mut high) = (0, self.len());
+                while low < high {
+                    let middle = low.midpoint(high);
+                    if u64::from(self.number(column, middle)) < behind {
+                        low = middle + 1;
+                    } else {
+                        high = middle;
+                    }
+                }
+                low
+            }
+        };
+        Records { batch: self, next, end: self.len() }
+    }
+
     fn record(&self, index: usize) -> Record<'_> {
         let Layout { values, keys, headers, .. } = &self.layout;
         let values = match self.head.compression() {

@@ -103,6 +103,10 @@ proptest! {
                     prop_assert_eq!(key.is_tombstone, record.value.is_none());
                     prop_assert_eq!(key.value_bytes as usize, record.value.map_or(0, <[u8]>::len));
                 }
+                for from in 490..500 + records.len() as u64 + 2 {
+                    let expected = batch.iter().filter(|record| from <= record.offset.0).map(|record| record.offset);
+                    prop_assert!(batch.iter_from(Offset(from)).map(|record| record.offset).eq(expected));
+                }
                 let is_dense = head.offset_span == head.record_count;
                 prop_assert_eq!(SealedBatch::parse(bytes.clone()).is_ok(), is_dense, "a producer leaves no holes");
             }

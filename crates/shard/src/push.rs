@@ -254,7 +254,8 @@ impl Shard {
         let subscription = self.subscriptions.get_mut(key).expect("the caller has just seen it");
         assert!(subscription.next < next, "batches up to {next} for a reader at {}", subscription.next);
         let bytes = batches.iter().map(|batch| batch.len() as u64).sum::<u64>();
-        let records = next.since(subscription.next);
+        let records =
+            batches.iter().map(|batch| BatchHead::parse(batch).map_or(0, |head| u64::from(head.record_count))).sum();
         let count = batches.len() as u64;
         subscription.credit -= bytes.cast_signed();
         subscription.next = next;
