@@ -198,6 +198,8 @@ impl Shard {
     }
 
     pub(crate) fn begin_drain(&mut self) {
+        // What groups have taken is appended while that is possible, and answered when the drain has made it durable.
+        self.finish_groups();
         match &mut self.phase {
             Phase::Serving { recovery } => {
                 self.phase = Phase::Draining { recovery: std::mem::take(recovery) };
@@ -223,6 +225,8 @@ impl Shard {
             panic!("storage drains when it is told to, the shard is {:?}", self.phase);
         };
         self.phase = Phase::Drained { recovery: std::mem::take(recovery) };
+        let refused = self.refuse_phase().expect("the shard is drained");
+        self.stop_groups(&refused);
         // Everybody hears of the last durable ends before the broker closes the connections.
         self.flush_gathered();
         self.effects.push_back(Effect::Drained);
@@ -258,7 +262,7 @@ impl Shard {
             self.refuse_request(request, refused.clone());
         }
         self.refuse_wishes(&refused);
-        self.stop_groups(&refused);
+        self.drain_groups(&refused);
         for asker in std::mem::take(&mut self.producer_askers) {
             self.refuse(asker, None, refused.clone());
         }

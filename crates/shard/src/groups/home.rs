@@ -146,15 +146,23 @@ impl Home {
         Some(known)
     }
 
-    /// Everybody who waits for an answer of this home; nobody does afterwards.
-    pub(super) fn take_askers(&mut self) -> Vec<Asker> {
+    /// Everybody whose request no group has taken; nobody waits so afterwards.
+    pub(super) fn take_untaken(&mut self) -> Vec<Asker> {
         let mut askers = Vec::new();
         if let HomePhase::Restoring(restoring) = &mut self.phase {
             askers.extend(restoring.take_waiting().into_iter().map(|request| request.asker));
         }
         for known in self.groups.values_mut() {
-            askers.extend(std::mem::take(&mut known.asked).into_values().map(|asked| asked.asker));
             askers.extend(known.take_parked().into_iter().map(|parked| parked.request.asker));
+        }
+        askers
+    }
+
+    /// Everybody who waits until something is durable; nobody does afterwards.
+    pub(super) fn take_askers(&mut self) -> Vec<Asker> {
+        let mut askers = Vec::new();
+        for known in self.groups.values_mut() {
+            askers.extend(std::mem::take(&mut known.asked).into_values().map(|asked| asked.asker));
             askers.extend(std::mem::take(&mut known.held).into_iter().map(|(_, asker, _)| asker));
         }
         askers

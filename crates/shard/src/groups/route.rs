@@ -125,18 +125,27 @@ impl Shard {
         }
     }
 
-    /// Refuses everything that waits, and takes nothing more: the shard drains, or its journal failed.
-    pub(crate) fn stop_groups(&mut self, refused: &Refused) {
+    /// Refuses what was not taken, and takes nothing more; what is on its way to the disk is answered when it is there.
+    pub(crate) fn drain_groups(&mut self, refused: &Refused) {
         let mut askers: Vec<Asker> =
             std::mem::take(&mut self.groups.arriving.requests).into_iter().map(|(_, request)| request.asker).collect();
         for home in self.groups.homes.values_mut() {
-            askers.extend(home.take_askers());
+            askers.extend(home.take_untaken());
             home.phase = HomePhase::Broken(refused.clone());
             home.touched.clear();
             home.deadlines.clear();
         }
         askers.extend(self.groups.lags.take_askers());
         askers.extend(self.groups.lists.take_askers());
+        for asker in askers {
+            self.refuse(asker, None, refused.clone());
+        }
+    }
+
+    /// Refuses everything that waits: the journal failed, or nothing more becomes durable.
+    pub(crate) fn stop_groups(&mut self, refused: &Refused) {
+        self.drain_groups(refused);
+        let askers: Vec<Asker> = self.groups.homes.values_mut().flat_map(Home::take_askers).collect();
         for asker in askers {
             self.refuse(asker, None, refused.clone());
         }

@@ -178,7 +178,7 @@ impl History {
         join.static_id = static_id.map(|id| format!("static-{id}"));
         join.session_timeout_ms = 10_000;
         join.rebalance_timeout_ms = 15_000;
-        let client = self.world.connect(usize::try_from(self.lives).unwrap() % SHARDS);
+        let client = self.world.connect(usize::try_from(self.lives).expect("few lives") % SHARDS);
         let asked = self.world.send(client, &join);
         self.statics.insert(join.member, static_id);
         let member = Member::new(client, &join);

@@ -4,9 +4,8 @@ use corelane_model::{ErrorCode, GroupName, Incarnation, StartAt, TopicSettings};
 use corelane_shard::{Boot, Event, ShardConfig, ShardExport};
 use corelane_wire::{
     AlterGroup, AlterTopic, AlterTopicAnswer, CreateTopic, CreateTopicAnswer, DeleteGroup, DeleteTopic, DescribeGroup,
-    DescribeGroupAnswer, DrainGroup, FetchOffsets, FetchOffsetsAnswer, GroupDone, JoinGroupAnswer, ListGroups,
-    ListGroupsAnswer, Metadata, MetadataAnswer, OffsetReset, RemoveStaticMember, ResetOffsets, ResumeGroup, TopicDone,
-    TruncatePartition,
+    DescribeGroupAnswer, DrainGroup, FetchOffsets, FetchOffsetsAnswer, GroupDone, ListGroups, ListGroupsAnswer,
+    Metadata, MetadataAnswer, OffsetReset, RemoveStaticMember, ResetOffsets, ResumeGroup, TopicDone, TruncatePartition,
 };
 
 use crate::members::{Member, join_of, settle};
@@ -496,27 +495,52 @@ fn the_log_of_a_home_stays_short_and_whole() {
 }
 
 #[test]
-fn a_drain_and_a_failing_disk_answer_who_waits() {
-    for is_disk_failing in [false, true] {
-        let mut world = World::new(2);
-        let client = world.connect(0);
-        world.create(client, "inputs", 4);
-        let mut member = Member::join(&mut world, client, &join_of("lobby", 1, &["inputs"])).unwrap();
-        let home = home_of(&mut world, client, "lobby");
-        world.are_syncs_held = !is_disk_failing;
-        world.are_syncs_failing = is_disk_failing;
-        let mut other = join_of("lobby", 2, &["inputs"]);
-        let asked = world.send(client, &other);
-        world.run();
-        if !is_disk_failing {
-            world.event(home, Event::Drain);
-            world.run();
-        }
-        let (code, text) = world.answer::<JoinGroupAnswer>(client, asked).expect("it is answered").unwrap_err();
-        let wanted = if is_disk_failing { ErrorCode::StorageFailed } else { ErrorCode::ShuttingDown };
-        assert_eq!(code, wanted, "{text}");
-        other.member = (3, 3);
-        assert_eq!(Member::join(&mut world, client, &other).unwrap_err().0, wanted);
-        assert_eq!(member.heartbeat(&mut world).unwrap_err().0, wanted);
+fn a_failing_disk_answers_who_waits() {
+    let mut world = World::new(2);
+    let client = world.connect(0);
+    world.create(client, "inputs", 4);
+    let mut member = Member::join(&mut world, client, &join_of("lobby", 1, &["inputs"])).unwrap();
+    world.are_syncs_failing = true;
+    for id in 2..4 {
+        let (code, text) = Member::join(&mut world, client, &join_of("lobby", id, &["inputs"])).unwrap_err();
+        assert_eq!(code, ErrorCode::StorageFailed, "{text}");
     }
+    assert_eq!(member.heartbeat(&mut world).unwrap_err().0, ErrorCode::StorageFailed);
+}
+
+#[test]
+fn a_drain_keeps_what_was_taken_and_refuses_what_comes_later() {
+    let mut world = World::new(2);
+    let client = world.connect(0);
+    let topic = filled(&mut world, client, "inputs", 4, 5);
+    let mut member = Member::join(&mut world, client, &join_of("lobby", 1, &["inputs"])).unwrap();
+    let home = home_of(&mut world, client, "lobby");
+    // A partition of the home's own shard, whose end it knows.
+    let own = u32::try_from(home).unwrap();
+    world.are_syncs_held = true;
+    let written = world.send(client, &member.commit_of(&[((topic, own), 4)]));
+    world.run();
+    // This one comes in the same round as the drain.
+    let taken = world.send(client, &member.commit_of(&[((topic, own), 5)]));
+    if home == 0 {
+        world.event(home, Event::Drain);
+        world.run();
+    } else {
+        world.run();
+        world.event(home, Event::Drain);
+        world.run();
+    }
+    assert!(world.answer::<GroupDone>(client, written).is_none(), "nothing is said before it is durable");
+    assert_eq!(member.heartbeat(&mut world).unwrap_err().0, ErrorCode::ShuttingDown);
+    world.let_files_go();
+    world.run();
+    assert!(world.answer::<GroupDone>(client, written).unwrap().is_ok());
+    assert!(world.answer::<GroupDone>(client, taken).unwrap().is_ok());
+    let other = 1 - home;
+    world.event(other, Event::Drain);
+    world.run();
+    assert_eq!(world.drained.len(), 2);
+    let mut world = restart(world, 2, true);
+    let client = world.connect(1);
+    assert_eq!(offsets(&mut world, client, "lobby"), [(own, 5, "at 5".to_owned())]);
 }
