@@ -220,7 +220,7 @@ impl Client {
         for _ in 0..burst.min(self.left) {
             let (producer, topic) = *self.random.pick(&open);
             let info = self.topics[topic].2.as_ref().expect("the producer is open");
-            let is_compacted = self.topics[topic].1.compacted_ms.is_some();
+            let needs_key = self.topics[topic].1.needs_keys();
             let record = RecordId { client: self.number, number: self.next_number };
             let length = self.random.skewed(0..self.value_bytes_max);
             let value = payload::encode(record, length);
@@ -229,7 +229,7 @@ impl Client {
             let partition = self.random.within(0..u64::from(info.partitions()));
             let partition = PartitionIndex(u32::try_from(partition).expect("few"));
             let new = NewRecord {
-                key: (self.random.is_one_in(2) || is_compacted).then_some(key.as_bytes()),
+                key: (self.random.is_one_in(2) || needs_key).then_some(key.as_bytes()),
                 value: Some(&value),
                 headers: &[],
                 timestamp: None,
@@ -238,7 +238,7 @@ impl Client {
             match self.core.send(now, producer, &new, Delivery::Ticket) {
                 Ok(sent) => {
                     let partition = PartitionId::new(info.topic, sent.partition);
-                    oracle.on_sent(partition, record, is_compacted.then_some(number));
+                    oracle.on_sent(partition, record, needs_key.then_some(number));
                     let records = self.pending.entry(sent.batch).or_default();
                     assert_eq!(records.len(), sent.index as usize, "a record's place in its batch");
                     records.push((partition, record));

@@ -48,6 +48,12 @@ pub struct TopicPlan {
 }
 
 impl TopicPlan {
+    /// Whether each record needs a key.
+    #[must_use]
+    pub fn needs_keys(&self) -> bool {
+        self.compacted_ms.is_some() || self.class == TopicClass::Latest
+    }
+
     /// Settings with which everything stays that must be there.
     #[must_use]
     pub fn settings(&self) -> TopicSettings {
@@ -193,6 +199,9 @@ impl Scenario {
             let compacted_ms = random.skewed(50..5_000);
             if topic.class.is_durable() && random.is_one_in(3) {
                 topic.compacted_ms = Some(compacted_ms);
+            }
+            if topic.class == TopicClass::Memory && random.is_one_in(2) {
+                topic.class = TopicClass::Latest;
             }
         }
         scenario
