@@ -315,6 +315,13 @@ pub const QUEUE_READ_AHEAD_BYTES: u64 = 1 << 20;
 pub const QUEUE_READS_BYTES: u64 = 16 << 20;
 /// But no partition gets less than this.
 pub const QUEUE_READ_AHEAD_BYTES_MIN: u64 = 64 << 10;
+/// Bytes of batches that a queue keeps in memory for records that members have or will have; each partition has an equal
+/// part. What was dropped is read again when it is needed.
+pub const QUEUE_HELD_BYTES: u64 = 32 << 20;
+/// The part of one partition at least: one batch stays, whatever its size.
+pub const QUEUE_HELD_BYTES_MIN: u64 = 2 << 20;
+/// The part of one partition at most.
+pub const QUEUE_HELD_BYTES_MAX: u64 = 8 << 20;
 /// Records that a member may have been sent and not made room for.
 pub const QUEUE_CREDIT_RECORDS_MAX: u32 = 65_536;
 /// The same in bytes.

@@ -92,6 +92,12 @@ impl Queue {
         sum
     }
 
+    /// The first record of a partition that is not done; the beginning for a partition that is not known.
+    #[must_use]
+    pub fn done_end(&self, partition: PartitionIndex) -> Offset {
+        self.partitions.get(partition.0 as usize).map_or(Offset::ZERO, |partition| Offset(partition.done_end))
+    }
+
     /// Its partitions, by index.
     pub fn describe_partitions(&self, now: Now) -> impl Iterator<Item = PartitionDescription> {
         self.partitions.iter().map(move |partition| PartitionDescription {

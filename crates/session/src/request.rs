@@ -10,13 +10,14 @@ use corelane_model::{
     SubscriptionId, TopicId, TopicSettings,
 };
 use corelane_wire::{
-    AlterTopic, CreateTopic, Credit, DeleteTopic, DescribeTopic, FindOffset, Frame, FrameKind, ListGroups, Metadata,
-    Produce, ProduceMany, RequestProducerId, Settings, Start, Subscribe, TruncatePartition, Unsubscribe, access,
-    decode,
+    AlterTopic, CreateTopic, Credit, DeleteTopic, DescribeTopic, FindOffset, Frame, FrameKind, ListGroups, ListQueues,
+    Metadata, Produce, ProduceMany, RequestProducerId, Settings, Start, Subscribe, TruncatePartition, Unsubscribe,
+    access, decode,
 };
 
 use crate::group::parse_group;
-use crate::{GroupRequest, Refused};
+use crate::queue::parse_queue;
+use crate::{GroupRequest, QueueRequest, Refused};
 
 /// One record batch for one partition. The batch's bytes are not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +141,17 @@ pub enum Request {
     },
     /// Something of one consumer group.
     Group(GroupRequest),
+    /// Something of one shared queue.
+    Queue(QueueRequest),
+    /// Which shared queues there are.
+    ListQueues {
+        /// Ties the answer.
+        correlation: CorrelationId,
+        /// Queues after this one, as group and topic id.
+        after: (String, u64),
+        /// How many at most.
+        most: u32,
+    },
     /// Which consumer groups there are.
     ListGroups {
         /// Ties the answer.
@@ -210,9 +222,16 @@ pub(crate) fn parse_request(frame: Frame) -> Result<Request, NoRequest> {
             let ListGroups { after, most } = decode(&frame)?;
             Ok(Request::ListGroups { correlation, after, most })
         }
+        FrameKind::ListQueues => {
+            let ListQueues { after, most } = decode(&frame)?;
+            Ok(Request::ListQueues { correlation, after, most })
+        }
         kind => match parse_group(&frame)? {
             Some(request) => Ok(Request::Group(request)),
-            None => Err(unexpected(kind)),
+            None => match parse_queue(&frame)? {
+                Some(request) => Ok(Request::Queue(request)),
+                None => Err(unexpected(kind)),
+            },
         },
     }
 }

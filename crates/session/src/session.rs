@@ -15,7 +15,9 @@ use corelane_wire::{
 use crate::answers::{Answers, cut, refusal};
 use crate::request::{NoRequest, check_shape, parse_request};
 use crate::subscriptions::Subscriptions;
-use crate::{Facts, GroupRequest, ProduceRequest, Refused, Request, Route, SessionStats, Step, TokenDigest};
+use crate::{
+    Facts, GroupRequest, ProduceRequest, QueueRequest, Refused, Request, Route, SessionStats, Step, TokenDigest,
+};
 
 /// Bytes of a client's name that are kept.
 const CLIENT_NAME_BYTES_MAX: usize = 64;
@@ -314,6 +316,11 @@ impl Session {
             }
             other => other,
         };
+        if let Request::Queue(QueueRequest { ask, .. }) = &request
+            && !ask.is_answered()
+        {
+            return Step::Request(request);
+        }
         let correlation = match &request {
             Request::Credit { .. } | Request::Unsubscribe { .. } => return Step::Request(request),
             Request::Produce(_) | Request::ProduceMany(_) => unreachable!("batches have a budget of their own"),
@@ -327,6 +334,8 @@ impl Session {
             | Request::FindOffset { correlation, .. }
             | Request::Subscribe { correlation, .. }
             | Request::Group(GroupRequest { correlation, .. })
+            | Request::Queue(QueueRequest { correlation, .. })
+            | Request::ListQueues { correlation, .. }
             | Request::ListGroups { correlation, .. } => *correlation,
         };
         if SESSION_REQUESTS_MAX <= self.requests {

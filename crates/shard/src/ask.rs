@@ -11,6 +11,7 @@ use corelane_record::SealedBatch;
 use corelane_session::Refused;
 
 use crate::groups::GroupAnswer;
+use crate::queues::QueueAnswer;
 
 /// A connection, wherever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,6 +84,7 @@ pub(crate) enum Answer {
     Altered { version: CatalogVersion, keys_moved: bool },
     Deleted,
     Group(GroupAnswer),
+    Queue(QueueAnswer),
 }
 
 /// What became of an append: base offset and append timestamp, or why not.

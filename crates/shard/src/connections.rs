@@ -17,6 +17,7 @@ use corelane_wire::{
 
 use crate::ask::{Answer, Ask, Asker, CatalogRequest, Ending, Outcome, PartitionRequest, Peer, PushBatches, Wish};
 use crate::mesh::Message;
+use crate::queues::INSIDE;
 use crate::shard_set::ShardSet;
 use crate::{Effect, OutStream, Shard};
 
@@ -179,6 +180,10 @@ impl Shard {
             Request::Credit { subscription, bytes } => self.handle_credit(peer, subscription, bytes),
             Request::Unsubscribe { subscription } => self.handle_unsubscribe(peer, subscription),
             Request::Group(request) => self.handle_group(peer, request),
+            Request::Queue(request) => self.handle_queue(peer, request),
+            Request::ListQueues { correlation, after, most } => {
+                self.list_queues(asker(correlation), &after, most);
+            }
             Request::ListGroups { correlation, after, most } => self.list_groups(asker(correlation), &after, most),
         }
     }
@@ -299,6 +304,9 @@ impl Shard {
         subscription: Option<(SubscriptionId, u64)>,
         answer: Result<Answer, Refused>,
     ) {
+        if connection == INSIDE {
+            return self.on_inside_answer(correlation, answer);
+        }
         let Some(state) = self.connections.get_mut(&connection) else { return };
         let session = &mut state.session;
         let frame = match answer {
@@ -324,6 +332,9 @@ impl Shard {
         outcome: &Outcome,
         is_end_due: bool,
     ) {
+        if connection == INSIDE {
+            return self.on_inside_outcome(correlation, outcome);
+        }
         let Some(state) = self.connections.get_mut(&connection) else { return };
         match outcome {
             Ok(appended) if is_end_due => state.session.answer_produce_early(correlation, batch_bytes, *appended),
@@ -337,6 +348,9 @@ impl Shard {
 
     /// A durable end for a connection here.
     pub(crate) fn tell_durable(&mut self, connection: ConnectionKey, partition: PartitionId, end: Offset) {
+        if connection == INSIDE {
+            return self.on_inside_durable(partition, end);
+        }
         let Some(state) = self.connections.get_mut(&connection) else { return };
         state.session.tell_durable(partition, end);
         self.note_gathering(connection);
@@ -344,6 +358,9 @@ impl Shard {
 
     /// Batches for a subscription of a connection here; those for one that has ended are dropped.
     pub(crate) fn tell_push(&mut self, push: PushBatches) {
+        if push.connection == INSIDE {
+            return self.on_inside_push(push);
+        }
         let PushBatches { connection, subscription, serial, high_watermark, batches } = push;
         let Some(state) = self.connections.get(&connection) else { return };
         let Some(route) = state.session.subscription(subscription).filter(|route| route.serial == serial) else {
@@ -364,6 +381,9 @@ impl Shard {
         serial: u64,
         ending: Ending,
     ) {
+        if connection == INSIDE {
+            return self.on_inside_ended(subscription, ending);
+        }
         let Some(state) = self.connections.get_mut(&connection) else { return };
         let Some(route) = state.session.subscription(subscription).filter(|route| route.serial == serial) else {
             return;
@@ -492,6 +512,7 @@ fn encode_answer(session: &mut Session, correlation: CorrelationId, answer: &Ans
             session.answer(correlation, &CreateTopicAnswer { topic: topic.0, catalog_version: version.0 })
         }
         Answer::Group(ref answer) => answer.encode(session, correlation),
+        Answer::Queue(ref answer) => answer.encode(session, correlation),
         Answer::Altered { version, keys_moved } => {
             session.answer(correlation, &AlterTopicAnswer { catalog_version: version.0, keys_moved })
         }

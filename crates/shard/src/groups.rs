@@ -34,17 +34,20 @@ use std::collections::BTreeMap;
 
 use corelane_group::GroupStats;
 use corelane_model::limits::{GROUP_HOMES, SEGMENT_BYTES_MIN};
-use corelane_model::{MonotonicNanos, PartitionId, PartitionIndex, TopicClass, TopicId, TopicSettings};
+use corelane_model::{ErrorCode, MonotonicNanos, PartitionId, PartitionIndex, TopicClass, TopicId, TopicSettings};
+use corelane_queue::QueueName;
 use corelane_record::{BatchBuilder, Compression};
-use corelane_session::GroupAsk;
+use corelane_session::{GroupAsk, Refused};
 
 pub(crate) use describe::LagOf;
 pub(crate) use ends::Ends;
-pub(crate) use home::Home;
+pub(crate) use home::{Home, HomePhase};
 pub(crate) use list::Listed;
-pub(crate) use tell::GroupAnswer;
+pub(crate) use log::Reach;
+pub(crate) use tell::{GroupAnswer, member_on_wire};
 
 use crate::ask::Asker;
+use crate::queues::{Homed, QueueRequest, QueuesOfHome};
 use corelane_model::GroupName;
 use describe::Lags;
 use list::Lists;
@@ -77,6 +80,22 @@ pub(crate) struct GroupRequest {
     pub(crate) ask: GroupAsk,
 }
 
+/// A request for whatever a home keeps.
+#[derive(Debug)]
+pub(crate) enum HomeRequest {
+    Group(GroupRequest),
+    Queue(QueueRequest),
+}
+
+impl HomeRequest {
+    pub(crate) const fn asker(&self) -> Asker {
+        match self {
+            Self::Group(request) => request.asker,
+            Self::Queue(request) => request.asker,
+        }
+    }
+}
+
 /// All that a shard knows of groups.
 #[derive(Debug)]
 pub(crate) struct Groups {
@@ -90,7 +109,7 @@ pub(crate) struct Groups {
     lags: Lags,
     lists: Lists,
     /// Kept for its memory.
-    builder: BatchBuilder,
+    pub(crate) builder: BatchBuilder,
     last_ticket: u64,
     /// Sessions do not expire before: the shard was late, and what members sent meanwhile is still on its way in.
     lenient_until: MonotonicNanos,
@@ -120,9 +139,60 @@ impl Default for Groups {
 }
 
 impl Groups {
-    fn ticket(&mut self) -> u64 {
+    pub(crate) fn ticket(&mut self) -> u64 {
         self.last_ticket += 1;
         self.last_ticket
+    }
+
+    /// The queues of a home here.
+    pub(crate) fn queues_of(&mut self, home: PartitionIndex) -> Option<&mut QueuesOfHome> {
+        self.homes.get_mut(&home).map(|home| &mut home.queues)
+    }
+
+    /// What a home here is at.
+    pub(crate) fn home_phase(&mut self, home: PartitionIndex) -> Option<&mut HomePhase> {
+        self.homes.get_mut(&home).map(|home| &mut home.phase)
+    }
+
+    /// Whether a home takes requests.
+    ///
+    /// # Errors
+    /// It is not open, broken, restored at the moment, or its log has no room.
+    pub(crate) fn check_home(&self, home: PartitionIndex) -> Result<(), Refused> {
+        let Some(home) = self.homes.get(&home) else {
+            return Err(Refused::new(ErrorCode::Recovering, "the group's home is being opened; try again in a moment"));
+        };
+        match &home.phase {
+            HomePhase::Serving if home.log.is_full() => Err(log::busy()),
+            HomePhase::Serving => Ok(()),
+            HomePhase::Broken(refused) => Err(refused.clone()),
+            HomePhase::Restoring(_) => {
+                let text = "the group is being read from disk; try again in a moment";
+                Err(Refused::new(ErrorCode::Recovering, text))
+            }
+        }
+    }
+
+    /// Whether a home keeps a consumer group of this name.
+    pub(crate) fn has_group(&self, home: PartitionIndex, group: &GroupName) -> bool {
+        self.homes.get(&home).is_some_and(|home| home.groups.contains_key(group))
+    }
+
+    /// Every queue of this shard's homes.
+    pub(crate) fn all_queues(&self) -> impl Iterator<Item = (&QueueName, &Homed)> {
+        self.homes.values().flat_map(|home| &home.queues.by_name)
+    }
+
+    /// Whether a home is not open for requests (yet).
+    pub(crate) fn is_restoring(&self) -> bool {
+        self.homes.values().any(|home| !matches!(home.phase, HomePhase::Serving))
+    }
+
+    /// Appends a record to a home's log.
+    pub(crate) fn append(&mut self, home: PartitionIndex, key: Vec<u8>, value: Option<Vec<u8>>, reach: Reach) {
+        if let Some(home) = self.homes.get_mut(&home) {
+            home.log.push(key, value, reach);
+        }
     }
 
     /// The home whose log this partition is.

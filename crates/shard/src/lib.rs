@@ -22,6 +22,7 @@ mod mesh;
 mod metrics;
 mod produce;
 mod push;
+mod queues;
 mod router;
 mod shard;
 mod shard_set;

@@ -7,6 +7,7 @@ use corelane_wire::{OutFrame, PartitionDescription};
 
 use crate::ask::{Answer, CatalogRequest, Ending, Outcome, PartitionRequest, PushBatches};
 use crate::groups::{GroupRequest, LagOf, Listed};
+use crate::queues::QueueRequest;
 
 /// A message from one shard to another. Whoever carries it looks at nothing; it arrives whole, once, and after those that
 /// the same shard sent to the same shard before.
@@ -69,7 +70,11 @@ pub(crate) enum Message {
     Described { ticket: u64, partitions: Vec<PartitionDescription> },
     /// To a coordinator: somebody asks something of a group.
     Group(Box<GroupRequest>),
-    /// A frame for a member of a group.
+    /// To a home: somebody asks something of a shared queue.
+    Queue(Box<QueueRequest>),
+    /// Records for a member of a shared queue, on a push stream of this number.
+    QueueRecords { connection: ConnectionKey, slot: u8, frame: OutFrame },
+    /// A frame for a member of a group or queue.
     Member { connection: ConnectionKey, frame: OutFrame },
     /// To an owner: where do these logs end? Questions are numbered.
     AskEnds { number: u64, partitions: Vec<PartitionId> },
@@ -83,6 +88,10 @@ pub(crate) enum Message {
     ListGroups { ticket: u64, after: String, most: usize },
     /// These.
     GroupsListed { ticket: u64, listed: Listed },
+    /// Which queues after that group and topic do you keep?
+    ListQueues { ticket: u64, after: (String, u64), most: usize },
+    /// These.
+    QueuesListed { ticket: u64, listed: crate::queues::Listed },
     /// The sender's journal failed.
     StorageStopped { text: String },
 }

@@ -16,6 +16,7 @@ use crate::describe::Describes;
 use crate::groups::Groups;
 use crate::mesh::Message;
 use crate::produce::Backlog;
+use crate::queues::Queues;
 use crate::router::Parked;
 use crate::subscriptions::Subscriptions;
 use crate::{AdminId, AdminQuery, Effect, Event, MeshMessage, ShardConfig, ShardStats, Traffic};
@@ -53,6 +54,7 @@ pub struct Shard {
     pub(crate) producer_askers: VecDeque<Asker>,
     pub(crate) describes: Describes,
     pub(crate) groups: Groups,
+    pub(crate) queues: Queues,
     pub(crate) effects: VecDeque<Effect>,
     pub(crate) stats: ShardStats,
     /// Kept for its memory: those who are told of one durable end.
@@ -99,6 +101,7 @@ impl Shard {
             producer_askers: VecDeque::new(),
             describes: Describes::default(),
             groups: Groups::default(),
+            queues: Queues::default(),
             effects: VecDeque::new(),
             stats: ShardStats::default(),
             told: Vec::new(),
@@ -253,6 +256,13 @@ impl Shard {
             Message::Described { ticket, partitions } => self.on_described(ticket, partitions),
             Message::StorageStopped { text } => self.tell_stopped(from, &text),
             Message::Group(request) => self.route_group(*request),
+            Message::ListQueues { ticket, after, most } => {
+                let listed = self.list_own_queues(&after, most);
+                self.send_mesh(from, Message::QueuesListed { ticket, listed });
+            }
+            Message::QueuesListed { ticket, listed } => self.on_queues_listed(from, ticket, listed),
+            Message::Queue(request) => self.route_queue(*request),
+            Message::QueueRecords { connection, slot, frame } => self.push_to(connection, slot, frame),
             Message::Member { connection, frame } => self.tell_member(connection, frame),
             Message::AskEnds { number, partitions } => self.answer_ends(from, number, &partitions),
             Message::Ends { number, ends } => self.on_ends(number, ends),

@@ -6,11 +6,13 @@ use corelane_group::{AppendPosition, Group, RequestTicket};
 use corelane_model::{GroupName, MemberId, MonotonicNanos, PartitionId};
 use corelane_session::Refused;
 
+use super::HomeRequest;
 use super::ends::Parked;
 use super::log::HomeLog;
 use super::restore::Restoring;
 use super::tell::GroupAnswer;
 use crate::ask::{Asker, Peer};
+use crate::queues::QueuesOfHome;
 
 /// ```text
 ///              the log was read to its end
@@ -33,7 +35,7 @@ pub(crate) enum HomePhase {
 #[derive(Debug)]
 pub(crate) struct Home {
     pub(super) partition: PartitionId,
-    pub(super) phase: HomePhase,
+    pub(crate) phase: HomePhase,
     pub(super) groups: BTreeMap<GroupName, Coordinated>,
     /// Groups to which something happened in this round, each once.
     pub(super) touched: Vec<GroupName>,
@@ -42,6 +44,8 @@ pub(crate) struct Home {
     /// Groups whose subscriptions were not looked up since the catalog changed.
     pub(super) stale: BTreeSet<GroupName>,
     pub(super) log: HomeLog,
+    /// Shared queues, which live beside the groups.
+    pub(crate) queues: QueuesOfHome,
 }
 
 /// A member as it was heard last.
@@ -108,6 +112,7 @@ impl Home {
             deadlines: BTreeSet::new(),
             stale: BTreeSet::new(),
             log: HomeLog::default(),
+            queues: QueuesOfHome::default(),
         }
     }
 
@@ -150,7 +155,7 @@ impl Home {
     pub(super) fn take_untaken(&mut self) -> Vec<Asker> {
         let mut askers = Vec::new();
         if let HomePhase::Restoring(restoring) = &mut self.phase {
-            askers.extend(restoring.take_waiting().into_iter().map(|request| request.asker));
+            askers.extend(restoring.take_waiting().iter().map(HomeRequest::asker));
         }
         for known in self.groups.values_mut() {
             askers.extend(known.take_parked().into_iter().map(|parked| parked.request.asker));
@@ -160,7 +165,7 @@ impl Home {
 
     /// Everybody who waits until something is durable; nobody does afterwards.
     pub(super) fn take_askers(&mut self) -> Vec<Asker> {
-        let mut askers = Vec::new();
+        let mut askers = self.queues.take_askers();
         for known in self.groups.values_mut() {
             askers.extend(std::mem::take(&mut known.asked).into_values().map(|asked| asked.asker));
             askers.extend(std::mem::take(&mut known.held).into_iter().map(|(_, asker, _)| asker));

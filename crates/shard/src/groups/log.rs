@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use corelane_group::AppendPosition;
 use corelane_model::{ErrorCode, GroupName, Offset, PartitionIndex};
+use corelane_queue::QueueName;
 use corelane_record::{BatchBuilder, ProducerStamp, SealedBatch};
 use corelane_session::Refused;
 use corelane_storage::{AppendError, ChangeTicket};
@@ -18,12 +19,29 @@ const SNAPSHOT_ROUND_BYTES: u64 = 256 << 10;
 /// Bytes of batches of one home that wait for room in the journal; beyond it requests are refused.
 const UNWRITTEN_BYTES_MAX: u64 = 4 << 20;
 
-/// Up to which record of which group something reaches.
+/// Whose records something reaches.
+#[derive(Clone, Debug)]
+pub(crate) enum Owner {
+    Group(GroupName),
+    Queue(QueueName),
+}
+
+/// Up to which record of which group or queue something reaches.
 #[derive(Clone, Debug)]
 pub(crate) struct Reach {
-    pub(super) group: GroupName,
+    pub(super) owner: Owner,
     pub(super) serial: u64,
-    pub(super) position: AppendPosition,
+    pub(super) position: u64,
+}
+
+impl Reach {
+    pub(super) const fn group(group: GroupName, serial: u64, position: AppendPosition) -> Self {
+        Self { owner: Owner::Group(group), serial, position: position.0 }
+    }
+
+    pub(crate) const fn queue(queue: QueueName, serial: u64, position: u64) -> Self {
+        Self { owner: Owner::Queue(queue), serial, position }
+    }
 }
 
 /// ```text
@@ -42,7 +60,7 @@ enum Snapshot {
     Quiet,
     Writing {
         from: Offset,
-        left: VecDeque<GroupName>,
+        left: VecDeque<Owner>,
         live_bytes: u64,
     },
     Settling {
@@ -184,7 +202,7 @@ impl Shard {
         if !matches!(home.phase, HomePhase::Serving) || home.log.is_waiting() {
             return false;
         }
-        let Home { log, groups, .. } = home;
+        let Home { log, groups, queues, .. } = home;
         if !log.wants_snapshot() {
             return false;
         }
@@ -192,7 +210,8 @@ impl Shard {
         match &mut log.snapshot {
             Snapshot::Quiet => {
                 log.bytes = 0;
-                let left = groups.keys().cloned().collect();
+                let queues = queues.by_name.keys().cloned().map(Owner::Queue);
+                let left = groups.keys().cloned().map(Owner::Group).chain(queues).collect();
                 log.snapshot = Snapshot::Writing { from: status.log_end, left, live_bytes: 0 };
                 true
             }
@@ -206,8 +225,16 @@ impl Shard {
                         log.snapshot = Snapshot::Settling { from, until: status.log_end, live_bytes };
                         return false;
                     };
-                    let Some(known) = groups.get(&name) else { continue };
-                    for (key, value) in known.group.records() {
+                    let records: Vec<_> = match name {
+                        Owner::Group(name) => {
+                            groups.get(&name).into_iter().flat_map(|known| known.group.records()).collect()
+                        }
+                        Owner::Queue(name) => {
+                            let homed = queues.by_name.get(&name);
+                            homed.into_iter().flat_map(|homed| homed.queue.records(self.now)).collect()
+                        }
+                    };
+                    for (key, value) in records {
                         let bytes = (key.len() + value.len()) as u64;
                         *live_bytes += bytes;
                         *left = left.saturating_sub(bytes);

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use corelane_group::{DecodeError, Restore, group_of};
 use corelane_model::{ErrorCode, GroupName, Offset, PartitionId, PartitionIndex};
+use corelane_queue::{QueueName, is_queue_key, queue_of};
 use corelane_record::{BatchError, RecordBatch};
 use corelane_session::Refused;
 use corelane_storage::{Fetch, ReadError, ReadTicket};
 
-use super::GroupRequest;
+use super::HomeRequest;
 use super::home::{Coordinated, Home, HomePhase};
 use crate::Shard;
 use crate::subscriptions::ReadFor;
@@ -30,9 +31,10 @@ pub(crate) struct Restoring {
     /// The read that is on its way.
     reading: Option<ReadTicket>,
     groups: BTreeMap<GroupName, Restore>,
+    queues: BTreeMap<QueueName, corelane_queue::Restore>,
     bytes: u64,
     /// Requests that came meanwhile.
-    waiting: Vec<GroupRequest>,
+    waiting: Vec<HomeRequest>,
 }
 
 /// Why a home cannot be restored.
@@ -42,17 +44,27 @@ enum RestoreError {
     Batch(#[from] BatchError),
     #[error(transparent)]
     Record(#[from] DecodeError),
+    #[error(transparent)]
+    Queue(#[from] corelane_queue::DecodeError),
     #[error("a record has no key")]
     Keyless,
 }
 
 impl Restoring {
     pub(super) fn new(log_start: Offset, end: Offset) -> Self {
-        Self { next: log_start, end, reading: None, groups: BTreeMap::new(), bytes: 0, waiting: Vec::new() }
+        Self {
+            next: log_start,
+            end,
+            reading: None,
+            groups: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            bytes: 0,
+            waiting: Vec::new(),
+        }
     }
 
     /// Keeps a request until the groups are there, or hands it back.
-    pub(super) fn hold(&mut self, request: GroupRequest) -> Option<GroupRequest> {
+    pub(crate) fn hold(&mut self, request: HomeRequest) -> Option<HomeRequest> {
         if WAITING_MAX <= self.waiting.len() {
             return Some(request);
         }
@@ -60,7 +72,7 @@ impl Restoring {
         None
     }
 
-    pub(super) fn take_waiting(&mut self) -> Vec<GroupRequest> {
+    pub(super) fn take_waiting(&mut self) -> Vec<HomeRequest> {
         std::mem::take(&mut self.waiting)
     }
 
@@ -71,6 +83,12 @@ impl Restoring {
             let batch = RecordBatch::parse(bytes)?;
             for record in batch.iter().filter(|record| self.next <= record.offset) {
                 let key = record.key.ok_or(RestoreError::Keyless)?;
+                if is_queue_key(key) {
+                    let name = queue_of(key)?;
+                    let fresh = |name: &QueueName| corelane_queue::Restore::new(name.clone());
+                    self.queues.entry(name).or_insert_with_key(fresh).apply(key, record.value)?;
+                    continue;
+                }
                 let name = group_of(key)?;
                 let restore = self.groups.entry(name).or_insert_with_key(|name| Restore::new(name.clone()));
                 restore.apply(key, record.value)?;
@@ -172,7 +190,7 @@ impl Shard {
         let text = format!("the groups of partition {} cannot be read: {error}", home.partition);
         home.phase = HomePhase::Broken(Refused::new(ErrorCode::CorruptLog, text));
         for request in waiting {
-            self.run_group(request);
+            self.run_home(request);
         }
         false
     }
@@ -197,8 +215,16 @@ impl Shard {
             home.stale.insert(name.clone());
             home.touch(&name);
         }
+        self.restore_queues(index, restoring.queues);
         for request in restoring.waiting {
-            self.run_group(request);
+            self.run_home(request);
+        }
+    }
+
+    fn run_home(&mut self, request: HomeRequest) {
+        match request {
+            HomeRequest::Group(request) => self.run_group(request),
+            HomeRequest::Queue(request) => self.run_queue(request),
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use corelane_group::{Effect, Group, GroupStats, Phase};
+use corelane_group::{AppendPosition, Effect, Group, GroupStats, Phase};
 use corelane_model::{GroupName, MonotonicNanos, Offset, PartitionId, PartitionIndex, TopicId};
 
 use super::home::{Coordinated, Home, HomePhase};
-use super::log::Reach;
+use super::log::{Owner, Reach};
 use super::tell::{Telling, tell_assignment, tell_fence, tell_hand_over};
 use crate::Shard;
 use crate::boot::Phase as ShardPhase;
@@ -27,6 +27,7 @@ impl Shard {
         self.expire_arriving();
         self.expire_lags();
         self.expire_lists();
+        self.expire_queue_lists();
         if self.groups.homes.is_empty() {
             return false;
         }
@@ -34,14 +35,19 @@ impl Shard {
         self.meet_deadlines();
         is_more |= self.renew_subscriptions();
         // Most rounds have nothing to do with groups, and must not pay for every home.
-        let has_work = |home: &Home| !home.touched.is_empty() || home.log.has_work();
+        self.retry_reads();
+        let now = self.now;
+        let has_work = |home: &Home| !home.touched.is_empty() || home.log.has_work() || home.queues.has_work(now);
         let homes: Vec<PartitionIndex> =
             self.groups.homes.iter().filter(|(_, home)| has_work(home)).map(|(&index, _)| index).collect();
         for &index in &homes {
             self.finish_home(index);
+            self.finish_queues(index);
             is_more |= !self.write_home(index);
         }
         is_more |= self.shorten_logs(&homes);
+        // What queues asked owners here was answered at once.
+        is_more |= self.groups.homes.values().any(|home| home.queues.has_work(now));
         self.ask_ends();
         is_more
     }
@@ -71,8 +77,9 @@ impl Shard {
         }
         let groups = self.groups.homes.values().filter_map(|home| home.deadlines.first()).map(|&(at, _)| at).min();
         let groups = groups.map(|at| at.max(self.groups.lenient_until));
+        let queues = self.groups.homes.values().filter_map(|home| home.queues.deadline()).min();
         let others = [self.groups.arriving.deadline(), self.groups.lags.deadline(), self.groups.lists.deadline()];
-        others.into_iter().chain([groups]).flatten().min()
+        others.into_iter().chain([groups, queues, self.queues.deadline()]).flatten().min()
     }
 
     /// Expires sessions and whatever else is due, after the traffic of the round was handled.
@@ -108,6 +115,7 @@ impl Shard {
     pub(crate) fn on_catalog_of_groups(&mut self) {
         for home in self.groups.homes.values_mut() {
             home.stale = home.groups.keys().cloned().collect();
+            home.queues.are_stale = true;
         }
     }
 
@@ -159,7 +167,16 @@ impl Shard {
         }
         let Some(home) = self.groups.homes.get_mut(&partition.index) else { return };
         let mut out = Vec::new();
-        for Reach { group: name, serial, position } in home.log.take_durable(end) {
+        let mut queues = Vec::new();
+        for Reach { owner, serial, position } in home.log.take_durable(end) {
+            let name = match owner {
+                Owner::Group(name) => name,
+                Owner::Queue(name) => {
+                    queues.push((name, serial, position));
+                    continue;
+                }
+            };
+            let position = AppendPosition(position);
             let Some(known) = home.groups.get_mut(&name).filter(|known| known.serial == serial) else { continue };
             known.durable = known.durable.max(position);
             known.group.on_durable(position);
@@ -169,6 +186,9 @@ impl Shard {
             }
         }
         self.tell(out);
+        for (name, serial, position) in queues {
+            self.on_queue_durable(partition.index, name, serial, position);
+        }
         self.truncate_home(partition.index, end);
     }
 }
@@ -190,7 +210,7 @@ fn pump(home: &mut Home, name: &GroupName, catalog: &corelane_catalog::Catalog, 
     while let Some(effect) = known.group.poll_effect() {
         match effect {
             Effect::Append { position, key, value } => {
-                log.push(key, value, Reach { group: name.clone(), serial: known.serial, position });
+                log.push(key, value, Reach::group(name.clone(), known.serial, position));
             }
             Effect::Done { ticket } => {
                 if let Some(asked) = known.asked.remove(&ticket) {

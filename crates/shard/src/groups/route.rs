@@ -8,7 +8,7 @@ use corelane_session::{GroupAsk, GroupRequest as Requested, Refused};
 
 use super::home::{Home, HomePhase};
 use super::restore::Restoring;
-use super::{GROUPS_TOPIC, GroupRequest};
+use super::{GROUPS_TOPIC, GroupRequest, HomeRequest};
 use crate::Shard;
 use crate::ask::{Asker, CatalogRequest, Peer, Wish};
 use crate::mesh::Message;
@@ -22,7 +22,7 @@ const ARRIVING_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Arriving {
     /// In the order of arrival and thus of their deadlines.
-    requests: VecDeque<(MonotonicNanos, GroupRequest)>,
+    requests: VecDeque<(MonotonicNanos, HomeRequest)>,
 }
 
 impl Arriving {
@@ -61,22 +61,22 @@ impl Shard {
                 self.stats.forwards += 1;
                 self.send_mesh(owner, Message::Group(Box::new(request)));
             }
-            None if request.ask.may_create() => self.hold_back(request),
+            None if request.ask.may_create() => self.hold_back(HomeRequest::Group(request)),
             None => self.refuse(request.asker, None, no_group(&request)),
         }
     }
 
     /// The owner of a group's home; nobody before there is one.
-    fn home_owner(&self, group: &GroupName) -> Option<ShardId> {
+    pub(crate) fn home_owner(&self, group: &GroupName) -> Option<ShardId> {
         let topic = self.catalog.as_ref()?.find(GROUPS_TOPIC)?;
         topic.shards.get(group.home().0 as usize).copied()
     }
 
     /// Keeps a request until there is a topic for groups, and sees to it that it is made.
-    fn hold_back(&mut self, request: GroupRequest) {
+    pub(crate) fn hold_back(&mut self, request: HomeRequest) {
         if ARRIVING_MAX <= self.groups.arriving.len() {
             let text = format!("{ARRIVING_MAX} requests wait for the topic {GROUPS_TOPIC} already");
-            return self.refuse(request.asker, None, Refused::new(ErrorCode::Busy, text));
+            return self.refuse(request.asker(), None, Refused::new(ErrorCode::Busy, text));
         }
         let is_first = self.groups.arriving.requests.is_empty();
         let deadline = self.now.monotonic.after(TOPIC_WAIT);
@@ -106,7 +106,10 @@ impl Shard {
             self.groups.homes.entry(partition.index).or_insert_with(|| Home::new(partition, phase));
         }
         for (_, request) in std::mem::take(&mut self.groups.arriving.requests) {
-            self.route_group(request);
+            match request {
+                HomeRequest::Group(request) => self.route_group(request),
+                HomeRequest::Queue(request) => self.route_queue(request),
+            }
         }
         self.is_storage_touched = true;
     }
@@ -117,7 +120,7 @@ impl Shard {
         while self.groups.arriving.deadline().is_some_and(|deadline| deadline <= self.now.monotonic) {
             let (_, request) = self.groups.arriving.requests.pop_front().expect("it has a deadline");
             let text = format!("the topic {GROUPS_TOPIC} could not be made in time; is the disk full?");
-            self.refuse(request.asker, None, Refused::new(ErrorCode::TimedOut, text));
+            self.refuse(request.asker(), None, Refused::new(ErrorCode::TimedOut, text));
             was_any = true;
         }
         if was_any && !self.groups.arriving.requests.is_empty() {
@@ -128,7 +131,7 @@ impl Shard {
     /// Refuses what was not taken, and takes nothing more; what is on its way to the disk is answered when it is there.
     pub(crate) fn drain_groups(&mut self, refused: &Refused) {
         let mut askers: Vec<Asker> =
-            std::mem::take(&mut self.groups.arriving.requests).into_iter().map(|(_, request)| request.asker).collect();
+            std::mem::take(&mut self.groups.arriving.requests).into_iter().map(|(_, request)| request.asker()).collect();
         for home in self.groups.homes.values_mut() {
             askers.extend(home.take_untaken());
             home.phase = HomePhase::Broken(refused.clone());

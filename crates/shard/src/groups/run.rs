@@ -17,7 +17,7 @@ use super::home::{Asked, Coordinated, HomePhase, Speaker};
 use super::log::busy;
 use super::route::no_group;
 use super::tell::GroupAnswer;
-use super::{GroupRequest, round::is_serving};
+use super::{GroupRequest, HomeRequest, round::is_serving};
 use crate::Shard;
 use crate::ask::{Answer, Asker};
 
@@ -38,9 +38,9 @@ impl Shard {
         let index = request.group.home();
         let home = self.groups.homes.get_mut(&index);
         let request = match home.map(|home| &mut home.phase) {
-            Some(HomePhase::Restoring(restoring)) => match restoring.hold(request) {
-                Some(request) => request,
-                None => return,
+            Some(HomePhase::Restoring(restoring)) => match restoring.hold(HomeRequest::Group(request)) {
+                Some(HomeRequest::Group(request)) => request,
+                Some(HomeRequest::Queue(_)) | None => return,
             },
             _ => request,
         };
@@ -82,6 +82,10 @@ impl Shard {
         }
         if home.log.is_full() {
             return Err(busy());
+        }
+        if let Some(queue) = home.queues.of_group(&request.group) {
+            let text = format!("the name {} is in use as a shared queue on topic {}", request.group, queue.topic);
+            return Err(Refused::new(ErrorCode::GroupIsQueue, text));
         }
         match home.groups.get(&request.group) {
             Some(known) if *known.group.phase() == Phase::Deleted && request.ask.may_create() => {

@@ -96,7 +96,7 @@ impl Shard {
     }
 }
 
-pub(super) const fn member_on_wire(member: MemberId) -> (u64, u64) {
+pub(crate) const fn member_on_wire(member: MemberId) -> (u64, u64) {
     let bytes = member.0.to_be_bytes();
     let [h0, h1, h2, h3, h4, h5, h6, h7, l0, l1, l2, l3, l4, l5, l6, l7] = bytes;
     (u64::from_be_bytes([h0, h1, h2, h3, h4, h5, h6, h7]), u64::from_be_bytes([l0, l1, l2, l3, l4, l5, l6, l7]))

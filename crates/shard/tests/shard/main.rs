@@ -6,6 +6,7 @@ mod groups;
 mod lifecycle;
 mod members;
 mod produce;
+mod queues;
 mod records;
 mod subscribe;
 mod topics;

@@ -55,6 +55,7 @@ const PLACES: &[Place] = &[
             "corelane-commitlog",
             "corelane-journal",
             "corelane-group",
+            "corelane-queue",
             "corelane-catalog",
             "corelane-session",
             "corelane-storage",

@@ -1,0 +1,321 @@
+//! Subscriptions of queues to data partitions.
+
+use corelane_model::limits::{QUEUE_HELD_BYTES, QUEUE_HELD_BYTES_MAX, QUEUE_HELD_BYTES_MIN};
+use corelane_model::{
+    CorrelationId, ErrorCode, MonotonicNanos, Offset, PartitionId, PartitionIndex, StartAt, SubscriptionId,
+};
+use corelane_queue::{LeaseRun, ReadBatch};
+use corelane_record::BatchHead;
+use corelane_session::Refused;
+
+use super::held::{Held, metas};
+use super::letters::Want;
+use super::{INSIDE, QueueKey};
+use crate::Shard;
+use crate::ask::{Answer, Ask, Asker, Ending, PartitionRequest, Peer, PushBatches};
+use crate::mesh::Message;
+
+/// A partition that could not be read is tried again after this time.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How a queue reads one partition.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    /// The subscription that brings new records.
+    subscription: Option<u64>,
+    /// Where it goes on.
+    position: Offset,
+    /// Bytes that it may still push; below zero by less than the last batch.
+    credit: i64,
+    pub(super) held: Held,
+    /// Records that are wanted and were dropped from memory.
+    pub(super) missing: Vec<(Want, LeaseRun)>,
+    /// The subscription that brings the first of them.
+    again: Option<u64>,
+}
+
+/// Whose a subscription is.
+#[derive(Debug)]
+pub(super) struct ReaderOf {
+    key: QueueKey,
+    partition: PartitionIndex,
+}
+
+/// What the answer to a question is for.
+#[derive(Debug)]
+pub(super) struct Question {
+    key: QueueKey,
+    partition: PartitionIndex,
+    /// The queue's beginning is looked for; else the log's, since the queue is before it.
+    is_start: bool,
+}
+
+/// What has to be tried again, and when.
+#[derive(Debug)]
+pub(super) struct Again {
+    pub(super) at: MonotonicNanos,
+    key: QueueKey,
+    partition: PartitionIndex,
+}
+
+impl Shard {
+    const fn inside(&self) -> Peer {
+        Peer { shard: self.me(), connection: INSIDE }
+    }
+
+    fn ask_inside(&mut self, correlation: u64, partition: PartitionId, ask: Ask) {
+        let asker = Asker { peer: self.inside(), correlation: CorrelationId(correlation) };
+        self.route(PartitionRequest { asker, partition, ask });
+    }
+
+    pub(super) fn append_inside(
+        &mut self,
+        correlation: u64,
+        partition: PartitionId,
+        batch: corelane_record::SealedBatch,
+    ) {
+        self.ask_inside(correlation, partition, Ask::Append { acks: corelane_model::Acks::Stored, batch });
+    }
+
+    /// Asks which offset a position means.
+    pub(super) fn ask_offset(&mut self, key: &QueueKey, partition: PartitionIndex, start: StartAt, is_start: bool) {
+        let id = self.queues.next_id();
+        self.queues.questions.insert(id, Question { key: key.clone(), partition, is_start });
+        self.ask_inside(id, PartitionId::new(key.name.topic, partition), Ask::Find { start });
+    }
+
+    /// More of a partition is wanted.
+    pub(super) fn read_queue(&mut self, key: &QueueKey, partition: PartitionIndex, from: Offset, bytes: u64) {
+        let Some(homed) = self.homed(key) else { return };
+        let reader = homed.readers.entry(partition).or_default();
+        let bytes = bytes.cast_signed();
+        if let Some(subscription) = reader.subscription.filter(|_| reader.position == from) {
+            // What the last batch took beyond is given on top: the queue knows nothing of it.
+            let grant = bytes - reader.credit.min(0);
+            reader.credit += grant;
+            return self.credit_inside(key, partition, subscription, grant.cast_unsigned());
+        }
+        let before = reader.subscription.take();
+        reader.position = from;
+        reader.credit = bytes;
+        if let Some(before) = before {
+            self.unsubscribe_inside(key, partition, before);
+        }
+        let id = self.subscribe_inside(key, partition, from, bytes.cast_unsigned());
+        // It may have ended at once.
+        if self.queues.readers.contains_key(&id)
+            && let Some(homed) = self.homed(key)
+        {
+            homed.readers.entry(partition).or_default().subscription = Some(id);
+        }
+    }
+
+    fn subscribe_inside(&mut self, key: &QueueKey, partition: PartitionIndex, from: Offset, credit: u64) -> u64 {
+        let id = self.queues.next_id();
+        self.queues.readers.insert(id, ReaderOf { key: key.clone(), partition });
+        let (subscription, start) = (SubscriptionId(id), StartAt::Offset(from));
+        let ask = Ask::Subscribe { subscription, serial: id, start, credit };
+        self.ask_inside(id, PartitionId::new(key.name.topic, partition), ask);
+        id
+    }
+
+    fn credit_inside(&mut self, key: &QueueKey, partition: PartitionIndex, id: u64, bytes: u64) {
+        let subscription = SubscriptionId(id);
+        match self.owner_of(key, partition) {
+            Some(owner) if owner == self.me() => self.add_credit(self.inside(), subscription, bytes),
+            Some(owner) => self.send_mesh(owner, Message::Credit { connection: INSIDE, subscription, bytes }),
+            None => {}
+        }
+    }
+
+    fn unsubscribe_inside(&mut self, key: &QueueKey, partition: PartitionIndex, id: u64) {
+        let subscription = SubscriptionId(id);
+        self.queues.readers.remove(&id);
+        match self.owner_of(key, partition) {
+            Some(owner) if owner == self.me() => self.end_subscription(self.inside(), subscription),
+            Some(owner) => self.send_mesh(owner, Message::Unsubscribe { connection: INSIDE, subscription }),
+            None => {}
+        }
+    }
+
+    fn owner_of(&self, key: &QueueKey, partition: PartitionIndex) -> Option<corelane_model::ShardId> {
+        self.catalog.as_ref()?.topic(key.name.topic)?.shards.get(partition.0 as usize).copied()
+    }
+
+    /// The queue is gone: nothing is read for it any more.
+    pub(super) fn stop_reading(&mut self, key: &QueueKey) {
+        let ids: Vec<_> =
+            self.queues.readers.iter().filter(|(_, of)| of.key == *key).map(|(&id, of)| (id, of.partition)).collect();
+        for (id, partition) in ids {
+            self.unsubscribe_inside(key, partition, id);
+        }
+        self.queues.questions.retain(|_, question| question.key != *key);
+    }
+
+    /// An answer for the queues of this shard.
+    pub(crate) fn on_inside_answer(&mut self, correlation: CorrelationId, answer: Result<Answer, Refused>) {
+        if let Some(question) = self.queues.questions.remove(&correlation.0) {
+            return self.on_offset_found(&question, answer);
+        }
+        if let Err(refused) = answer {
+            // A subscription that was not taken has the id of its request.
+            self.on_inside_ended(SubscriptionId(correlation.0), Ending { refused, range: None });
+        }
+    }
+
+    fn on_offset_found(&mut self, question: &Question, answer: Result<Answer, Refused>) {
+        let Question { key, partition, is_start } = question;
+        let now = self.now;
+        let Some(homed) = self.homed(key) else { return };
+        match answer {
+            Ok(Answer::Found { offset, high_watermark, .. }) if *is_start => {
+                homed.queue.on_start(*partition, offset);
+                homed.queue.on_high_watermark(*partition, high_watermark);
+            }
+            // The queue is beyond the log's end: a crash may have taken records that nobody was told of.
+            Ok(Answer::Found { offset, .. }) if offset <= homed.queue.done_end(*partition) => {
+                return self.read_again_later(key.clone(), *partition);
+            }
+            Ok(Answer::Found { offset, .. }) => {
+                homed.queue.skip(now, *partition, Offset(0), offset);
+                homed.queue.on_read_ended(*partition);
+            }
+            Ok(other) => panic!("a question for an offset was answered with {other:?}"),
+            Err(_) => return self.read_again_later(key.clone(), *partition),
+        }
+        self.touch_queue(key);
+    }
+
+    /// Batches for a queue of this shard.
+    pub(crate) fn on_inside_push(&mut self, push: PushBatches) {
+        let PushBatches { subscription, high_watermark, batches, .. } = push;
+        let Some(ReaderOf { key, partition }) = self.queues.readers.get(&subscription.0) else { return };
+        let (key, partition, now) = (key.clone(), *partition, self.now);
+        let Some(homed) = self.homed(&key) else { return };
+        let has_order = homed.queue.settings().order_per_key;
+        let reader = homed.readers.entry(partition).or_default();
+        let is_again = reader.again == Some(subscription.0);
+        let mut damaged = Vec::new();
+        for bytes in &batches {
+            let Ok(batch) = reader.held.insert(bytes) else {
+                // What the owner could read and we cannot is damaged for good.
+                let head = BatchHead::parse(bytes).ok();
+                damaged.extend(head.map(|head| (head.base_offset, head.end_offset())));
+                continue;
+            };
+            if is_again {
+                continue;
+            }
+            let end = batch.head().end_offset();
+            let read = ReadBatch {
+                partition,
+                from: reader.position,
+                end,
+                timestamp: batch.head().append_timestamp,
+                bytes: bytes.len() as u64,
+                high_watermark,
+            };
+            reader.credit -= (bytes.len() as u64).cast_signed();
+            reader.position = reader.position.max(end);
+            homed.queue.on_records(now, read, metas(batch, has_order));
+        }
+        for (first, end) in damaged {
+            homed.queue.skip(now, partition, first, end);
+        }
+        if is_again {
+            self.on_read_again(&key, partition, subscription.0);
+        } else {
+            self.trim_held(&key, partition);
+        }
+        self.touch_queue(&key);
+    }
+
+    fn trim_held(&mut self, key: &QueueKey, partition: PartitionIndex) {
+        let Some(homed) = self.homed(key) else { return };
+        let share = QUEUE_HELD_BYTES / u64::from(homed.queue.partitions_len().max(1));
+        let done_end = homed.queue.done_end(partition);
+        if let Some(reader) = homed.readers.get_mut(&partition) {
+            reader.held.trim(done_end, share.clamp(QUEUE_HELD_BYTES_MIN, QUEUE_HELD_BYTES_MAX));
+        }
+    }
+
+    /// Reads the first record that is wanted and not in memory.
+    pub(super) fn read_missing(&mut self, key: &QueueKey, partition: PartitionIndex) {
+        let Some(homed) = self.homed(key) else { return };
+        let Some(reader) = homed.readers.get_mut(&partition) else { return };
+        if reader.again.is_some() {
+            return;
+        }
+        let Some(first) = reader.missing.iter().map(|(_, run)| run.first).min() else { return };
+        // One byte of credit brings one batch. The push must find its purpose, so the id is noted before it is sent.
+        let id = self.queues.last_id + 1;
+        if let Some(reader) = self.homed(key).and_then(|homed| homed.readers.get_mut(&partition)) {
+            reader.again = Some(id);
+        }
+        let used = self.subscribe_inside(key, partition, first, 1);
+        assert_eq!(id, used, "ids are dense");
+    }
+
+    fn on_read_again(&mut self, key: &QueueKey, partition: PartitionIndex, id: u64) {
+        self.unsubscribe_inside(key, partition, id);
+        let Some(homed) = self.homed(key) else { return };
+        let Some(reader) = homed.readers.get_mut(&partition) else { return };
+        reader.again = None;
+        let missing = std::mem::take(&mut reader.missing);
+        for (want, run) in missing {
+            self.give_records(key, &want, vec![run]);
+        }
+        self.trim_held(key, partition);
+        self.read_missing(key, partition);
+    }
+
+    /// A subscription of a queue ended by itself, or was not taken.
+    pub(crate) fn on_inside_ended(&mut self, subscription: SubscriptionId, ending: Ending) {
+        let Some(ReaderOf { key, partition }) = self.queues.readers.remove(&subscription.0) else { return };
+        let now = self.now;
+        let Some(homed) = self.homed(&key) else { return };
+        let reader = homed.readers.entry(partition).or_default();
+        let is_again = reader.again == Some(subscription.0);
+        if is_again {
+            reader.again = None;
+        } else if reader.subscription == Some(subscription.0) {
+            reader.subscription = None;
+        }
+        match (ending.refused.code, ending.range) {
+            (ErrorCode::CorruptLog, Some(range)) => homed.queue.skip(now, partition, range.start, range.end),
+            (ErrorCode::OffsetOutOfRange, Some(range)) => homed.queue.skip(now, partition, Offset(0), range.start),
+            (ErrorCode::OffsetOutOfRange, None) => {
+                return self.ask_offset(&key, partition, StartAt::Earliest, false);
+            }
+            _ => return self.read_again_later(key, partition),
+        }
+        if is_again {
+            let reader = homed.readers.entry(partition).or_default();
+            // Whatever is gone was counted as done; what is left is looked for again.
+            let done_end = homed.queue.done_end(partition);
+            reader.missing.retain(|(_, run)| done_end <= run.first);
+            self.read_missing(&key, partition);
+        } else {
+            homed.queue.on_read_ended(partition);
+        }
+        self.touch_queue(&key);
+    }
+
+    fn read_again_later(&mut self, key: QueueKey, partition: PartitionIndex) {
+        let at = self.now.monotonic.after(RETRY);
+        self.queues.letters.again.push_back(Again { at, key, partition });
+    }
+
+    /// Tries again what could not be read.
+    pub(crate) fn retry_reads(&mut self) {
+        while self.queues.letters.again.front().is_some_and(|again| again.at <= self.now.monotonic) {
+            let Again { key, partition, .. } = self.queues.letters.again.pop_front().expect("it was there");
+            if let Some(homed) = self.homed(&key) {
+                homed.queue.find_starts();
+                homed.queue.on_read_ended(partition);
+                self.read_missing(&key, partition);
+                self.touch_queue(&key);
+            }
+        }
+    }
+}
