@@ -130,8 +130,10 @@ impl Shard {
 
     /// Refuses what was not taken, and takes nothing more; what is on its way to the disk is answered when it is there.
     pub(crate) fn drain_groups(&mut self, refused: &Refused) {
-        let mut askers: Vec<Asker> =
-            std::mem::take(&mut self.groups.arriving.requests).into_iter().map(|(_, request)| request.asker()).collect();
+        let mut askers: Vec<Asker> = std::mem::take(&mut self.groups.arriving.requests)
+            .into_iter()
+            .map(|(_, request)| request.asker())
+            .collect();
         for home in self.groups.homes.values_mut() {
             askers.extend(home.take_untaken());
             home.phase = HomePhase::Broken(refused.clone());
