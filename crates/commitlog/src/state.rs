@@ -189,8 +189,16 @@ impl LogState {
         let mut transactions = Transactions::default();
         let mut compacted = Compacted::default();
         if version == STATE_VERSION_SECTIONS {
+            let mut last = 0;
             for _ in 0..reader.sections()? {
-                match reader.section()? {
+                let (kind, section) = reader.section()?;
+                if kind <= last {
+                    return Err(StateError::Contradiction {
+                        what: "sections stand in the order of their kinds, each once",
+                    });
+                }
+                last = kind;
+                match (kind, section) {
                     (SECTION_TRANSACTIONS, mut section) => transactions = section.transactions(log_end)?,
                     (SECTION_COMPACTION, mut section) => compacted = section.compaction(&mut segments)?,
                     (kind, _) => return Err(StateError::Section { kind }),

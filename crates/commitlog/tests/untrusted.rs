@@ -270,6 +270,9 @@ fn a_state_says_what_is_wrong_with_it() {
     assert_eq!(section(&[1, 9, 0]), Err(StateError::Section { kind: 9 }));
     assert_eq!(section(&[3]), too_many("sections", 2));
     assert!(matches!(section(&[0]), Err(StateError::Contradiction { .. })), "no section in version 2");
+    let twice = [2, 2, 5, 9, 0, 0, 0, 0, 2, 5, 9, 0, 0, 0, 0];
+    assert!(matches!(section(&twice), Err(StateError::Contradiction { .. })), "a section is there once");
+    assert_eq!(section(&[1, 2, 5, 9, 0, 0, 0, 0]), Ok(()));
     assert!(
         matches!(section(&[1, 1, 2, 0, 0]), Err(StateError::Contradiction { .. })),
         "no transaction in the section"
