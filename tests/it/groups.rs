@@ -225,24 +225,27 @@ fn seeking_drains_and_automatic_commits() {
         produce(&client, "work", 1, 0..100).await;
         let join = || {
             let builder = client.group("g").topics(["work"]).reset(ResetPolicy::Error);
-            builder.auto_commit(Duration::from_millis(50)).join()
+            builder.auto_commit(Duration::from_millis(50)).lagging_above(10).join()
         };
         let mut consumer = join().await.unwrap();
         let partition = next_matching(&mut consumer, assigned).await.pop().unwrap();
         let error = consumer.next().await.unwrap().unwrap_err();
         assert!(matches!(error, GroupError::NoCommittedOffset { .. }), "{error}");
         consumer.seek(&partition, StartAt::Offset(Offset(40))).unwrap();
-        let mut offsets = Vec::new();
+        let (mut offsets, mut lags) = (Vec::new(), Vec::new());
         while offsets.len() < 60 {
             // The face for game loops: never waits, so that somebody else has to.
             for event in consumer.drain(16) {
-                if let Event::Batch(batch) = event.unwrap() {
-                    offsets.extend(batch.iter().map(|record| record.offset.0));
+                match event.unwrap() {
+                    Event::Batch(batch) => offsets.extend(batch.iter().map(|record| record.offset.0)),
+                    Event::Lagging { lag, .. } => lags.push(lag),
+                    other => panic!("{other:?}"),
                 }
             }
             tokio::task::yield_now().await;
         }
         assert_eq!(offsets, (40..100).collect::<Vec<_>>());
+        assert_eq!(lags, [60], "told once, when it was more than ten behind");
         consumer.close().await.unwrap();
         let group = client.groups().describe("g").await.unwrap();
         assert_eq!(group.partitions[0].committed, Some(100), "what was finished is committed on the way out");

@@ -167,7 +167,7 @@ fn group_text(out: &mut String, group: &GroupReport) -> std::fmt::Result {
     writeln!(out, "a group of 4 loses a member, without a word")?;
     writeln!(
         out,
-        "  its {} partitions were silent for {} at most, of which {} ms until the death was certain; the other {} for {}",
+        "  its {} partitions were silent for {} at most, with a session time-out of {} ms; the other {} for {}",
         group.moved.partitions,
         longest(group.moved.longest_us),
         group.session_timeout_ms,
