@@ -30,6 +30,12 @@ macro_rules! bugs {
                 }
             }
 
+            /// Whether the simulator's workload leads to it. The others are found by the random histories of their crate.
+            #[must_use]
+            pub const fn is_simulated(self) -> bool {
+                !matches!(self, Self::LeaseTwice | Self::DeadLetterLost)
+            }
+
             /// The bug of that name.
             #[must_use]
             pub fn parse(name: &str) -> Option<Self> {

@@ -108,6 +108,7 @@ pub(crate) fn regressions() -> anyhow::Result<()> {
 /// Shows that the simulator would find bugs, and that it finds none where there is none.
 pub(crate) fn planted() -> anyhow::Result<()> {
     planted_program(&["hunt".to_owned(), PLANTED_SEEDS.to_string()])?;
+    planted_histories()?;
     many(Seeds::new(0, PLANTED_SEEDS))
 }
 
@@ -170,6 +171,14 @@ fn planted_program(arguments: &[String]) -> anyhow::Result<()> {
     let wrapper = wrapper.to_str().context("the path of this program is not UTF-8")?;
     let mut all = vec!["run", "--quiet", "--locked", "--package", "corelane-sim", "--bin", "corelane-sim", "--"];
     all.extend(arguments.iter().map(String::as_str));
+    cargo(&all, &[("RUSTC_WORKSPACE_WRAPPER", wrapper), (WRAPPER_VARIABLE, "1")])
+}
+
+/// Bugs of shared queues are found by the random histories of their crate.
+fn planted_histories() -> anyhow::Result<()> {
+    let wrapper = std::env::current_exe().context("cannot tell where this program is")?;
+    let wrapper = wrapper.to_str().context("the path of this program is not UTF-8")?;
+    let all = ["test", "--quiet", "--locked", "--package", "corelane-queue", "--test", "planted", "--", "bugs::"];
     cargo(&all, &[("RUSTC_WORKSPACE_WRAPPER", wrapper), (WRAPPER_VARIABLE, "1")])
 }
 

@@ -10,7 +10,7 @@ use proptest::strategy::Strategy as Generate;
 use crate::world::{SESSION, VISIBILITY, World, settings, singles};
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Produce(u32, u32, Option<u64>),
     Feed(u32, usize),
     Start(u32),
@@ -32,7 +32,7 @@ enum Step {
     Crash(usize),
 }
 
-fn step() -> impl Generate<Value = Step> {
+pub(crate) fn step() -> impl Generate<Value = Step> {
     let who = 0usize..6;
     prop_oneof![
         8 => (0u32..2, 0u32..5, prop::option::weighted(0.1, 1u64..900)).prop_map(|(p, k, d)| Step::Produce(p, k, d)),
@@ -168,7 +168,7 @@ fn check_answers(world: &World) {
     }
 }
 
-fn run(order_per_key: bool, dispatch: Dispatch, steps: &[Step]) {
+pub(crate) fn run(order_per_key: bool, dispatch: Dispatch, steps: &[Step]) {
     let mut world = World::new(QueueSettings { order_per_key, dispatch, ..settings() }, 2);
     for step in steps {
         apply(&mut world, step);
