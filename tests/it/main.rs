@@ -12,6 +12,7 @@ mod closed_pipes;
 mod compaction;
 mod full_disk;
 mod groups;
+mod message_ids;
 mod refusals;
 mod restart;
 mod round_trip;

@@ -41,6 +41,12 @@ pub enum CatalogError {
     /// The newest record of a key stays, however old it is.
     #[error("a compacted topic keeps the newest record of each key for ever: leave out retention by time and by bytes")]
     CompactedRetention,
+    /// A window of message ids is read back from the log after a restart; what is compacted is not there.
+    #[error(
+        "deduplication by message id is for topics of class durable with cleanup delete, and of class memory: a topic that \
+         keeps the newest record of each key forgets the others with their ids"
+    )]
+    DedupOfNewest,
     /// A setting that this version keeps room for.
     #[error("{setting} is not offered by this version; leave it out")]
     NotOffered {
@@ -84,6 +90,7 @@ impl CatalogError {
             | Self::ClassChange
             | Self::CompactedMemory
             | Self::CompactedRetention
+            | Self::DedupOfNewest
             | Self::NotOffered { .. }
             | Self::FewerPartitions { .. } => ErrorCode::InvalidSetting,
             Self::Limit { .. } => ErrorCode::LimitReached,

@@ -1,7 +1,9 @@
 //! Bounds of a topic's settings.
 
-use corelane_model::limits::{BATCH_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
-use corelane_model::{Cleanup, TopicSettings};
+use corelane_model::limits::{
+    BATCH_BYTES_MAX, DEDUP_COUNT_MAX, DEDUP_WINDOW_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+};
+use corelane_model::{Cleanup, TopicClass, TopicSettings};
 
 use crate::CatalogError;
 
@@ -31,12 +33,14 @@ pub fn check_settings(settings: &TopicSettings) -> Result<(), CatalogError> {
     }
     within("grace time of null values in milliseconds", settings.tombstone_ms, 0, RETENTION_MS_MAX)?;
     check_cleanup(settings)?;
-    for (setting, value) in
-        [("deduplication by time", settings.dedup_window_ms), ("deduplication by count", settings.dedup_count)]
-    {
-        if value.is_some() {
-            return Err(CatalogError::NotOffered { setting });
-        }
+    if let Some(window_ms) = settings.dedup_window_ms {
+        within("deduplication window in milliseconds", window_ms, 1, DEDUP_WINDOW_MAX.as_secs() * 1000)?;
+    }
+    if let Some(count) = settings.dedup_count {
+        within("deduplication count", count, 1, DEDUP_COUNT_MAX)?;
+    }
+    if settings.has_message_ids() && (settings.cleanup != Cleanup::Delete || settings.class == TopicClass::Latest) {
+        return Err(CatalogError::DedupOfNewest);
     }
     Ok(())
 }

@@ -89,6 +89,7 @@ impl Producer {
     pub(crate) fn adopt_topic(&mut self, info: &TopicInfo) {
         self.topic_id = info.topic;
         self.class = info.class();
+        self.workshop.has_message_ids = info.settings.has_message_ids();
         self.shards.clone_from(&info.shards);
         // Partitions never become fewer.
         while self.queues.len() < self.shards.len() {

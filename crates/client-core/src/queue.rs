@@ -130,6 +130,10 @@ impl Queue {
         workshop: &mut Workshop,
         next_key: &mut u64,
     ) -> Result<(BatchKey, u32), PushError> {
+        let is_alone = workshop.has_message_ids && record.has_message_id();
+        if is_alone && let Some(open) = self.gathering.back_mut() {
+            open.is_full = true;
+        }
         if let Some(open) = self.gathering.back_mut().filter(|open| !open.is_full) {
             match open.push(now, record, delivery, &workshop.settings) {
                 Err(PushError::Full) => open.is_full = true,
@@ -152,6 +156,7 @@ impl Queue {
                 return Err(error);
             }
         };
+        open.is_full |= is_alone;
         let key = open.key;
         *next_key += 1;
         self.gathering.push_back(open);

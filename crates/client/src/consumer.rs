@@ -362,6 +362,10 @@ impl Batch {
         Self { partition, records, from, high_watermark }
     }
 
+    pub(crate) const fn head(&self) -> &corelane_record::BatchHead {
+        self.records.head()
+    }
+
     /// The partition.
     #[must_use]
     pub const fn partition(&self) -> PartitionIndex {

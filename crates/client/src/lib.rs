@@ -37,6 +37,7 @@ mod address;
 mod admin;
 mod client;
 mod consumer;
+mod deduplicate;
 mod driver;
 mod error;
 mod gather;
@@ -57,6 +58,7 @@ pub use address::{Address, AddressError, PORT_DEFAULT, Trust};
 pub use admin::{Admin, FoundOffset, TopicDescription, TopicList};
 pub use client::{Client, Options, connect, connect_with};
 pub use consumer::{Batch, Consumer, ConsumerBuilder, Position};
+pub use deduplicate::Deduplicate;
 pub use error::{ConnectError, ConsumeError, Error, SendError};
 pub use gather::Gathering;
 pub use group::{

@@ -62,6 +62,14 @@ impl<'a> Record<'a> {
         self
     }
 
+    /// Sets the message id, which travels as the header `message-id`. A topic that was created with a deduplication window
+    /// takes no second record with an id that it remembers: the ticket then tells of the first one.
+    #[must_use]
+    pub fn message_id(mut self, id: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        self.0.message_id = Some(id.as_ref());
+        self
+    }
+
     /// Sets the timestamp; without it the moment of sending is taken.
     #[must_use]
     pub const fn timestamp(mut self, timestamp: WallMillis) -> Self {

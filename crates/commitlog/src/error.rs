@@ -33,6 +33,15 @@ pub enum AppendError {
         /// The batch's sequence.
         found: Sequence,
     },
+    /// A record with a message id is not alone, so that it could not be told from the others.
+    #[error(
+        "a batch of {records} records has one with a message id, and the topic deduplicates by message ids: such a record \
+         travels in a batch of its own"
+    )]
+    SeveralMessageIds {
+        /// Records of the batch.
+        records: u32,
+    },
     /// The transaction was aborted already.
     #[error("transaction {transaction} was aborted; begin another")]
     TransactionEnded {
@@ -93,6 +102,7 @@ impl AppendError {
             Self::ProducerFenced { .. } => ErrorCode::ProducerFenced,
             Self::OutOfSequence { .. } => ErrorCode::OutOfSequence,
             Self::UnknownProducer { .. } => ErrorCode::UnknownProducer,
+            Self::SeveralMessageIds { .. } => ErrorCode::SeveralMessageIds,
             Self::LatestFull { .. } | Self::TooManyKeys { .. } => ErrorCode::LimitReached,
             Self::TransactionEnded { .. } => ErrorCode::TransactionEnded,
             Self::OutsideTransaction { .. } | Self::NotDurable { .. } => ErrorCode::TransactionMismatch,

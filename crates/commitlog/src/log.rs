@@ -3,6 +3,7 @@
 use corelane_model::{LeaderEpoch, Offset, PartitionId, TopicClass, TopicSettings, WallMillis};
 
 use crate::cache::BatchCache;
+use crate::ids::IdWindow;
 use crate::latest::Latest;
 use crate::settle::Settling;
 use crate::{CorruptRange, LogState, LogStats, Segment};
@@ -27,6 +28,8 @@ pub struct CommitLog {
     /// The settle plan that is under way.
     pub(crate) settling: Option<Settling>,
     pub(crate) stats: LogStats,
+    /// Message ids, when the topic deduplicates by them.
+    pub(crate) ids: Option<Box<IdWindow>>,
 }
 
 const _: () = assert!(size_of::<CommitLog>() <= 512);
@@ -48,6 +51,7 @@ impl CommitLog {
             latest: (settings.class == TopicClass::Latest).then(Box::default),
             settling: None,
             stats: LogStats::default(),
+            ids: IdWindow::for_settings(&settings),
         };
         log.check();
         log
@@ -68,6 +72,12 @@ impl CommitLog {
     /// Applies changed settings from the next decision on. The class of a topic never changes.
     pub fn set_settings(&mut self, settings: TopicSettings) {
         assert_eq!(settings.class, self.settings.class, "the class of a topic does not change");
+        if self.settings.dedup_window_ms != settings.dedup_window_ms
+            || self.settings.dedup_count != settings.dedup_count
+        {
+            // A wider window needs ids that were forgotten.
+            self.ids = IdWindow::for_settings(&settings);
+        }
         self.settings = settings;
         if !self.settings.class.is_durable() {
             self.keep_ring_bound();

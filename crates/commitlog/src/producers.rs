@@ -115,19 +115,24 @@ pub(crate) enum Verdict {
 /// Epoch and at least the latest [`PRODUCER_BATCHES_MAX`] batches of up to [`PARTITION_PRODUCERS_MAX`] producers. One more pushes out
 /// the one that was silent for longest; one that is silent for [`PRODUCER_EXPIRY`] is forgotten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProducerTable(BTreeMap<ProducerId, Producer>);
+pub struct ProducerTable {
+    known: BTreeMap<ProducerId, Producer>,
+    /// The next sequence of producers whose latest batch was not appended, because its message id was known. Not kept over
+    /// a restart: a producer that the partition does not understand then begins a new epoch.
+    passed: BTreeMap<ProducerId, (ProducerEpoch, Sequence)>,
+}
 
 impl ProducerTable {
     /// How many producers are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.known.len()
     }
 
     /// Whether none is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.known.is_empty()
     }
 
     /// Whether a batch is new, was seen, or does not fit what was seen.
@@ -140,8 +145,8 @@ impl ProducerTable {
         if producer == ProducerId::NONE {
             return Ok(Verdict::Fresh);
         }
-        let Some(known) = self.0.get(&producer) else {
-            let is_first = found == Sequence(0);
+        let Some(known) = self.known.get(&producer) else {
+            let is_first = found == self.passed(head).unwrap_or(Sequence(0));
             return is_first.then_some(Verdict::Fresh).ok_or(AppendError::UnknownProducer { producer, found });
         };
         if head.producer_epoch < known.epoch {
@@ -150,6 +155,7 @@ impl ProducerTable {
         }
         let is_new_epoch = known.epoch < head.producer_epoch;
         let expected = if is_new_epoch { Sequence(0) } else { Producer::expected(known.latest()) };
+        let expected = self.passed(head).unwrap_or(expected);
         if found == expected {
             return Ok(Verdict::Fresh);
         }
@@ -159,18 +165,36 @@ impl ProducerTable {
         }
     }
 
+    /// The sequence after what was passed over of this batch's producer and epoch.
+    fn passed(&self, head: &BatchHead) -> Option<Sequence> {
+        let &(epoch, next) = self.passed.get(&head.producer_id)?;
+        (epoch == head.producer_epoch).then_some(next)
+    }
+
+    /// Goes on behind a batch that is not appended because its message id is known, if it comes next in its sequence.
+    pub(crate) fn pass(&mut self, head: &BatchHead) {
+        if head.producer_id == ProducerId::NONE || self.judge(head) != Ok(Verdict::Fresh) {
+            return;
+        }
+        if PARTITION_PRODUCERS_MAX <= self.passed.len() {
+            self.passed.pop_first();
+        }
+        self.passed.insert(head.producer_id, (head.producer_epoch, head.last_sequence().advance(1)));
+    }
+
     /// Remembers a batch that was appended.
     pub(crate) fn record(&mut self, heard: MonotonicNanos, head: &BatchHead, base_offset: Offset, at: WallMillis) {
         if head.producer_id == ProducerId::NONE {
             return;
         }
+        self.passed.remove(&head.producer_id);
         let batch = SeenBatch {
             base_sequence: head.base_sequence,
             last_sequence: head.last_sequence(),
             base_offset,
             append_timestamp: at,
         };
-        match self.0.get_mut(&head.producer_id) {
+        match self.known.get_mut(&head.producer_id) {
             Some(known) if known.epoch == head.producer_epoch => {
                 known.push(batch);
                 known.heard = heard;
@@ -178,7 +202,7 @@ impl ProducerTable {
             Some(known) => *known = Producer::new(head.producer_epoch, heard, batch),
             None => {
                 self.make_room();
-                self.0.insert(head.producer_id, Producer::new(head.producer_epoch, heard, batch));
+                self.known.insert(head.producer_id, Producer::new(head.producer_epoch, heard, batch));
             }
         }
         assert!(self.len() <= PARTITION_PRODUCERS_MAX, "{} producers are over the limit", self.len());
@@ -186,56 +210,56 @@ impl ProducerTable {
 
     /// Pushes out the producer whose latest batch is the oldest, if the table is full.
     fn make_room(&mut self) {
-        if self.0.len() < PARTITION_PRODUCERS_MAX {
+        if self.known.len() < PARTITION_PRODUCERS_MAX {
             return;
         }
-        let silent = self.0.iter().min_by_key(|(_, known)| known.latest().base_offset).map(|(&id, _)| id);
+        let silent = self.known.iter().min_by_key(|(_, known)| known.latest().base_offset).map(|(&id, _)| id);
         if let Some(id) = silent {
-            self.0.remove(&id);
+            self.known.remove(&id);
         }
     }
 
     /// Forgets all but so many producers, those first whose latest batch is the oldest.
     pub(crate) fn keep(&mut self, count: usize) {
-        if self.0.len() <= count {
+        if self.known.len() <= count {
             return;
         }
-        let mut latest: Vec<Offset> = self.0.values().map(|known| known.latest().base_offset).collect();
+        let mut latest: Vec<Offset> = self.known.values().map(|known| known.latest().base_offset).collect();
         latest.sort_unstable_by(|a, b| b.cmp(a));
         // No two producers have a batch at one offset.
         let oldest = latest.get(count.wrapping_sub(1)).copied().unwrap_or(Offset(u64::MAX));
-        self.0.retain(|_, known| oldest <= known.latest().base_offset);
+        self.known.retain(|_, known| oldest <= known.latest().base_offset);
     }
 
     /// Forgets producers that were silent for too long.
     pub(crate) fn expire(&mut self, now: MonotonicNanos) {
-        self.0.retain(|_, known| now.since(known.heard) < PRODUCER_EXPIRY);
+        self.known.retain(|_, known| now.since(known.heard) < PRODUCER_EXPIRY);
     }
 
     /// Counts the silence of all producers from now on: how long they were silent before a restart is not known.
     pub(crate) fn restart(&mut self, now: MonotonicNanos) {
-        for known in self.0.values_mut() {
+        for known in self.known.values_mut() {
             known.heard = now;
         }
     }
 
     #[cfg(planted)]
     pub(crate) fn forget(&mut self) {
-        self.0.clear();
+        self.known.clear();
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ProducerId, &Producer)> {
-        self.0.iter().map(|(&id, known)| (id, known))
+        self.known.iter().map(|(&id, known)| (id, known))
     }
 
     /// Puts back what was read from disk. False if the producer is there already.
     pub(crate) fn restore(&mut self, id: ProducerId, known: Producer) -> bool {
-        self.0.insert(id, known).is_none()
+        self.known.insert(id, known).is_none()
     }
 
     /// Bytes of memory, about.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let batches: usize = self.0.values().map(|known| known.batches.capacity()).sum();
-        self.0.len() * (size_of::<Producer>() + size_of::<ProducerId>()) + batches * size_of::<SeenBatch>()
+        let batches: usize = self.known.values().map(|known| known.batches.capacity()).sum();
+        self.known.len() * (size_of::<Producer>() + size_of::<ProducerId>()) + batches * size_of::<SeenBatch>()
     }
 }

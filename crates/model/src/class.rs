@@ -115,9 +115,11 @@ pub struct TopicSettings {
     /// How long the newest record of a key is kept when its value is null, so that readers see the removal: on compacted
     /// topics and those of class `latest`.
     pub tombstone_ms: u64,
-    /// A record whose message id was seen within this time is a duplicate; `None` does not look at message ids by time.
+    /// A message id is forgotten when its record is older than this; `None` sets no such bound. A topic remembers message
+    /// ids, and takes no second record with one that it remembers, when this or the count is set.
     pub dedup_window_ms: Option<u64>,
-    /// A record whose message id is among this many latest of its partition is a duplicate; `None` does not count.
+    /// A message id is forgotten when its record is not among so many latest of its partition any more; `None` means
+    /// [`crate::limits::DEDUP_COUNT_MAX`].
     pub dedup_count: Option<u64>,
 }
 
@@ -145,6 +147,14 @@ impl TopicSettings {
     #[must_use]
     pub fn latest() -> Self {
         Self { class: TopicClass::Latest, tombstone_ms: 60_000, ..Self::memory() }
+    }
+}
+
+impl TopicSettings {
+    /// Whether the topic takes a record with a message id only once.
+    #[must_use]
+    pub const fn has_message_ids(&self) -> bool {
+        self.dedup_window_ms.is_some() || self.dedup_count.is_some()
     }
 }
 

@@ -90,6 +90,8 @@ codes! {
     CorruptLog = 38, Never;
     /// The topic keeps the newest record of each key, and a record has no key.
     KeyMissing = 39, Never;
+    /// A batch of several records, one of which has a message id, in a topic that deduplicates: such a record travels alone.
+    SeveralMessageIds = 46, Never;
     /// A budget is used up at the moment; nothing was taken.
     Busy = 48, Later;
     /// The disk is full; nothing was taken.

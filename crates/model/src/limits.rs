@@ -140,6 +140,19 @@ pub const OFFSET_LEASE: u64 = 1 << 20;
 /// Producer ids are leased to a shard durably in blocks of this many.
 pub const PRODUCER_ID_LEASE: u64 = 1024;
 
+/// Message ids of one partition that are remembered when its topic names no count, and the largest count.
+pub const DEDUP_COUNT_MAX: u64 = 1 << 20;
+/// The longest time for which a topic remembers message ids.
+pub const DEDUP_WINDOW_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// What a remembered message id takes of memory, about.
+pub const DEDUP_ID_BYTES: u64 = 96;
+/// Bytes of one read while the message ids of a partition are read back, and of all of them in a round.
+pub const DEDUP_READ_BYTES: u32 = 256 << 10;
+/// See [`DEDUP_READ_BYTES`].
+pub const DEDUP_ROUND_BYTES: u64 = 1 << 20;
+/// A partition whose message ids did not fit into memory, or could not be read, is tried again after this time.
+pub const DEDUP_RETRY: Duration = Duration::from_secs(1);
+
 /// Ring of one memory partition when its topic says nothing.
 pub const MEMORY_RING_BYTES_DEFAULT: u64 = 16 << 20;
 
@@ -418,5 +431,6 @@ const _: () = {
     assert!(CONNECTION_WINDOW_BYTES_MIN < CONNECTION_WINDOW_BYTES);
     assert!(CONNECTION_HELD_BYTES_MIN < SESSION_SEND_BYTES_MAX);
     assert!(SUBSCRIPTION_CREDIT_BYTES_MAX < CONNECTION_QUEUE_BYTES_MAX as u64);
+    assert!((DEDUP_READ_BYTES as u64) < DEDUP_ROUND_BYTES);
     assert!(BLOCK_BYTES.is_power_of_two());
 };

@@ -68,6 +68,8 @@ bugs! {
     DeadLetterLost = "dead-letter-lost";
     /// Compaction takes keys for one key that begin alike, and leaves out the newest record of all but one of them.
     CompactByPrefix = "compact-by-prefix";
+    /// A partition's message ids are not read back after a restart.
+    ForgetMessageIds = "forget-message-ids";
 }
 
 /// 0 for none, else one more than the bug's place in [`Bug::ALL`].

@@ -1,6 +1,7 @@
 //! One client of the workload: the SDK's decisions, driven by an application that sends, reads and remembers.
 
 mod manage;
+mod repeats;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,6 +19,7 @@ use corelane_model::{
 use corelane_record::{RecordBatch, split_batch};
 
 use self::manage::Asked;
+use self::repeats::Repeats;
 use crate::payload;
 use crate::{ClientPlan, Oracle, Random, RecordId, Scenario, TopicPlan, Violation};
 
@@ -75,6 +77,7 @@ pub(crate) struct Client {
     producers: BTreeMap<ProducerKey, (usize, bool)>,
     /// Records without a last word.
     pending: BTreeMap<BatchKey, Vec<(PartitionId, RecordId)>>,
+    repeats: Repeats,
     subscriptions: BTreeMap<SubscriptionKey, PartitionId>,
     readings: BTreeMap<PartitionId, Reading>,
 }
@@ -117,6 +120,7 @@ impl Client {
             churn: scenario.churn_every,
             producers: BTreeMap::new(),
             pending: BTreeMap::new(),
+            repeats: Repeats::new(seed),
             subscriptions: BTreeMap::new(),
             readings: BTreeMap::new(),
         }
@@ -219,6 +223,9 @@ impl Client {
         let burst = if self.random.is_one_in(6) { self.random.within(2..20) } else { 1 };
         for _ in 0..burst.min(self.left) {
             let (producer, topic) = *self.random.pick(&open);
+            if self.topics[topic].1.has_ids && self.repeats.is_time() {
+                self.send_again(now, producer, topic);
+            }
             let info = self.topics[topic].2.as_ref().expect("the producer is open");
             let needs_key = self.topics[topic].1.needs_keys();
             let record = RecordId { client: self.number, number: self.next_number };
@@ -228,10 +235,12 @@ impl Client {
             let key = format!("key-{number}");
             let partition = self.random.within(0..u64::from(info.partitions()));
             let partition = PartitionIndex(u32::try_from(partition).expect("few"));
+            let id = (self.topics[topic].1.has_ids && self.repeats.is_to_have_id()).then(|| record.to_string());
             let new = NewRecord {
                 key: (self.random.is_one_in(2) || needs_key).then_some(key.as_bytes()),
                 value: Some(&value),
                 headers: &[],
+                message_id: id.as_ref().map(String::as_bytes),
                 timestamp: None,
                 partition: self.random.is_one_in(2).then_some(partition),
             };
@@ -242,6 +251,9 @@ impl Client {
                     let records = self.pending.entry(sent.batch).or_default();
                     assert_eq!(records.len(), sent.index as usize, "a record's place in its batch");
                     records.push((partition, record));
+                    if id.is_some() {
+                        self.repeats.on_sent(sent.batch, topic, sent.partition, length);
+                    }
                     self.next_number += 1;
                     self.left -= 1;
                 }
@@ -284,6 +296,9 @@ impl Client {
         let Some(records) = self.pending.remove(&batch) else {
             return Err(Violation::ResolvedTwice { client: self.number, batch: batch.0 });
         };
+        if let [(_, record)] = records[..] {
+            self.repeats.on_delivered(batch, record, is_stored);
+        }
         if is_stored {
             for (index, (partition, record)) in (0..).zip(records) {
                 oracle.on_stored(partition, placement.base_offset.advance(index), record)?;
@@ -302,7 +317,8 @@ impl Client {
         let Some(records) = self.pending.remove(&batch) else {
             return Err(Violation::ResolvedTwice { client: self.number, batch: batch.0 });
         };
-        if !may_be_stored {
+        // A repetition that fails says nothing of the record, which is in the log from before.
+        if !self.repeats.on_failed(batch) && !may_be_stored {
             for (partition, record) in records {
                 oracle.on_refused(partition, record)?;
             }

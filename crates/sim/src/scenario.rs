@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use corelane_model::limits::SEGMENT_BYTES_MIN;
+use corelane_model::limits::{DEDUP_COUNT_MAX, SEGMENT_BYTES_MIN};
 use corelane_model::{Acks, TopicClass, TopicSettings};
 
 use crate::Random;
@@ -45,6 +45,8 @@ pub struct TopicPlan {
     pub class: TopicClass,
     /// Whether only the newest record of each key has to be there, and for how long null values stay.
     pub compacted_ms: Option<u64>,
+    /// It remembers message ids; some records carry one and are sent again later.
+    pub has_ids: bool,
 }
 
 impl TopicPlan {
@@ -61,7 +63,12 @@ impl TopicPlan {
             Some(tombstone_ms) => {
                 TopicSettings { tombstone_ms, segment_bytes: SEGMENT_BYTES_MIN, ..TopicSettings::compacted() }
             }
-            None => TopicSettings { class: self.class, retention_ms: None, ..TopicSettings::default() },
+            None => TopicSettings {
+                class: self.class,
+                retention_ms: None,
+                dedup_count: self.has_ids.then_some(DEDUP_COUNT_MAX),
+                ..TopicSettings::default()
+            },
         }
     }
 }
@@ -134,6 +141,7 @@ impl Scenario {
             partitions: u32::try_from(random.within(1..5)).expect("few"),
             class: if random.is_one_in(5) { TopicClass::Memory } else { TopicClass::Durable },
             compacted_ms: None,
+            has_ids: false,
         });
         let topics: Vec<TopicPlan> = topics.collect();
         let clients = (0..random.within(1..4)).map(|number| ClientPlan {
@@ -199,6 +207,11 @@ impl Scenario {
             let compacted_ms = random.skewed(50..5_000);
             if topic.class.is_durable() && random.is_one_in(3) {
                 topic.compacted_ms = Some(compacted_ms);
+            } else {
+                // Ids that rotted with their records are forgotten, and so are those that a jump of the clock lets retention
+                // drop.
+                topic.has_ids =
+                    topic.class.is_durable() && random.is_one_in(2) && !scenario.is_rotting && !scenario.is_jumping;
             }
             if topic.class == TopicClass::Memory && random.is_one_in(2) {
                 topic.class = TopicClass::Latest;

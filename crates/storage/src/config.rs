@@ -45,16 +45,19 @@ impl StorageConfig {
     /// How the memory is shared out.
     pub(crate) const fn budget(&self) -> MemoryBudget {
         let part = self.memory_bytes / 64;
-        let (read_bytes, ring_bytes, index_bytes, compact_bytes) = (12 * part, 12 * part, part, 3 * part);
+        let (read_bytes, ring_bytes, id_bytes) = (12 * part, 10 * part, 2 * part);
+        let (index_bytes, compact_bytes) = (part, 3 * part);
         let connection_bytes = self.memory_bytes / CONNECTIONS_MEMORY_PART;
         MemoryBudget {
             unsettled_bytes: self.memory_bytes
                 - read_bytes
                 - index_bytes
                 - ring_bytes
+                - id_bytes
                 - compact_bytes
                 - connection_bytes,
             ring_bytes,
+            id_bytes,
             read_bytes,
             index_bytes,
             compact_bytes,
@@ -69,6 +72,8 @@ pub(crate) struct MemoryBudget {
     pub(crate) unsettled_bytes: u64,
     /// Records of memory topics.
     pub(crate) ring_bytes: u64,
+    /// Message ids of topics that deduplicate.
+    pub(crate) id_bytes: u64,
     /// Extents read from segments.
     pub(crate) read_bytes: u64,
     /// Segment indexes.

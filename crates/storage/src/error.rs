@@ -74,6 +74,20 @@ pub enum AppendError {
         /// Its place in the batch, from 0.
         record: usize,
     },
+    /// The topic deduplicates, and which message ids the partition has is being read back from its log.
+    #[error("the message ids of this partition are being read back from its log; try again in a moment")]
+    ReadingMessageIds,
+    /// As many message ids are remembered as may be.
+    #[error(
+        "message ids take {id_bytes} bytes of this shard, at most {limit_bytes} may: shorten --dedup-window or \
+         --dedup-count of its topics, or start the broker with more --memory"
+    )]
+    MessageIdsFull {
+        /// Bytes of message ids on this shard.
+        id_bytes: u64,
+        /// Their bound.
+        limit_bytes: u64,
+    },
     /// The partition's log refuses it.
     #[error(transparent)]
     Log(#[from] corelane_commitlog::AppendError),
@@ -85,11 +99,15 @@ impl AppendError {
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::UnknownPartition { .. } => ErrorCode::UnknownPartition,
-            Self::Recovering => ErrorCode::Recovering,
+            Self::Recovering | Self::ReadingMessageIds => ErrorCode::Recovering,
             Self::ShuttingDown => ErrorCode::ShuttingDown,
             Self::StorageFailed { .. } => ErrorCode::StorageFailed,
             Self::StorageFull { .. } => ErrorCode::StorageFull,
-            Self::Busy { .. } | Self::RoundFull { .. } | Self::RingsFull { .. } | Self::LeaseUsedUp => ErrorCode::Busy,
+            Self::Busy { .. }
+            | Self::RoundFull { .. }
+            | Self::RingsFull { .. }
+            | Self::LeaseUsedUp
+            | Self::MessageIdsFull { .. } => ErrorCode::Busy,
             Self::KeyMissing { .. } => ErrorCode::KeyMissing,
             Self::Log(error) => error.code(),
         }

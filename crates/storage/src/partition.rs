@@ -74,6 +74,7 @@ pub(crate) struct Partition {
     unsettled_key: Option<u64>,
     due_key: Option<WallMillis>,
     ring_bytes: u64,
+    id_bytes: u64,
 }
 
 impl Partition {
@@ -93,6 +94,7 @@ impl Partition {
             unsettled_key: None,
             due_key: None,
             ring_bytes: 0,
+            id_bytes: 0,
         }
     }
 
@@ -140,6 +142,7 @@ pub(crate) struct Table {
     unsettled: BTreeSet<(u64, PartitionId)>,
     due: BTreeSet<(WallMillis, PartitionId)>,
     ring_bytes: u64,
+    id_bytes: u64,
 }
 
 impl Table {
@@ -175,6 +178,7 @@ impl Table {
             self.due.remove(&(key, id));
         }
         self.ring_bytes -= partition.ring_bytes;
+        self.id_bytes -= partition.id_bytes;
         Some(partition)
     }
 
@@ -192,6 +196,8 @@ impl Table {
         }
         let ring_bytes = partition.count_ring_bytes();
         self.ring_bytes = self.ring_bytes - std::mem::replace(&mut partition.ring_bytes, ring_bytes) + ring_bytes;
+        let id_bytes = partition.log.id_bytes();
+        self.id_bytes = self.id_bytes - std::mem::replace(&mut partition.id_bytes, id_bytes) + id_bytes;
         if partition.due_key.is_none() {
             self.schedule(id, WallMillis(i64::MIN));
         }
@@ -249,6 +255,11 @@ impl Table {
 
     pub(crate) fn len(&self) -> usize {
         self.partitions.len()
+    }
+
+    /// Bytes of message ids.
+    pub(crate) const fn id_bytes(&self) -> u64 {
+        self.id_bytes
     }
 
     /// Bytes of records of memory partitions.

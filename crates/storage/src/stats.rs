@@ -51,6 +51,8 @@ pub struct StorageStats {
     pub is_stopped: u64,
     /// Bytes of records of memory topics.
     pub ring_bytes: u64,
+    /// Bytes of message ids of topics that deduplicate.
+    pub id_bytes: u64,
     /// Fetches that the cache of unsettled records answered.
     pub fetches_hot_total: u64,
     /// Fetches below the settled end that the read cache answered.

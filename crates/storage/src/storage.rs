@@ -1,6 +1,7 @@
 //! One shard's journal and all its partitions' logs, turned into file effects.
 
 mod compact;
+mod ids;
 mod lifecycle;
 mod read;
 mod recover;
@@ -15,6 +16,7 @@ use corelane_commitlog::{SegmentName, Shutdown};
 use corelane_journal::{Fault, Item, Journal, JournalConfig, JournalDone, JournalId, JournalOp, JournalOutput};
 use corelane_model::{MonotonicNanos, Now, PartitionId, TopicId, Transaction};
 
+use self::ids::IdReads;
 use crate::catalog::CatalogLog;
 use crate::compaction::Compaction;
 use crate::config::MemoryBudget;
@@ -80,6 +82,7 @@ pub struct Storage {
     disk: Disk,
     table: Table,
     reads: Reads,
+    ids: IdReads,
     settling: Settling,
     compaction: Compaction,
     settle_all: SettleAll,
@@ -140,6 +143,7 @@ impl Storage {
             disk: Disk::default(),
             table: Table::default(),
             reads: Reads::new(budget.read_bytes, budget.index_bytes),
+            ids: IdReads::new(config.data_id),
             settling: Settling::new(config.incarnation),
             compaction: Compaction::new(config.incarnation, budget.compact_bytes),
             settle_all: SettleAll::No,
@@ -214,7 +218,8 @@ impl Storage {
             self.now.monotonic.after(std::time::Duration::from_millis(due.millis_since(self.now.wall)))
         });
         let compaction = if self.is_running() { self.compaction.next_deadline() } else { None };
-        [self.journal.next_deadline(), settle, retention, compaction].into_iter().flatten().min()
+        let ids = self.ids.deadline(self.now.monotonic).filter(|_| self.is_running());
+        [self.journal.next_deadline(), settle, retention, compaction, ids].into_iter().flatten().min()
     }
 
     /// Closes the round: what was appended goes to the journal, and settling, checkpoints and retention take their
@@ -222,6 +227,7 @@ impl Storage {
     pub fn finish_round(&mut self, now: Now) {
         self.now = now;
         if self.phase != Phase::Recovering && self.failure.is_none() {
+            self.read_message_ids(now);
             self.retain_due(now);
             self.lease_producers();
             self.write_changes();

@@ -52,6 +52,9 @@ pub(crate) struct Produce {
     /// What to wait for.
     #[arg(long, value_enum, default_value_t = AcksArg::Stored)]
     acks: AcksArg,
+    /// Make this the record's message id: a topic with --dedup-window or --dedup-count takes each id once.
+    #[arg(long, value_enum, value_name = "PART")]
+    message_id_from: Option<IdSource>,
     /// Send an empty value as null.
     #[arg(short = 'Z', long)]
     null: bool,
@@ -64,6 +67,15 @@ enum AcksArg {
     Stored,
     /// In the broker's memory.
     Received,
+}
+
+/// Where message ids come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum IdSource {
+    /// The record's key.
+    Key,
+    /// The whole value.
+    Value,
 }
 
 /// What stands between key and value.
@@ -100,6 +112,7 @@ impl Produce {
                 acks,
                 partition: self.partition.map(PartitionIndex),
                 headers: self.headers,
+                message_id_from: self.message_id_from,
                 tickets: VecDeque::new(),
                 done: 0,
                 is_told: false,
@@ -143,6 +156,7 @@ struct Sending {
     acks: Acks,
     partition: Option<PartitionIndex>,
     headers: Vec<(String, Option<Vec<u8>>)>,
+    message_id_from: Option<IdSource>,
     /// Lines whose outcome is not known yet, in order.
     tickets: VecDeque<(u64, Ticket)>,
     done: u64,
@@ -190,6 +204,14 @@ impl Sending {
         let mut record = parts.value.as_ref().map_or_else(Record::without_value, Record::new).header(&headers);
         if let Some(key) = &parts.key {
             record = record.key(key);
+        }
+        let id = match self.message_id_from {
+            None => None,
+            Some(IdSource::Key) => parts.key.as_ref(),
+            Some(IdSource::Value) => parts.value.as_ref(),
+        };
+        if let Some(id) = id {
+            record = record.message_id(id);
         }
         if let Some(partition) = self.partition {
             record = record.partition(partition);

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use corelane_model::{Acks, MonotonicNanos, Now, PartitionIndex, WallMillis};
-use corelane_record::{BatchBuilder, BatchHead, ProducerStamp, PushError};
+use corelane_record::{BatchBuilder, BatchHead, MESSAGE_ID_HEADER, ProducerStamp, PushError, find_message_id};
 
 use crate::tell::Tell;
 use crate::{BatchKey, DeliveryError, Placement, ProducerSettings};
@@ -16,6 +16,8 @@ pub struct NewRecord<'a> {
     pub value: Option<&'a [u8]>,
     /// Names and values, in order; a name may come more than once.
     pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    /// Its message id, which travels as its first header: a topic that deduplicates takes it once.
+    pub message_id: Option<&'a [u8]>,
     /// When it came to be; `None` takes the moment of sending.
     pub timestamp: Option<WallMillis>,
     /// Its partition; `None` leaves that to the key, or to the producer when there is no key.
@@ -23,11 +25,17 @@ pub struct NewRecord<'a> {
 }
 
 impl NewRecord<'_> {
+    /// Whether it has a message id, however that was set.
+    pub(crate) fn has_message_id(&self) -> bool {
+        self.message_id.is_some_and(|id| !id.is_empty()) || find_message_id(self.headers.iter().copied()).is_some()
+    }
+
     /// What the record costs in the send buffer.
     #[must_use]
     pub fn charge(&self) -> u64 {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum();
-        let bytes = self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers;
+        let id = self.message_id.map_or(0, |id| MESSAGE_ID_HEADER.len() + id.len());
+        let bytes = self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers + id;
         crate::settings::RECORD_CHARGE_BYTES + bytes as u64
     }
 }
@@ -45,6 +53,8 @@ pub enum Delivery {
 #[derive(Debug)]
 pub(crate) struct Workshop {
     pub(crate) settings: ProducerSettings,
+    /// The topic takes a record with a message id only alone.
+    pub(crate) has_message_ids: bool,
     spare: Vec<BatchBuilder>,
 }
 
@@ -57,7 +67,7 @@ const SMALL_BUILDER_BYTES: usize = 1024;
 
 impl Workshop {
     pub(crate) const fn new(settings: ProducerSettings) -> Self {
-        Self { settings, spare: Vec::new() }
+        Self { settings, has_message_ids: false, spare: Vec::new() }
     }
 
     pub(super) fn take(&mut self) -> BatchBuilder {
@@ -131,7 +141,16 @@ impl Gathering {
         if settings.batch_records <= index || is_crowded {
             return Err(PushError::Full);
         }
-        self.builder.push(record.timestamp.unwrap_or(now.wall), record.key, record.value, record.headers)?;
+        let timestamp = record.timestamp.unwrap_or(now.wall);
+        match record.message_id {
+            None => self.builder.push(timestamp, record.key, record.value, record.headers)?,
+            Some(id) => {
+                let mut headers = Vec::with_capacity(record.headers.len() + 1);
+                headers.push((MESSAGE_ID_HEADER, Some(id)));
+                headers.extend_from_slice(record.headers);
+                self.builder.push(timestamp, record.key, record.value, &headers)?;
+            }
+        }
         self.charge += charge;
         if delivery == Delivery::Detached {
             self.detached += 1;

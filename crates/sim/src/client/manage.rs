@@ -91,13 +91,14 @@ impl Client {
         let retention_ms = Some(self.random.within(30..300) * 24 * 3_600_000);
         let settings = match plan.compacted_ms {
             Some(_) => plan.settings(),
-            None => TopicSettings { class: plan.class, retention_ms, ..TopicSettings::default() },
+            None => TopicSettings { retention_ms, ..plan.settings() },
         };
         let (request, asked) = match self.random.within(0..6) {
             0 => (Request::AlterTopic { name, partitions: None, settings: Some(settings) }, Asked::Change),
             1 => (Request::CreateTopic { name: scratch, partitions: 2, settings }, Asked::Change),
             2 => (Request::DeleteTopic { name: scratch }, Asked::Change),
-            3 if plan.class == TopicClass::Durable => {
+            // What is truncated takes its message ids along.
+            3 if plan.class == TopicClass::Durable && !plan.has_ids => {
                 let before = oracle.slowest_reader(partition);
                 let before = Offset(self.random.within(0..before.0 + 1));
                 oracle.on_truncating(partition, before);

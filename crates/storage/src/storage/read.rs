@@ -96,6 +96,11 @@ impl Storage {
     /// Late answers become outputs.
     pub(super) fn take_answers(&mut self) {
         while let Some(answer) = self.reads.poll_answer() {
+            if let ReadAnswer::Records { ticket, result, .. } = &answer
+                && self.take_id_read(*ticket, result)
+            {
+                continue;
+            }
             self.outputs.push_back(match answer {
                 ReadAnswer::Records { ticket, partition, result } => StorageOutput::Read { ticket, partition, result },
                 ReadAnswer::Time { ticket, partition, result } => {

@@ -48,6 +48,7 @@ impl Storage {
             is_space_low: u64::from(self.is_space_low()),
             is_stopped: u64::from(self.failure.is_some()),
             ring_bytes: self.table.ring_bytes(),
+            id_bytes: self.table.id_bytes(),
             fetches_cached_total: reads.cached_total,
             fetches_cold_total: reads.cold_total,
             reads_total: reads.reads_total,

@@ -1,7 +1,7 @@
 //! Appends and changes: into the journal's open entry, and what follows when that is durable.
 
 use bytes::{Bytes, BytesMut};
-use corelane_commitlog::{Append, CommitLog, Fetch, SegmentName};
+use corelane_commitlog::{Append, CommitLog, Fetch, IdState, SegmentName};
 use corelane_journal::{ClosedEntry, Item, JournalPosition};
 use corelane_model::limits::{
     BLOCK_BYTES, CATALOG_CHANGE_BYTES_MAX, CHANGES_WAITING_MAX, OFFSET_LEASE, PRODUCER_ID_LEASE,
@@ -10,7 +10,7 @@ use corelane_model::{Now, Offset, PartitionId, ProducerId, TopicClass};
 use corelane_record::{BATCH_HEAD_BYTES, SealedBatch, Stamp, stamp};
 
 use super::{Phase, Storage};
-use crate::partition::{Partition, SettleState};
+use crate::partition::SettleState;
 use crate::payload::encode_settled;
 use crate::round::{MovedStart, Note, Round, Submitted};
 use crate::{AppendError, Appended, ChangeError, ChangeTicket, StorageOutput};
@@ -52,8 +52,7 @@ impl Storage {
     fn append_durable(&mut self, now: Now, id: PartitionId, batch: &SealedBatch) -> Result<Appended, AppendError> {
         let bytes = Item::batch_bytes(batch.bytes().len());
         self.check_room(bytes)?;
-        let partition = self.table.open_mut(id).expect("it was just found");
-        let stamped = match decide(now, partition, batch)? {
+        let stamped = match self.decide(now, id, batch)? {
             Decision::Done(appended) => {
                 self.stats.duplicate_batches_total += 1;
                 return Ok(appended);
@@ -66,6 +65,37 @@ impl Storage {
         self.round.user_bytes += bytes;
         self.count_append(batch);
         Ok(appended)
+    }
+
+    /// What becomes of a batch: by its message id where the topic deduplicates, else by its producer's sequence.
+    fn decide(&mut self, now: Now, id: PartitionId, batch: &SealedBatch) -> Result<Decision, AppendError> {
+        let log: &mut CommitLog = &mut self.table.open_mut(id).expect("it was just found").log;
+        if log.id_state() != IdState::Off {
+            return self.decide_by_id(now, id, batch);
+        }
+        let append = log.append(now, batch.head())?;
+        Ok(decision(append, log))
+    }
+
+    fn decide_by_id(&mut self, now: Now, id: PartitionId, batch: &SealedBatch) -> Result<Decision, AppendError> {
+        let message = self.message_id(now, id, batch)?;
+        let log: &mut CommitLog = &mut self.table.open_mut(id).expect("it was just found").log;
+        if let Some(message) = message {
+            if let Some(earlier) = log.judge_id(now, batch.head(), message)? {
+                return Ok(decision(earlier, log));
+            }
+            self.reserve_id(now)?;
+        }
+        let log: &mut CommitLog = &mut self.table.open_mut(id).expect("it was just found").log;
+        let append = log.append(now, batch.head())?;
+        if let (Some(message), Append::Accept(stamp)) = (message, append) {
+            log.remember_id(message, stamp.base_offset, stamp.append_timestamp);
+        }
+        let decision = decision(append, log);
+        if message.is_some() {
+            self.table.refresh(id);
+        }
+        Ok(decision)
     }
 
     fn count_append(&mut self, batch: &SealedBatch) {
@@ -117,8 +147,7 @@ impl Storage {
         }
         partition.log.admit(&batch.keys())?;
         self.evict(id, over);
-        let partition = self.table.open_mut(id).expect("it was just found");
-        let stamped = match decide(now, partition, batch)? {
+        let stamped = match self.decide(now, id, batch)? {
             Decision::Done(appended) => {
                 self.stats.duplicate_batches_total += 1;
                 return Ok(appended);
@@ -128,6 +157,7 @@ impl Storage {
         let mut copy = BytesMut::from(&batch.bytes()[..]);
         stamp(&mut copy[..BATCH_HEAD_BYTES], stamped);
         let appended = accepted(batch, stamped);
+        let partition = self.table.open_mut(id).expect("it was just found");
         partition.held.push(copy.freeze(), appended.end_offset);
         self.count_append(batch);
         self.attach_held(id);
@@ -437,9 +467,18 @@ enum Decision {
     Stamped(Stamp),
 }
 
-fn decide(now: Now, partition: &mut Partition, batch: &SealedBatch) -> Result<Decision, AppendError> {
-    let log: &mut CommitLog = &mut partition.log;
-    Ok(match log.append(now, batch.head())? {
+fn accepted(batch: &SealedBatch, stamp: Stamp) -> Appended {
+    Appended {
+        base_offset: stamp.base_offset,
+        end_offset: stamp.base_offset.advance(u64::from(batch.head().offset_span)),
+        append_timestamp: stamp.append_timestamp,
+        is_duplicate: false,
+        is_durable_already: false,
+    }
+}
+
+fn decision(append: Append, log: &CommitLog) -> Decision {
+    match append {
         Append::Accept(stamp) => Decision::Stamped(stamp),
         Append::Duplicate { base_offset, append_timestamp, end_offset } => Decision::Done(Appended {
             base_offset,
@@ -448,15 +487,5 @@ fn decide(now: Now, partition: &mut Partition, batch: &SealedBatch) -> Result<De
             is_duplicate: true,
             is_durable_already: end_offset <= log.durable_end(),
         }),
-    })
-}
-
-fn accepted(batch: &SealedBatch, stamp: Stamp) -> Appended {
-    Appended {
-        base_offset: stamp.base_offset,
-        end_offset: stamp.base_offset.advance(u64::from(batch.head().offset_span)),
-        append_timestamp: stamp.append_timestamp,
-        is_duplicate: false,
-        is_durable_already: false,
     }
 }

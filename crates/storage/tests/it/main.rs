@@ -7,6 +7,7 @@ mod chance;
 mod compaction;
 mod disk;
 mod faults;
+mod ids;
 mod latest;
 mod layout;
 mod life;

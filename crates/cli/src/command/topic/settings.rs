@@ -85,6 +85,16 @@ pub(crate) struct SettingsArgs {
     /// Keep the null value that took a key away from a compacted or latest topic this long [default: 1d; latest 1m].
     #[arg(long, value_name = "TIME")]
     tombstones: Option<Span>,
+    /// Take no second record with a message id that was seen within this time, at most 7d.
+    #[arg(long, value_name = "TIME")]
+    dedup_window: Option<Span>,
+    /// Take no second record with a message id that is among so many latest records of its partition [default with
+    /// --dedup-window: 1048576].
+    #[arg(long, value_name = "N")]
+    dedup_count: Option<u64>,
+    /// Forget message ids, and take every record.
+    #[arg(long, conflicts_with_all = ["dedup_window", "dedup_count"])]
+    no_dedup: bool,
 }
 
 /// Why settings do not go together.
@@ -124,6 +134,9 @@ impl SettingsArgs {
             && self.ttl.is_none()
             && self.cleanup.is_none()
             && self.tombstones.is_none()
+            && self.dedup_window.is_none()
+            && self.dedup_count.is_none()
+            && !self.no_dedup
     }
 
     /// The settings of a new topic.
@@ -141,6 +154,11 @@ impl SettingsArgs {
         let is_memory = !settings.class.is_durable();
         let millis = |span: Span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX);
         self.alter_cleanup(&mut settings)?;
+        if self.no_dedup {
+            (settings.dedup_window_ms, settings.dedup_count) = (None, None);
+        }
+        settings.dedup_window_ms = self.dedup_window.map(millis).or(settings.dedup_window_ms);
+        settings.dedup_count = self.dedup_count.or(settings.dedup_count);
         if let Some(ttl) = self.ttl {
             if !is_memory {
                 return Err(SettingsError::TtlOfDurable);
@@ -198,7 +216,14 @@ impl SettingsArgs {
 pub(crate) fn describe(settings: &TopicSettings) -> String {
     let span = |ms| Span(std::time::Duration::from_millis(ms));
     let bytes = settings.retention_bytes.map_or_else(|| "unlimited".to_owned(), |bytes| ByteSize(bytes).to_string());
-    match settings.class {
+    let mut dedup = String::new();
+    if let Some(window) = settings.dedup_window_ms {
+        dedup += &format!(", dedup-window {}", span(window));
+    }
+    if let Some(count) = settings.dedup_count {
+        dedup += &format!(", dedup-count {count}");
+    }
+    let text = match settings.class {
         TopicClass::Durable if settings.cleanup == Cleanup::Compact => {
             let (tombstones, segment) = (span(settings.tombstone_ms), ByteSize(settings.segment_bytes));
             format!("class durable, cleanup compact, tombstones {tombstones}, segment-bytes {segment}")
@@ -217,7 +242,8 @@ pub(crate) fn describe(settings: &TopicSettings) -> String {
             let ttl = settings.retention_ms.map_or_else(|| "none".to_owned(), |ms| span(ms).to_string());
             format!("class memory, ttl {ttl}, retention-bytes {bytes}")
         }
-    }
+    };
+    text + &dedup
 }
 
 /// The class in the words of the command line.
