@@ -54,8 +54,12 @@ pub enum AppendError {
         /// The transaction.
         open: Transaction,
     },
-    /// A topic that keeps nothing over a restart cannot keep a transaction whole.
-    #[error("transaction {transaction} can only write to durable topics, and this one is kept in memory")]
+    /// A topic that keeps nothing over a restart cannot keep a transaction whole, and compaction would let an aborted record
+    /// take the place of a committed one.
+    #[error(
+        "transaction {transaction} can only write to durable topics that are not compacted, and this one is kept in memory or \
+         compacted"
+    )]
     NotDurable {
         /// The transaction.
         transaction: Transaction,

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use corelane_model::limits::PARTITION_TRANSACTIONS_MAX;
-use corelane_model::{Decision, Offset, ProducerEpoch, ProducerId, TopicClass, Transaction};
+use corelane_model::{Cleanup, Decision, Offset, ProducerEpoch, ProducerId, TopicClass, Transaction};
 use corelane_record::BatchHead;
 
 use crate::{AppendError, CommitLog, OFFSET_MAX, ReplayError};
@@ -214,7 +214,7 @@ impl CommitLog {
     /// Whether the batch may be appended, as far as transactions go.
     pub(crate) fn judge_transaction(&self, head: &BatchHead) -> Result<(), AppendError> {
         if let Some(transaction) = head.transaction()
-            && self.settings.class != TopicClass::Durable
+            && (self.settings.class != TopicClass::Durable || self.settings.cleanup == Cleanup::Compact)
         {
             return Err(AppendError::NotDurable { transaction });
         }

@@ -9,15 +9,16 @@ use corelane_model::limits::{
 };
 use corelane_model::{
     CorrelationId, ErrorCode, Generation, GroupName, GroupNameError, MemberId, PartitionId, PartitionIndex,
-    ResetPolicy, StaticId, Strategy, TopicId, TopicName, WallMillis,
+    ProducerEpoch, ProducerId, ResetPolicy, StaticId, Strategy, TopicId, TopicName, Transaction, WallMillis,
 };
 use corelane_wire::{
     AlterGroup, CommitOffsets, DeleteGroup, DescribeGroup, DrainGroup, FetchOffsets, Frame, FrameKind, GiveUp,
     GroupHeartbeat, JoinGroup, LeaveGroup, OffsetCommit, OffsetReset, PartitionRange, RemoveStaticMember, ResetOffsets,
-    ResumeGroup, decode,
+    ResumeGroup, StageOffsets, decode,
 };
 
 use crate::request::{NoRequest, refuse};
+use crate::transaction::id_of;
 
 /// A request for one consumer group. Its coordinator answers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +97,19 @@ pub enum GroupAsk {
         /// The offsets.
         offsets: Vec<OffsetCommit>,
     },
+    /// A member stages offsets within a transaction.
+    Stage {
+        /// The transaction.
+        transaction: Transaction,
+        /// Where its coordinator is.
+        home: PartitionIndex,
+        /// Who.
+        member: MemberId,
+        /// The generation that it says.
+        generation: Generation,
+        /// The offsets.
+        offsets: Vec<OffsetCommit>,
+    },
     /// The group in full.
     Describe {
         /// Members after this one.
@@ -154,6 +168,7 @@ impl GroupAsk {
             Self::Heartbeat { member, .. }
             | Self::GiveUp { member, .. }
             | Self::Leave { member, .. }
+            | Self::Stage { member, .. }
             | Self::Commit { member, .. } => Some(*member),
             Self::Describe { .. }
             | Self::FetchOffsets { .. }
@@ -201,6 +216,12 @@ pub(crate) fn parse_group(frame: &Frame) -> Result<Option<GroupRequest>, NoReque
         FrameKind::CommitOffsets => {
             let CommitOffsets { group, member, generation, offsets } = decode(frame)?;
             (group, GroupAsk::Commit { member: member_of(member), generation: Generation(generation), offsets })
+        }
+        FrameKind::StageOffsets => {
+            let StageOffsets { id, producer, epoch, group, member, generation, offsets } = decode(frame)?;
+            let transaction = Transaction::new(ProducerId(producer), ProducerEpoch(epoch));
+            let (home, member, generation) = (id_of(&id)?.home(), member_of(member), Generation(generation));
+            (group, GroupAsk::Stage { transaction, home, member, generation, offsets })
         }
         _ => match parse_management(frame)? {
             Some(parsed) => parsed,

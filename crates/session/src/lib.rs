@@ -19,6 +19,7 @@ mod session;
 mod stats;
 mod subscriptions;
 mod token;
+mod transaction;
 
 pub use effect::{Facts, Step};
 pub use error::Refused;
@@ -30,3 +31,4 @@ pub use session::Session;
 pub use stats::SessionStats;
 pub use subscriptions::Route;
 pub use token::TokenDigest;
+pub use transaction::{TransactionAsk, TransactionRequest};

@@ -6,18 +6,19 @@ use corelane_model::limits::{
     TOPIC_NAME_BYTES_MAX,
 };
 use corelane_model::{
-    Acks, CorrelationId, ErrorCode, Offset, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, StartAt,
+    Acks, CorrelationId, ErrorCode, Isolation, Offset, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, StartAt,
     SubscriptionId, TopicId, TopicSettings,
 };
 use corelane_wire::{
     AlterTopic, CreateTopic, Credit, DeleteTopic, DescribeTopic, FindOffset, Frame, FrameKind, ListGroups, ListQueues,
-    Metadata, Produce, ProduceMany, RequestProducerId, Settings, Start, Subscribe, TruncatePartition, Unsubscribe,
-    access, decode,
+    Metadata, Produce, ProduceMany, RequestProducerId, Settings, Start, Subscribe, SubscribeCommitted,
+    TruncatePartition, Unsubscribe, access, decode,
 };
 
 use crate::group::parse_group;
 use crate::queue::parse_queue;
-use crate::{GroupRequest, QueueRequest, Refused};
+use crate::transaction::parse_transaction;
+use crate::{GroupRequest, QueueRequest, Refused, TransactionRequest};
 
 /// One record batch for one partition. The batch's bytes are not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +127,8 @@ pub enum Request {
         start: StartAt,
         /// Bytes that may be pushed before more credit comes; never 0.
         credit: u64,
+        /// Which records it wants.
+        isolation: Isolation,
     },
     /// More bytes may be pushed. Not answered.
     Credit {
@@ -139,6 +142,8 @@ pub enum Request {
         /// The subscription.
         subscription: SubscriptionId,
     },
+    /// Something of one transactional id.
+    Transaction(TransactionRequest),
     /// Something of one consumer group.
     Group(GroupRequest),
     /// Something of one shared queue.
@@ -209,7 +214,12 @@ pub(crate) fn parse_request(frame: Frame) -> Result<Request, NoRequest> {
             let FindOffset { topic, partition, start } = decode(&frame)?;
             Ok(Request::FindOffset { correlation, partition: partition_of(topic, partition), start: start_of(start)? })
         }
-        FrameKind::Subscribe => parse_subscribe(&frame),
+        FrameKind::Subscribe => parse_subscribe(correlation, &decode(&frame)?, Isolation::Uncommitted),
+        FrameKind::SubscribeCommitted => {
+            let SubscribeCommitted { subscription, topic, partition, start, credit } = decode(&frame)?;
+            let subscribe = Subscribe { subscription, topic, partition, start, credit };
+            parse_subscribe(correlation, &subscribe, Isolation::Committed)
+        }
         FrameKind::Credit => {
             let Credit { subscription, bytes } = decode(&frame)?;
             Ok(Request::Credit { subscription: SubscriptionId(subscription), bytes })
@@ -226,12 +236,11 @@ pub(crate) fn parse_request(frame: Frame) -> Result<Request, NoRequest> {
             let ListQueues { after, most } = decode(&frame)?;
             Ok(Request::ListQueues { correlation, after, most })
         }
-        kind => match parse_group(&frame)? {
-            Some(request) => Ok(Request::Group(request)),
-            None => match parse_queue(&frame)? {
-                Some(request) => Ok(Request::Queue(request)),
-                None => Err(unexpected(kind)),
-            },
+        kind => match (parse_group(&frame)?, parse_queue(&frame)?, parse_transaction(&frame)?) {
+            (Some(request), ..) => Ok(Request::Group(request)),
+            (_, Some(request), _) => Ok(Request::Queue(request)),
+            (.., Some(request)) => Ok(Request::Transaction(request)),
+            (None, None, None) => Err(unexpected(kind)),
         },
     }
 }
@@ -370,14 +379,19 @@ fn parse_topic(frame: &Frame) -> Result<Request, NoRequest> {
     })
 }
 
-fn parse_subscribe(frame: &Frame) -> Result<Request, NoRequest> {
-    let Subscribe { subscription, topic, partition, start, credit } = decode(frame)?;
+fn parse_subscribe(
+    correlation: CorrelationId,
+    subscribe: &Subscribe,
+    isolation: Isolation,
+) -> Result<Request, NoRequest> {
+    let Subscribe { subscription, topic, partition, start, credit } = *subscribe;
     if SUBSCRIPTION_CREDIT_BYTES_MAX < credit {
         let text = format!("credit of {credit} bytes is over the limit of {SUBSCRIPTION_CREDIT_BYTES_MAX} bytes");
         return Err(refuse(ErrorCode::InvalidSetting, text));
     }
     Ok(Request::Subscribe {
-        correlation: frame.head.correlation,
+        correlation,
+        isolation,
         subscription: SubscriptionId(subscription),
         partition: partition_of(topic, partition),
         start: start_of(start)?,

@@ -17,6 +17,7 @@ use crate::request::{NoRequest, check_shape, parse_request};
 use crate::subscriptions::Subscriptions;
 use crate::{
     Facts, GroupRequest, ProduceRequest, QueueRequest, Refused, Request, Route, SessionStats, Step, TokenDigest,
+    TransactionRequest,
 };
 
 /// Bytes of a client's name that are kept.
@@ -333,6 +334,7 @@ impl Session {
             | Request::ProducerId { correlation, .. }
             | Request::FindOffset { correlation, .. }
             | Request::Subscribe { correlation, .. }
+            | Request::Transaction(TransactionRequest { correlation, .. })
             | Request::Group(GroupRequest { correlation, .. })
             | Request::Queue(QueueRequest { correlation, .. })
             | Request::ListQueues { correlation, .. }

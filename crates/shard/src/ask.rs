@@ -4,14 +4,15 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use corelane_model::{
-    Acks, CatalogVersion, ConnectionKey, CorrelationId, Offset, PartitionId, ShardId, StartAt, SubscriptionId, TopicId,
-    TopicSettings, WallMillis,
+    Acks, CatalogVersion, ConnectionKey, CorrelationId, Isolation, Offset, PartitionId, ShardId, StartAt,
+    SubscriptionId, TopicId, TopicSettings, WallMillis,
 };
 use corelane_record::SealedBatch;
 use corelane_session::Refused;
 
 use crate::groups::GroupAnswer;
 use crate::queues::QueueAnswer;
+use crate::transactions::TransactionAnswer;
 
 /// A connection, wherever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +44,7 @@ pub(crate) enum Ask {
     Append { acks: Acks, batch: SealedBatch },
     Find { start: StartAt },
     Truncate { before: Option<Offset> },
-    Subscribe { subscription: SubscriptionId, serial: u64, start: StartAt, credit: u64 },
+    Subscribe { subscription: SubscriptionId, serial: u64, start: StartAt, credit: u64, isolation: Isolation },
 }
 
 /// A request that shard 0 fulfils, because it owns the catalog.
@@ -72,6 +73,8 @@ pub(crate) enum Wish {
     },
     /// The topic that keeps the consumer groups.
     CreateGroups,
+    /// The topic that keeps the transactional ids.
+    CreateTransactions,
 }
 
 /// The answer to anything but a produce.
@@ -85,6 +88,7 @@ pub(crate) enum Answer {
     Deleted,
     Group(GroupAnswer),
     Queue(QueueAnswer),
+    Transaction(TransactionAnswer),
 }
 
 /// What became of an append: base offset and append timestamp, or why not.

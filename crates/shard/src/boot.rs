@@ -188,6 +188,7 @@ impl Shard {
             Boot::Serve | Boot::Import(_) => {
                 self.phase = Phase::Serving { recovery };
                 self.open_homes();
+                self.open_transactions();
                 self.effects.push_back(Effect::Ready);
             }
             Boot::Export => {
@@ -263,6 +264,7 @@ impl Shard {
         }
         self.refuse_wishes(&refused);
         self.drain_groups(&refused);
+        self.stop_transactions(&refused);
         for asker in std::mem::take(&mut self.producer_askers) {
             self.refuse(asker, None, refused.clone());
         }

@@ -13,6 +13,7 @@ use crate::ask::{Answer, Asker, CatalogRequest, Wish};
 use crate::boot::Phase;
 use crate::groups::{GROUPS_PARTITIONS, GROUPS_TOPIC, groups_settings};
 use crate::mesh::Message;
+use crate::transactions::{TRANSACTIONS_PARTITIONS, TRANSACTIONS_TOPIC, transactions_settings};
 
 /// Changes of the catalog that wait for their turn; more are refused.
 const WISHES_MAX: usize = 4096;
@@ -106,6 +107,9 @@ impl Shard {
                 Wish::Alter { name, partitions, settings } => catalog.plan_alter(name, *partitions, *settings),
                 Wish::Delete { name } => catalog.plan_delete(name),
                 // Several shards may have wished for it.
+                Wish::CreateTransactions => {
+                    catalog.plan_create_internal(TRANSACTIONS_TOPIC, TRANSACTIONS_PARTITIONS, transactions_settings())
+                }
                 Wish::CreateGroups => catalog.plan_create_internal(GROUPS_TOPIC, GROUPS_PARTITIONS, groups_settings()),
             };
             let change = match planned {
@@ -196,6 +200,9 @@ impl Shard {
                 if matches!(change, CatalogChange::Created { name, .. } if name.as_str() == GROUPS_TOPIC) {
                     self.open_homes();
                 }
+                if matches!(change, CatalogChange::Created { name, .. } if name.as_str() == TRANSACTIONS_TOPIC) {
+                    self.open_transactions();
+                }
             }
             self.route_parked();
         }
@@ -274,5 +281,6 @@ impl Shard {
             self.refuse_request(request, refused.clone());
         }
         self.stop_groups(&refused);
+        self.stop_transactions(&refused);
     }
 }

@@ -11,7 +11,7 @@ use corelane_model::{
 use corelane_record::SealedBatch;
 use corelane_session::{Facts, ProduceRequest, Refused, Request, Session, Step};
 use corelane_wire::{
-    AlterTopicAnswer, CreateTopicAnswer, FindOffsetAnswer, Frame, FrameError, OutFrame, Push, StorageStopped,
+    AlterTopicAnswer, CreateTopicAnswer, FindOffsetAnswer, Frame, FrameError, OutFrame, Passed, Push, StorageStopped,
     SubscribeAnswer, SubscriptionEnded, TopicDone, encode, encode_with,
 };
 
@@ -19,6 +19,7 @@ use crate::ask::{Answer, Ask, Asker, CatalogRequest, Ending, Outcome, PartitionR
 use crate::mesh::Message;
 use crate::queues::INSIDE;
 use crate::shard_set::ShardSet;
+use crate::transactions::TransactionAnswer;
 use crate::{Effect, OutStream, Shard};
 
 /// A connection of this shard.
@@ -170,15 +171,16 @@ impl Shard {
             Request::FindOffset { correlation, partition, start } => {
                 self.route(PartitionRequest { asker: asker(correlation), partition, ask: Ask::Find { start } });
             }
-            Request::Subscribe { correlation, subscription, partition, start, credit } => {
+            Request::Subscribe { correlation, subscription, partition, start, credit, isolation } => {
                 let state = self.connections.get_mut(&connection).expect("its request was just handled");
                 // The id is taken; the owner becomes known when the request is routed.
                 let serial = state.session.open_subscription(subscription, partition, peer.shard);
-                let ask = Ask::Subscribe { subscription, serial, start, credit };
+                let ask = Ask::Subscribe { subscription, serial, start, credit, isolation };
                 self.route(PartitionRequest { asker: asker(correlation), partition, ask });
             }
             Request::Credit { subscription, bytes } => self.handle_credit(peer, subscription, bytes),
             Request::Unsubscribe { subscription } => self.handle_unsubscribe(peer, subscription),
+            Request::Transaction(request) => self.handle_transaction(peer, request),
             Request::Group(request) => self.handle_group(peer, request),
             Request::Queue(request) => self.handle_queue(peer, request),
             Request::ListQueues { correlation, after, most } => {
@@ -217,7 +219,7 @@ impl Shard {
 
     /// Whether the client of a connection may send batches of this producer. What was found is kept, since the seal costs
     /// more than the look-up.
-    fn is_own_producer(&mut self, connection: ConnectionKey, producer: ProducerId) -> bool {
+    pub(crate) fn is_own_producer(&mut self, connection: ConnectionKey, producer: ProducerId) -> bool {
         let Some(state) = self.connections.get_mut(&connection) else { return false };
         if producer == ProducerId::NONE || state.producers.contains(&producer) {
             return true;
@@ -372,6 +374,24 @@ impl Shard {
         self.effects.push_back(Effect::Send { connection, stream, frame });
     }
 
+    /// A subscription of a connection here has passed what was aborted.
+    pub(crate) fn tell_passed(
+        &mut self,
+        connection: ConnectionKey,
+        subscription: SubscriptionId,
+        serial: u64,
+        (next, high_watermark): (Offset, Offset),
+    ) {
+        let Some(state) = self.connections.get(&connection) else { return };
+        let Some(route) = state.session.subscription(subscription).filter(|route| route.serial == serial) else {
+            return;
+        };
+        let stream = OutStream::Push(route.slot);
+        let body = Passed { subscription: subscription.0, next: next.0, high_watermark: high_watermark.0 };
+        let frame = encode(CorrelationId(0), &body);
+        self.effects.push_back(Effect::Send { connection, stream, frame });
+    }
+
     /// A subscription of a connection here ended by itself. The news goes behind its pushes on their stream: what was
     /// pushed before the end is read before it.
     pub(crate) fn tell_ended(
@@ -513,6 +533,8 @@ fn encode_answer(session: &mut Session, correlation: CorrelationId, answer: &Ans
         }
         Answer::Group(ref answer) => answer.encode(session, correlation),
         Answer::Queue(ref answer) => answer.encode(session, correlation),
+        Answer::Transaction(TransactionAnswer::Initialised(ref body)) => session.answer(correlation, body),
+        Answer::Transaction(TransactionAnswer::Ended(ref body)) => session.answer(correlation, body),
         Answer::Altered { version, keys_moved } => {
             session.answer(correlation, &AlterTopicAnswer { catalog_version: version.0, keys_moved })
         }

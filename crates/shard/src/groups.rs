@@ -29,6 +29,7 @@ mod route;
 mod run;
 mod status;
 mod tell;
+mod transactions;
 
 use std::collections::BTreeMap;
 

@@ -12,6 +12,7 @@ mod admin;
 mod ask;
 mod boot;
 mod changes;
+mod committed;
 mod config;
 mod connections;
 mod describe;
@@ -29,6 +30,7 @@ mod shard_set;
 mod stats;
 mod status;
 mod subscriptions;
+mod transactions;
 mod truncate;
 mod waiters;
 

@@ -8,6 +8,7 @@ use corelane_wire::{OutFrame, PartitionDescription};
 use crate::ask::{Answer, CatalogRequest, Ending, Outcome, PartitionRequest, PushBatches};
 use crate::groups::{GroupRequest, LagOf, Listed};
 use crate::queues::QueueRequest;
+use crate::transactions::{ToCoordinator, ToParticipant};
 
 /// A message from one shard to another. Whoever carries it looks at nothing; it arrives whole, once, and after those that
 /// the same shard sent to the same shard before.
@@ -52,6 +53,18 @@ pub(crate) enum Message {
     },
     /// Batches for a subscription.
     Push(PushBatches),
+    /// Everything before `next` that a subscription was not pushed was aborted.
+    Passed {
+        connection: ConnectionKey,
+        subscription: SubscriptionId,
+        serial: u64,
+        next: Offset,
+        high_watermark: Offset,
+    },
+    /// To the owner of a home: something for a coordinator of transactions.
+    ToCoordinator(Box<ToCoordinator>),
+    /// To an owner: something for a participant of a transaction.
+    ToParticipant(Box<ToParticipant>),
     /// A subscription ended by itself.
     Ended { connection: ConnectionKey, subscription: SubscriptionId, serial: u64, ending: Box<Ending> },
     /// To an owner: more bytes may be pushed.

@@ -63,11 +63,9 @@ pub(crate) fn bytes_of(request: &PartitionRequest) -> u64 {
 impl Shard {
     /// Appends a batch to a partition of this shard, or puts it behind those that wait for the next round.
     pub(crate) fn append(&mut self, asker: Asker, partition: PartitionId, acks: Acks, batch: SealedBatch) {
-        let transaction = batch.head().transaction();
         let request = PartitionRequest { asker, partition, ask: Ask::Append { acks, batch } };
-        if let Some(transaction) = transaction {
-            let text = format!("this version has no coordinator that could decide transaction {transaction}");
-            return self.refuse_request(request, Refused::new(ErrorCode::UnknownTransaction, text));
+        if let Some(transaction) = self.must_join(&request) {
+            return self.hold_batch(request, transaction);
         }
         if self.backlog.requests.is_empty() {
             if let Some(waiting) = self.try_append(request) {
@@ -98,6 +96,11 @@ impl Shard {
             panic!("only batches are appended, not {:?}", request.ask);
         };
         let (asker, partition, acks) = (*asker, *partition, *acks);
+        // It may have ended while the batch waited for room.
+        if let Some(transaction) = self.must_join(&request) {
+            self.hold_batch(request, transaction);
+            return None;
+        }
         let batch_bytes = batch.bytes().len() as u64;
         self.is_storage_touched = true;
         let appended = match self.storage.append(self.now, partition, batch) {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use corelane_model::limits::{PARTITION_SUBSCRIPTIONS_MAX, PUSH_BYTES, SUBSCRIPTION_CREDIT_BYTES_MAX};
-use corelane_model::{ErrorCode, Offset, PartitionId, StartAt, SubscriptionId};
+use corelane_model::{ErrorCode, Isolation, Offset, PartitionId, StartAt, SubscriptionId};
 use corelane_record::BatchHead;
 use corelane_session::Refused;
 use corelane_storage::{Fetch, OffsetFor, ReadError, ReadTicket};
@@ -48,7 +48,7 @@ impl Shard {
         partition: PartitionId,
         (id, serial): (SubscriptionId, u64),
         start: StartAt,
-        credit: u64,
+        (credit, isolation): (u64, Isolation),
     ) {
         if self.subscriptions.contains(asker.peer, id) {
             let refused = Refused::new(ErrorCode::SubscriptionExists, format!("subscription {id} is in use"));
@@ -59,6 +59,7 @@ impl Shard {
             let text = format!("partition {partition} has {PARTITION_SUBSCRIPTIONS_MAX} subscriptions already");
             return self.refuse(asker, Some((id, serial)), Refused::new(ErrorCode::LimitReached, text));
         }
+        let start = self.start_for(partition, start, isolation);
         let found = match self.look_up(partition, start) {
             Ok(found) => found,
             Err(refused) => return self.refuse(asker, Some((id, serial)), refused),
@@ -68,6 +69,7 @@ impl Shard {
             id,
             serial,
             partition,
+            isolation,
             next: Offset::ZERO,
             credit: credit.min(SUBSCRIPTION_CREDIT_BYTES_MAX).cast_signed(),
             state: State::Starting { asker },
@@ -215,9 +217,13 @@ impl Shard {
             self.set_state(key, State::Idle);
             return 0;
         }
+        if self.readable_end(&subscription).is_some_and(|end| end <= from) {
+            self.set_state(key, State::Idle);
+            return 0;
+        }
         match self.storage.fetch(partition, from, bytes_max) {
             Fetch::Batches { batches, next } => {
-                let bytes = self.push(key, batches, next);
+                let (bytes, next) = self.push_readable(key, batches, next);
                 // At the end it would only learn that it is there; the next durable end wakes it.
                 if self.active.get(&partition).is_some_and(|active| next < active.high_watermark) {
                     self.subscriptions.requeue(key);
@@ -243,14 +249,14 @@ impl Shard {
         0
     }
 
-    fn set_state(&mut self, key: SubscriptionKey, state: State) {
+    pub(crate) fn set_state(&mut self, key: SubscriptionKey, state: State) {
         if let Some(subscription) = self.subscriptions.get_mut(key) {
             subscription.state = state;
         }
     }
 
     /// Hands batches to a subscription's connection and counts them. Their bytes.
-    fn push(&mut self, key: SubscriptionKey, batches: Vec<Bytes>, next: Offset) -> u64 {
+    pub(crate) fn push(&mut self, key: SubscriptionKey, batches: Vec<Bytes>, next: Offset) -> u64 {
         let subscription = self.subscriptions.get_mut(key).expect("the caller has just seen it");
         assert!(subscription.next < next, "batches up to {next} for a reader at {}", subscription.next);
         let bytes = batches.iter().map(|batch| batch.len() as u64).sum::<u64>();
@@ -282,7 +288,12 @@ impl Shard {
     ) {
         let key = match self.subscriptions.take_read(ticket) {
             Some(ReadFor::Push(key)) => key,
-            Some(ReadFor::Restore) => return self.on_restore_read(partition, result),
+            Some(ReadFor::Restore) => {
+                if let Err(result) = self.on_transactions_read(partition, result) {
+                    self.on_restore_read(partition, result);
+                }
+                return;
+            }
             Some(ReadFor::Start(..) | ReadFor::Find(..)) | None => return,
         };
         if self.subscriptions.get_mut(key).is_none() {
@@ -290,7 +301,7 @@ impl Shard {
         }
         self.set_state(key, State::Idle);
         match result {
-            Ok(batches) => self.push_read(key, partition, batches),
+            Ok(batches) => self.push_read_committed(key, partition, batches),
             Err(ReadError::Gone) => self.subscriptions.wake(key),
             Err(error) => self.abort_subscription(key, unreadable(&error)),
         }
@@ -298,7 +309,7 @@ impl Shard {
 
     /// Pushes what a read brought, frame by frame, as far as the credit goes; the rest is fetched again when there is
     /// more.
-    fn push_read(&mut self, key: SubscriptionKey, partition: PartitionId, batches: Vec<Bytes>) {
+    pub(crate) fn push_read(&mut self, key: SubscriptionKey, partition: PartitionId, batches: Vec<Bytes>) {
         let mut frame = Vec::new();
         let mut frame_bytes = 0;
         let mut frame_end = Offset::ZERO;

@@ -206,8 +206,8 @@ impl Shard {
             Ask::Append { acks, batch } => self.append(asker, partition, acks, batch),
             Ask::Find { start } => self.find_offset(asker, partition, start),
             Ask::Truncate { before } => self.truncate(asker, partition, before),
-            Ask::Subscribe { subscription, serial, start, credit } => {
-                self.subscribe(asker, partition, (subscription, serial), start, credit);
+            Ask::Subscribe { subscription, serial, start, credit, isolation } => {
+                self.subscribe(asker, partition, (subscription, serial), start, (credit, isolation));
             }
         }
     }

@@ -19,6 +19,7 @@ use crate::produce::Backlog;
 use crate::queues::Queues;
 use crate::router::Parked;
 use crate::subscriptions::Subscriptions;
+use crate::transactions::Transactions;
 use crate::{AdminId, AdminQuery, Effect, Event, MeshMessage, ShardConfig, ShardStats, Traffic};
 
 /// Everything that one core owns.
@@ -55,6 +56,7 @@ pub struct Shard {
     pub(crate) describes: Describes,
     pub(crate) groups: Groups,
     pub(crate) queues: Queues,
+    pub(crate) transactions: Transactions,
     pub(crate) effects: VecDeque<Effect>,
     pub(crate) stats: ShardStats,
     /// Kept for its memory: those who are told of one durable end.
@@ -102,6 +104,7 @@ impl Shard {
             describes: Describes::default(),
             groups: Groups::default(),
             queues: Queues::default(),
+            transactions: Transactions::default(),
             effects: VecDeque::new(),
             stats: ShardStats::default(),
             told: Vec::new(),
@@ -153,7 +156,7 @@ impl Shard {
         self.handle_outputs();
         self.expire();
         self.drain_backlog();
-        let are_groups_busy = self.finish_groups();
+        let are_groups_busy = self.finish_transactions() | self.finish_groups();
         self.storage.finish_round(now);
         self.is_storage_touched = false;
         let was_any = self.handle_outputs();
@@ -184,6 +187,7 @@ impl Shard {
             self.parked.deadline(),
             self.describes.deadline(),
             self.groups_deadline(),
+            self.transactions_deadline(),
         ];
         [self.storage.next_deadline()].into_iter().chain(own).flatten().min()
     }
@@ -263,6 +267,11 @@ impl Shard {
             Message::QueuesListed { ticket, listed } => self.on_queues_listed(from, ticket, listed),
             Message::Queue(request) => self.route_queue(*request),
             Message::QueueRecords { connection, slot, frame } => self.push_to(connection, slot, frame),
+            Message::ToCoordinator(message) => self.on_coordinator_message(from, *message),
+            Message::ToParticipant(message) => self.take_part(*message),
+            Message::Passed { connection, subscription, serial, next, high_watermark } => {
+                self.tell_passed(connection, subscription, serial, (next, high_watermark));
+            }
             Message::Member { connection, frame } => self.tell_member(connection, frame),
             Message::AskEnds { number, partitions } => self.answer_ends(from, number, &partitions),
             Message::Ends { number, ends } => self.on_ends(number, ends),
@@ -295,11 +304,11 @@ impl Shard {
             StorageOutput::RecoveryFailed { error } => self.fail(error.to_string()),
             StorageOutput::Durable { partition, end } => {
                 self.on_home_durable(partition, end);
+                self.on_transactions_durable(partition, end);
                 self.on_durable(partition, end);
             }
             StorageOutput::CatalogDurable { ticket } => self.on_change_durable(ticket),
-            // Nothing ends transactions yet.
-            StorageOutput::TransactionEnded { .. } => {}
+            StorageOutput::TransactionEnded { ticket, .. } => self.on_transaction_ended(ticket),
             StorageOutput::TruncateDurable { ticket, .. } if self.on_home_truncated(ticket) => {}
             StorageOutput::TruncateDurable { log_start, ticket, .. } => self.on_truncated(ticket, log_start),
             StorageOutput::ProducerIdsReady => self.hand_out_producer_ids(),

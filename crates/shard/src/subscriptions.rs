@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use corelane_model::limits::SUBSCRIPTION_CREDIT_BYTES_MAX;
-use corelane_model::{Offset, PartitionId, StartAt, SubscriptionId, TopicId};
+use corelane_model::{Isolation, Offset, PartitionId, StartAt, SubscriptionId, TopicId};
 use corelane_storage::ReadTicket;
 
 use crate::ask::{Asker, Peer};
@@ -40,6 +40,8 @@ pub(crate) struct Subscription {
     /// Which use of the id by its client it is.
     pub(crate) serial: u64,
     pub(crate) partition: PartitionId,
+    /// Which records it wants.
+    pub(crate) isolation: Isolation,
     /// The next offset to push.
     pub(crate) next: Offset,
     /// Bytes that may be pushed; below zero by less than the last batch.

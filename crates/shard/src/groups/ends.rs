@@ -53,7 +53,7 @@ pub(super) enum Known {
 pub(super) fn offsets_of(ask: &GroupAsk) -> Vec<(PartitionId, Offset)> {
     let partition = |topic, index| PartitionId::new(TopicId(topic), PartitionIndex(index));
     match ask {
-        GroupAsk::Commit { offsets, .. } => {
+        GroupAsk::Commit { offsets, .. } | GroupAsk::Stage { offsets, .. } => {
             offsets.iter().map(|commit| (partition(commit.topic, commit.partition), Offset(commit.offset))).collect()
         }
         GroupAsk::ResetOffsets { resets, .. } => {

@@ -13,6 +13,7 @@ use super::restore::Restoring;
 use super::tell::GroupAnswer;
 use crate::ask::{Asker, Peer};
 use crate::queues::QueuesOfHome;
+use crate::transactions::Apply;
 
 /// ```text
 ///              the log was read to its end
@@ -63,6 +64,8 @@ pub(crate) struct Asked {
     pub(super) asker: Asker,
     /// Session and rebalance time-out in milliseconds, of a join.
     pub(super) joined: Option<(u32, u32)>,
+    /// How many offsets were staged within a transaction.
+    pub(super) staged: Option<u32>,
 }
 
 /// A group and who talks to it.
@@ -73,6 +76,8 @@ pub(crate) struct Coordinated {
     pub(super) serial: u64,
     pub(super) speakers: BTreeMap<MemberId, Speaker>,
     pub(super) asked: BTreeMap<RequestTicket, Asked>,
+    /// Decisions of transactions that are not durable here yet.
+    pub(super) settling: BTreeMap<RequestTicket, Apply>,
     /// Requests that wait for ends of logs, and later ones of the same members, in order.
     pub(super) parked: VecDeque<Parked>,
     /// How many of them are of each member.
@@ -92,6 +97,7 @@ impl Coordinated {
             serial,
             speakers: BTreeMap::new(),
             asked: BTreeMap::new(),
+            settling: BTreeMap::new(),
             parked: VecDeque::new(),
             parked_of: BTreeMap::new(),
             held: VecDeque::new(),

@@ -216,6 +216,7 @@ fn pump(home: &mut Home, name: &GroupName, catalog: &corelane_catalog::Catalog, 
                 if let Some(asked) = known.asked.remove(&ticket) {
                     out.push(Telling::done(&asked, &known.group));
                 }
+                out.extend(known.settling.remove(&ticket).map(Telling::Applied));
             }
             Effect::Assign { member, assignment } => {
                 if let Some(speaker) = known.speakers.get(&member) {
@@ -249,7 +250,8 @@ fn retire(home: &mut Home, name: &GroupName, retired: &mut GroupStats, out: &mut
     let known = home.remove(name).expect("the caller has it");
     assert_eq!(*known.group.phase(), Phase::Deleted, "group {name} is removed but not deleted");
     super::status::add(retired, known.group.stats());
-    let Coordinated { asked, parked, held, .. } = known;
+    let Coordinated { asked, settling, parked, held, .. } = known;
+    out.extend(settling.into_values().map(Telling::Applied));
     let askers =
         asked.into_values().map(|asked| asked.asker).chain(parked.into_iter().map(|parked| parked.request.asker));
     out.extend(askers.map(|asker| Telling::gone(asker, name)));

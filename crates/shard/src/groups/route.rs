@@ -39,6 +39,12 @@ impl Shard {
     /// A request of a connection here.
     pub(crate) fn handle_group(&mut self, peer: Peer, requested: Requested) {
         let Requested { correlation, group, ask } = requested;
+        if let GroupAsk::Stage { transaction, .. } = &ask
+            && !self.is_own_producer(peer.connection, transaction.producer)
+        {
+            let text = format!("producer id {} was handed to another client", transaction.producer);
+            return self.refuse(Asker { peer, correlation }, None, Refused::new(ErrorCode::ProducerFenced, text));
+        }
         let client = match &ask {
             GroupAsk::Join(_) => {
                 self.connections.get(&peer.connection).and_then(|state| state.session.client()).map(|(_, name)| name)

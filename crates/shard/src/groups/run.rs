@@ -27,7 +27,7 @@ const HOME_GROUPS_MAX: usize = 16_384;
 /// What a request came to.
 enum Ran {
     /// It is answered under its ticket.
-    Later { joined: Option<(u32, u32)> },
+    Later { joined: Option<(u32, u32)>, staged: Option<u32> },
     /// It is done, and nothing of it has to be durable first.
     Now,
 }
@@ -47,6 +47,7 @@ impl Shard {
         if let Err(refused) = self.admit_group(index, &request) {
             return self.refuse(request.asker, None, refused);
         }
+        let Some(request) = self.hold_offsets(request) else { return };
         if self.is_behind(index, &request) {
             return self.park(index, request, None, Vec::new());
         }
@@ -138,7 +139,11 @@ impl Shard {
     }
 
     fn is_fence_open(&self, index: PartitionIndex, request: &GroupRequest) -> bool {
-        let GroupAsk::Commit { member, generation, offsets } = &request.ask else { return true };
+        let (GroupAsk::Commit { member, generation, offsets } | GroupAsk::Stage { member, generation, offsets, .. }) =
+            &request.ask
+        else {
+            return true;
+        };
         let known = self.groups.homes.get(&index).and_then(|home| home.groups.get(&request.group));
         known.is_some_and(|known| {
             offsets.iter().all(|commit| {
@@ -172,7 +177,9 @@ impl Shard {
                 }
                 let generation = known.group.generation().0;
                 match ran {
-                    Ran::Later { joined } => drop(known.asked.insert(ticket, Asked { asker, joined })),
+                    Ran::Later { joined, staged } => {
+                        known.asked.insert(ticket, Asked { asker, joined, staged });
+                    }
                     Ran::Now => self.answer(asker, None, Answer::Group(GroupAnswer::Done(GroupDone { generation }))),
                 }
                 let home = self.groups.homes.get_mut(&index).expect("it was just there");
@@ -247,6 +254,7 @@ fn run(
     ends: &[Offset],
 ) -> Result<Ran, GroupError> {
     let mut joined = None;
+    let mut staged = None;
     match ask {
         GroupAsk::Join(join) => {
             joined = Some((millis(join.session_timeout), millis(join.rebalance_timeout)));
@@ -269,14 +277,11 @@ fn run(
             group.leave(now, ticket, member, leave)?;
         }
         GroupAsk::Commit { member, generation, offsets } => {
-            let commits = offsets.into_iter().enumerate().map(|(at, offset)| Commit {
-                partition: PartitionId::new(TopicId(offset.topic), PartitionIndex(offset.partition)),
-                offset: Offset(offset.offset),
-                leader_epoch: LeaderEpoch(offset.leader_epoch),
-                metadata: offset.metadata,
-                log_end: ends.get(at).copied(),
-            });
-            group.commit(now, ticket, member, generation, &commits.collect::<Vec<_>>())?;
+            group.commit(now, ticket, member, generation, &commits_of(offsets, ends))?;
+        }
+        GroupAsk::Stage { transaction, member, generation, offsets, .. } => {
+            staged = Some(u32::try_from(offsets.len()).unwrap_or(u32::MAX));
+            group.stage(now, ticket, transaction, (member, generation), &commits_of(offsets, ends))?;
         }
         GroupAsk::ResetOffsets { resets, .. } => group.reset_offsets(now, ticket, &resets_of(resets, ends))?,
         GroupAsk::Alter { strategy, standbys, retention, .. } => {
@@ -288,7 +293,18 @@ fn run(
         GroupAsk::RemoveStatic { static_id } => group.remove_static(now, ticket, &static_id)?,
         GroupAsk::Describe { .. } | GroupAsk::FetchOffsets { .. } => panic!("questions take no ticket"),
     }
-    Ok(Ran::Later { joined })
+    Ok(Ran::Later { joined, staged })
+}
+
+fn commits_of(offsets: Vec<corelane_wire::OffsetCommit>, ends: &[Offset]) -> Vec<Commit> {
+    let commit = |(at, offset): (usize, corelane_wire::OffsetCommit)| Commit {
+        partition: PartitionId::new(TopicId(offset.topic), PartitionIndex(offset.partition)),
+        offset: Offset(offset.offset),
+        leader_epoch: LeaderEpoch(offset.leader_epoch),
+        metadata: offset.metadata,
+        log_end: ends.get(at).copied(),
+    };
+    offsets.into_iter().enumerate().map(commit).collect()
 }
 
 fn join_of(join: JoinAsk, topics: Vec<corelane_group::TopicShape>) -> Join {

@@ -9,13 +9,14 @@ use corelane_model::{CorrelationId, ErrorCode, GroupName, MemberId, PartitionId,
 use corelane_session::{Refused, Session};
 use corelane_wire::{
     DescribeGroupAnswer, FetchOffsetsAnswer, GroupAssignment, GroupDone, HandOver, JoinGroupAnswer, ListGroupsAnswer,
-    MemberFenced, OutFrame, OwnedPartition, PartitionRange, TopicLabel, encode, encode_with,
+    MemberFenced, OutFrame, OwnedPartition, PartitionRange, StageOffsetsAnswer, TopicLabel, encode, encode_with,
 };
 
 use super::home::Asked;
 use crate::Shard;
 use crate::ask::{Answer, Asker, Peer};
 use crate::mesh::Message;
+use crate::transactions::Apply;
 
 /// Partitions and ranges in one frame of an assignment, each with the name of a topic at worst.
 const ASSIGNMENT_PARTS_MAX: usize = 2048;
@@ -26,6 +27,7 @@ const _: () = assert!(ASSIGNMENT_PARTS_MAX * (29 + 16 + 256) < corelane_model::l
 pub(crate) enum GroupAnswer {
     Joined(JoinGroupAnswer),
     Done(GroupDone),
+    Staged(StageOffsetsAnswer),
     Described(Box<DescribeGroupAnswer>),
     Offsets(FetchOffsetsAnswer),
     Listed(ListGroupsAnswer),
@@ -36,6 +38,7 @@ impl GroupAnswer {
         match self {
             Self::Joined(body) => session.answer(correlation, body),
             Self::Done(body) => session.answer(correlation, body),
+            Self::Staged(body) => session.answer(correlation, body),
             Self::Described(body) => session.answer(correlation, &**body),
             Self::Offsets(body) => session.answer(correlation, body),
             Self::Listed(body) => session.answer(correlation, body),
@@ -49,6 +52,8 @@ pub(super) enum Telling {
     Answer(Asker, GroupAnswer),
     Refuse(Asker, Refused),
     Frame(Peer, OutFrame),
+    /// A decision about a transaction is durable here.
+    Applied(Apply),
 }
 
 impl Telling {
@@ -61,7 +66,10 @@ impl Telling {
                 let body = JoinGroupAnswer { generation, strategy, session_timeout_ms, rebalance_timeout_ms };
                 GroupAnswer::Joined(body)
             }
-            None => GroupAnswer::Done(GroupDone { generation }),
+            None => match asked.staged {
+                Some(offsets) => GroupAnswer::Staged(StageOffsetsAnswer { offsets }),
+                None => GroupAnswer::Done(GroupDone { generation }),
+            },
         };
         Self::Answer(asked.asker, answer)
     }
@@ -77,6 +85,7 @@ impl Shard {
         for telling in tellings {
             match telling {
                 Telling::Answer(asker, answer) => self.answer(asker, None, Answer::Group(answer)),
+                Telling::Applied(apply) => self.on_apply_done(apply),
                 Telling::Refuse(asker, refused) => self.refuse(asker, None, refused),
                 Telling::Frame(Peer { shard, connection }, frame) if shard == self.me() => {
                     self.tell_member(connection, frame);

@@ -114,7 +114,13 @@ impl Shard {
         let id = self.queues.next_id();
         self.queues.readers.insert(id, ReaderOf { key: key.clone(), partition });
         let (subscription, start) = (SubscriptionId(id), StartAt::Offset(from));
-        let ask = Ask::Subscribe { subscription, serial: id, start, credit };
+        let ask = Ask::Subscribe {
+            subscription,
+            serial: id,
+            start,
+            credit,
+            isolation: corelane_model::Isolation::Uncommitted,
+        };
         self.ask_inside(id, PartitionId::new(key.name.topic, partition), ask);
         id
     }

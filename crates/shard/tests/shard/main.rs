@@ -10,4 +10,5 @@ mod queues;
 mod records;
 mod subscribe;
 mod topics;
+mod transactions;
 mod world;

@@ -56,6 +56,7 @@ const PLACES: &[Place] = &[
             "corelane-journal",
             "corelane-group",
             "corelane-queue",
+            "corelane-transaction",
             "corelane-catalog",
             "corelane-session",
             "corelane-storage",
