@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use corelane_model::limits::{
     BLOCK_BYTES, JOURNAL_ENTRY_BYTES_MAX, JOURNAL_FILE_BYTES, JOURNAL_FILES_MAX, JOURNAL_FILES_MIN,
-    JOURNAL_FLUSH_EAGER_BYTES,
+    JOURNAL_FLUSH_EAGER_BYTES, JOURNAL_GATHER_BYTES,
 };
 use corelane_model::{MonotonicNanos, Now, PartitionId};
 use corelane_record::{SealedBatch, Stamp};
@@ -42,6 +42,13 @@ impl JournalConfig {
     pub const fn eager_bytes(&self) -> u64 {
         let part = self.file_bytes / (JOURNAL_FILE_BYTES / JOURNAL_FLUSH_EAGER_BYTES);
         if part < JOURNAL_FLUSH_EAGER_BYTES { part } else { JOURNAL_FLUSH_EAGER_BYTES }
+    }
+
+    /// Bytes to which an entry grows while more is expected: [`JOURNAL_GATHER_BYTES`], and less in proportion when files
+    /// are small.
+    #[must_use]
+    pub const fn gather_bytes(&self) -> u64 {
+        self.eager_bytes() * (JOURNAL_GATHER_BYTES / JOURNAL_FLUSH_EAGER_BYTES)
     }
 
     fn check(&self) {
@@ -239,7 +246,15 @@ impl Journal {
         self.writer().finish_checkpoint();
     }
 
-    /// Ends the round: closes the open entry and queues its write, unless enough is in flight or no file is ready; then
+    /// More input is known to wait and will come in a round of its own: the coming [`Journal::finish_round`] lets the open
+    /// entry grow, within [`JournalConfig::gather_bytes`], so that a burst costs one write and one sync.
+    pub fn expect_more(&mut self) {
+        if let Phase::Running(writer) = &mut self.phase {
+            writer.expect_more();
+        }
+    }
+
+    /// Ends the round: closes the open entry and queues its write, unless enough is in flight, more is expected or no file is ready; then
     /// the entry goes on growing. Call it in every round and at [`Journal::next_deadline`]. The slots handed out since
     /// the last closed entry are good for the one that comes back.
     pub fn finish_round(&mut self, now: Now) -> Option<ClosedEntry> {

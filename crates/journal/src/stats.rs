@@ -19,6 +19,8 @@ pub struct JournalStats {
     pub marks_total: u64,
     /// Rounds that joined a later entry because enough was in flight.
     pub rounds_joined_total: u64,
+    /// Rounds that joined a later entry because more input was known to wait.
+    pub rounds_gathered_total: u64,
     /// Rounds that waited for a file to be ready.
     pub rounds_starved_total: u64,
     /// Files begun.

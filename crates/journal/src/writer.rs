@@ -75,6 +75,10 @@ pub(crate) struct Writer {
     ending: Ending,
     /// An internal item did not fit beside what users had added: users wait for the next entry.
     is_internal_waiting: bool,
+    /// More input is known to wait.
+    is_more_expected: bool,
+    /// The open entry was not written because of that; another round is wanted whatever happens.
+    is_gathering: bool,
     now: MonotonicNanos,
 }
 
@@ -96,6 +100,8 @@ impl Writer {
             unmarked_since: None,
             ending: Ending::Open,
             is_internal_waiting: false,
+            is_more_expected: false,
+            is_gathering: false,
             now: MonotonicNanos::default(),
         };
         writer.count_room(out.stats);
@@ -213,14 +219,25 @@ impl Writer {
         self.checkpoint.oldest(self.released)
     }
 
+    pub(crate) const fn expect_more(&mut self) {
+        self.is_more_expected = true;
+    }
+
     pub(crate) fn finish_round(&mut self, now: Now, out: &mut Out<'_>) -> Option<ClosedEntry> {
         self.now = now.monotonic;
+        let is_more_expected = std::mem::take(&mut self.is_more_expected);
+        self.is_gathering = false;
         self.ring.prepare(self.now, out.effects);
         self.count_room(out.stats);
         if self.open.is_empty() {
             self.open.flags = self.mark().unwrap_or_default();
         }
         if self.open.is_empty() {
+            return None;
+        }
+        if is_more_expected && self.ending == Ending::Open && self.open.bytes() < self.config.gather_bytes() {
+            self.is_gathering = true;
+            out.stats.rounds_gathered_total += 1;
             return None;
         }
         if !self.may_flush() {
@@ -260,6 +277,9 @@ impl Writer {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<MonotonicNanos> {
+        if self.is_gathering {
+            return Some(self.now);
+        }
         let is_idle = self.flushes.is_empty() && self.open.is_empty() && self.ending == Ending::Open;
         let quiet = if is_idle { self.quiet_at() } else { None };
         [quiet, self.ring.next_deadline()].into_iter().flatten().min()

@@ -48,6 +48,8 @@ pub const OUTCOME_HOLD: Duration = Duration::from_micros(500);
 pub const JOURNAL_FLUSHES_MAX: usize = 4;
 /// A round with at least this many bytes is written while others are in flight; a smaller one waits for company.
 pub const JOURNAL_FLUSH_EAGER_BYTES: u64 = 64 << 10;
+/// While more input is known to wait, the rounds of one burst are gathered into an entry of this many bytes at most.
+pub const JOURNAL_GATHER_BYTES: u64 = 4 * JOURNAL_FLUSH_EAGER_BYTES;
 /// Syncs of one journal that may be in flight together; what is written meanwhile shares the next.
 pub const JOURNAL_SYNCS_MAX: usize = 2;
 /// Bytes of a checkpoint that one round carries, one larger item excepted.
@@ -407,6 +409,7 @@ const _: () = {
     assert!(JOURNAL_FILES_MIN <= JOURNAL_FILES_DEFAULT);
     assert!(JOURNAL_FILES_DEFAULT <= JOURNAL_FILES_MAX);
     assert!(JOURNAL_FLUSH_EAGER_BYTES < JOURNAL_ENTRY_BYTES_MAX);
+    assert!(2 * JOURNAL_GATHER_BYTES <= JOURNAL_ENTRY_BYTES_MAX);
     assert!(
         JOURNAL_ENTRY_BYTES_MAX + JOURNAL_READ_BYTES as u64 <= JOURNAL_READ_BYTES as u64 * JOURNAL_READS_MAX as u64
     );

@@ -249,6 +249,7 @@ async fn assemble<M: Machine, F: FnOnce() -> M>(
         questions: BTreeMap::new(),
         is_ready: false,
         is_stopping: false,
+        busy_since: None,
         stats: ReactorStats::default(),
     })
 }

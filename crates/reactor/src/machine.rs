@@ -7,6 +7,8 @@ use corelane_shard::{Effect, Event};
 pub(crate) trait Machine: 'static {
     /// Takes one event.
     fn handle(&mut self, now: Now, event: Event);
+    /// More datagrams wait than this round took; the next one follows at once.
+    fn expect_more(&mut self) {}
     /// Ends a round.
     fn finish_round(&mut self, now: Now);
     /// The next thing to do.
@@ -18,6 +20,10 @@ pub(crate) trait Machine: 'static {
 impl Machine for corelane_shard::Shard {
     fn handle(&mut self, now: Now, event: Event) {
         Self::handle(self, now, event);
+    }
+
+    fn expect_more(&mut self) {
+        Self::expect_more(self);
     }
 
     fn finish_round(&mut self, now: Now) {

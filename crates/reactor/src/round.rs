@@ -29,6 +29,8 @@ const RETRY: Duration = Duration::from_micros(50);
 const NEAR: Duration = Duration::from_micros(30);
 /// A shard that parks looks so often for a pair of a write and its sync that takes longer than it should: nothing wakes it.
 const PAIR_LOOK_EVERY: Duration = Duration::from_micros(100);
+/// A shard that has been busy for longer than this is not in a burst but under load: nothing waits for what else comes.
+const BURST_MAX: Duration = Duration::from_millis(2);
 /// While files are worked on, glommio looks at its rings at least so often.
 const PASS_EVERY: Duration = Duration::from_micros(250);
 /// Rounds after the order to stop, for the last packets.
@@ -50,6 +52,8 @@ pub(crate) struct Round<M> {
     pub(crate) questions: BTreeMap<AdminId, Sender<(ShardId, AdminAnswer)>>,
     pub(crate) is_ready: bool,
     pub(crate) is_stopping: bool,
+    /// Since when there was something to do in each round; `None` while the shard looks or sleeps.
+    pub(crate) busy_since: Option<MonotonicNanos>,
     pub(crate) stats: ReactorStats,
 }
 
@@ -119,13 +123,22 @@ impl<M: Machine> Round<M> {
         }
         let is_busy = 0 < count || is_first;
         if is_busy {
+            let busy_since = *self.busy_since.get_or_insert(now.monotonic);
+            // The edge of a tick is a burst that is over soon: it goes to disk as a whole, with one sync. Under lasting load
+            // there is always more, and what is here must not wait for it.
+            if self.is_ready && now.monotonic.since(busy_since) < BURST_MAX && self.port.has_input() {
+                self.machine.expect_more();
+            }
             self.machine.finish_round(now);
             while let Some(effect) = self.machine.poll_effect() {
                 self.act(now, effect);
             }
             self.outboxes.flush();
-        } else if self.outboxes.is_stuck() {
-            self.outboxes.flush();
+        } else {
+            self.busy_since = None;
+            if self.outboxes.is_stuck() {
+                self.outboxes.flush();
+            }
         }
         is_busy
     }

@@ -77,12 +77,13 @@ impl Spinner {
         }
     }
 
-    /// Whether the shard may look for a completion instead of parking: nobody else needs its core.
+    /// Whether the shard may look for a completion instead of parking. It offers its core at each look, so that it does not
+    /// matter whether others want it, but for a peer that would find no other.
     pub(crate) fn may_look(&self, has_local_peer: bool) -> bool {
         match self.policy {
             Spin::Off => false,
             Spin::Fixed(window) => !window.is_zero(),
-            Spin::Adaptive => !(self.is_crowded && has_local_peer) && WINDOW_MIN <= self.cap,
+            Spin::Adaptive => !(self.is_crowded && has_local_peer),
         }
     }
 

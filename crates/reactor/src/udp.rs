@@ -86,6 +86,11 @@ impl Port {
         count
     }
 
+    /// Whether datagrams wait that were not handed out.
+    pub(crate) fn has_input(&self) -> bool {
+        rustix::io::ioctl_fionread(&self.socket).is_ok_and(|bytes| 0 < bytes)
+    }
+
     /// Sends the transmit whose bytes lie in `out`, or keeps it when the socket has no room. Returns whether it went.
     pub(crate) fn send(&mut self, transmit: Transmit) -> bool {
         // The kernel or the device may turn out not to cut trains into packets; then they leave one by one.

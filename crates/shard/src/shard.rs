@@ -141,6 +141,12 @@ impl Shard {
         }
     }
 
+    /// More input is known to wait and will come in a round of its own: what this round appended may go to disk together
+    /// with it. Holds for the coming [`Self::finish_round`].
+    pub fn expect_more(&mut self) {
+        self.storage.expect_more();
+    }
+
     /// Ends the round: appends become a journal entry, batches are pushed, gathered answers leave.
     pub fn finish_round(&mut self, now: Now) {
         self.now = now;

@@ -222,6 +222,12 @@ impl Storage {
         [self.journal.next_deadline(), settle, retention, compaction, ids].into_iter().flatten().min()
     }
 
+    /// More input is known to wait and will come in a round of its own: in the coming [`Self::finish_round`] the journal may
+    /// go on gathering, see [`corelane_journal::Journal::expect_more`].
+    pub fn expect_more(&mut self) {
+        self.journal.expect_more();
+    }
+
     /// Closes the round: what was appended goes to the journal, and settling, checkpoints and retention take their
     /// turns, each with a bound on its work.
     pub fn finish_round(&mut self, now: Now) {

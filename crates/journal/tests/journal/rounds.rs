@@ -32,6 +32,37 @@ fn is_write(op: &JournalOp) -> bool {
 }
 
 #[test]
+fn a_burst_goes_to_disk_as_one_entry_while_more_is_expected() {
+    let mut owner = ready();
+    let before = owner.history.len();
+    for _ in 0..5 {
+        owner.add_values(1, &mut Chance(1));
+        owner.journal.expect_more();
+        owner.finish_round();
+    }
+    assert_eq!(owner.history.len(), before, "more was expected");
+    assert!(owner.journal.next_deadline().is_some(), "whatever happens there is another round");
+    owner.finish_round();
+    assert_eq!(owner.history.len(), before + 1);
+    assert_eq!(owner.history.last().unwrap().values.len(), 5);
+    owner.run_dry();
+}
+
+#[test]
+fn what_is_expected_is_not_waited_for_beyond_a_size() {
+    let mut owner = ready();
+    let before = owner.history.len();
+    for _ in 0..64 {
+        owner.journal.expect_more();
+        large_round(&mut owner);
+        if before < owner.history.len() {
+            return;
+        }
+    }
+    panic!("64 large rounds were gathered");
+}
+
+#[test]
 fn small_rounds_share_an_entry_while_one_is_in_flight() {
     let mut owner = ready();
     let before = owner.history.len();

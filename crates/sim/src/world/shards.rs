@@ -71,6 +71,9 @@ impl World {
         for event in std::mem::take(&mut seat.inbox) {
             seat.shard.handle(now, event);
         }
+        if self.random.is_one_in(4) {
+            seat.shard.expect_more();
+        }
         seat.shard.finish_round(now);
         while let Some(effect) = self.broker.seats[usize::from(shard.0)].shard.poll_effect() {
             if self.is_crash_due() {
