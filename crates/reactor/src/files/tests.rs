@@ -217,3 +217,24 @@ fn a_full_disk_is_named() {
     assert_eq!(os_error(&io::Error::from_raw_os_error(libc::EDQUOT)), FileError::NoSpace);
     assert_eq!(os_error(&io::Error::from_raw_os_error(libc::EROFS)), FileError::Os { errno: libc::EROFS });
 }
+
+#[test]
+fn whoever_wants_a_file_that_is_being_deleted_hears_that_it_is_gone() {
+    on_executor(|files, _| async move {
+        for base in 0..200 {
+            let file = segment(9, base);
+            assert_eq!(now(&files, file, FileOp::CreateEmpty).await, Ok(FileOutcome::Done));
+            files.start(FileEffect { id: IoId(1), file, op: FileOp::Delete, urgency: Urgency::Background }, false);
+            for id in 2..5 {
+                // Each begins at another moment of the deletion.
+                files.start(FileEffect { id: IoId(id), file, op: FileOp::Sync, urgency: Urgency::Now }, false);
+                glommio::executor().yield_task_queue_now().await;
+            }
+            for _ in 1..5 {
+                let done = next_done(&files).await;
+                let is_fine = matches!(done.result, Ok(FileOutcome::Done) | Err(FileError::NotFound));
+                assert!(is_fine, "{done:?}");
+            }
+        }
+    });
+}
