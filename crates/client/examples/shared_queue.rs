@@ -8,6 +8,8 @@
 //! corelane queue redrive jobs -g workers
 //! ```
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::time::Duration;
 
 use corelane::{Backoff, Nack};

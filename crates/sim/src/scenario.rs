@@ -203,21 +203,25 @@ impl Scenario {
         if !random.is_one_in(3) {
             scenario.crash_at_file_rarity = random.within(1..12);
         }
-        for topic in &mut scenario.topics {
+        scenario.decide_topics(random);
+        scenario
+    }
+
+    /// What topics are for beside keeping records.
+    fn decide_topics(&mut self, random: &mut Random) {
+        for topic in &mut self.topics {
             let compacted_ms = random.skewed(50..5_000);
             if topic.class.is_durable() && random.is_one_in(3) {
                 topic.compacted_ms = Some(compacted_ms);
             } else {
                 // Ids that rotted with their records are forgotten, and so are those that a jump of the clock lets retention
                 // drop.
-                topic.has_ids =
-                    topic.class.is_durable() && random.is_one_in(2) && !scenario.is_rotting && !scenario.is_jumping;
+                topic.has_ids = topic.class.is_durable() && random.is_one_in(2) && !self.is_rotting && !self.is_jumping;
             }
             if topic.class == TopicClass::Memory && random.is_one_in(2) {
                 topic.class = TopicClass::Latest;
             }
         }
-        scenario
     }
 }
 

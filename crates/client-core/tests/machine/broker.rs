@@ -241,18 +241,7 @@ impl Broker {
                     encode(correlation, &CreateTopicAnswer { topic: self.next_id, catalog_version: self.next_id })
                 }
             }
-            FrameKind::FindOffset => {
-                let asked = decode::<FindOffset>(frame).unwrap();
-                match self.topics.values().find(|topic| topic.id == asked.topic) {
-                    None => refusal(correlation, ErrorCode::UnknownTopic),
-                    Some(topic) => {
-                        let log = &topic.logs[asked.partition as usize];
-                        let answer =
-                            FindOffsetAnswer { offset: log.end(), log_start: log.start, high_watermark: log.end() };
-                        encode(correlation, &answer)
-                    }
-                }
-            }
+            FrameKind::FindOffset => self.find_offset(frame),
             FrameKind::Subscribe => return self.subscribe(connection, frame),
             FrameKind::Credit => {
                 let credit = decode::<Credit>(frame).unwrap();
@@ -278,6 +267,16 @@ impl Broker {
             kind => panic!("a {kind:?} frame from a client"),
         };
         vec![answer]
+    }
+
+    fn find_offset(&self, frame: &Frame) -> OutFrame {
+        let asked = decode::<FindOffset>(frame).unwrap();
+        let Some(topic) = self.topics.values().find(|topic| topic.id == asked.topic) else {
+            return refusal(frame.head.correlation, ErrorCode::UnknownTopic);
+        };
+        let log = &topic.logs[asked.partition as usize];
+        let answer = FindOffsetAnswer { offset: log.end(), log_start: log.start, high_watermark: log.end() };
+        encode(frame.head.correlation, &answer)
     }
 
     fn greet(&mut self, connection: u64, shard: u8, frame: &Frame) -> OutFrame {

@@ -33,107 +33,55 @@ fn body(input: &[u8]) -> bool {
     0 < count && !decoder.is_inside_frame()
 }
 
-fn is_understood(frame: &Frame) -> bool {
-    match frame.head.kind {
-        FrameKind::Hello => wire::decode::<wire::Hello>(frame).is_ok(),
-        FrameKind::Welcome => wire::decode::<wire::Welcome>(frame).is_ok(),
-        FrameKind::Goaway => wire::decode::<wire::Goaway>(frame).is_ok(),
-        FrameKind::Refusal => wire::decode::<wire::Refusal>(frame).is_ok(),
-        FrameKind::Ping => wire::decode::<wire::Ping>(frame).is_ok(),
-        FrameKind::Pong => wire::decode::<wire::Pong>(frame).is_ok(),
-        FrameKind::Metadata => wire::decode::<wire::Metadata>(frame).is_ok(),
-        FrameKind::MetadataAnswer => wire::decode::<wire::MetadataAnswer>(frame).is_ok(),
-        FrameKind::CreateTopic => {
-            wire::decode::<wire::CreateTopic>(frame).is_ok_and(|topic| topic.settings.to_model().is_some())
+/// Whether the body of a frame is what its kind says, kind for kind.
+macro_rules! is_body_of {
+    ($frame:expr, $($kind:ident)*) => {
+        match $frame.head.kind {
+            $(FrameKind::$kind => wire::decode::<wire::$kind>($frame).is_ok(),)*
+            FrameKind::CreateTopic => {
+                wire::decode::<wire::CreateTopic>($frame).is_ok_and(|topic| topic.settings.to_model().is_some())
+            }
+            FrameKind::FindOffset => {
+                wire::decode::<wire::FindOffset>($frame).is_ok_and(|find| find.start.to_model().is_some())
+            }
         }
-        FrameKind::CreateTopicAnswer => wire::decode::<wire::CreateTopicAnswer>(frame).is_ok(),
-        FrameKind::AlterTopic => wire::decode::<wire::AlterTopic>(frame).is_ok(),
-        FrameKind::AlterTopicAnswer => wire::decode::<wire::AlterTopicAnswer>(frame).is_ok(),
-        FrameKind::DeleteTopic => wire::decode::<wire::DeleteTopic>(frame).is_ok(),
-        FrameKind::TruncatePartition => wire::decode::<wire::TruncatePartition>(frame).is_ok(),
-        FrameKind::TopicDone => wire::decode::<wire::TopicDone>(frame).is_ok(),
-        FrameKind::DescribeTopic => wire::decode::<wire::DescribeTopic>(frame).is_ok(),
-        FrameKind::DescribeTopicAnswer => wire::decode::<wire::DescribeTopicAnswer>(frame).is_ok(),
-        FrameKind::RequestProducerId => wire::decode::<wire::RequestProducerId>(frame).is_ok(),
-        FrameKind::ProducerIdAnswer => wire::decode::<wire::ProducerIdAnswer>(frame).is_ok(),
-        FrameKind::FindOffset => {
-            wire::decode::<wire::FindOffset>(frame).is_ok_and(|find| find.start.to_model().is_some())
-        }
-        FrameKind::FindOffsetAnswer => wire::decode::<wire::FindOffsetAnswer>(frame).is_ok(),
-        FrameKind::Produce => wire::decode::<wire::Produce>(frame).is_ok(),
-        FrameKind::ProduceMany => wire::decode::<wire::ProduceMany>(frame).is_ok(),
-        FrameKind::ProduceAnswers => wire::decode::<wire::ProduceAnswers>(frame).is_ok(),
-        FrameKind::DurableEnds => wire::decode::<wire::DurableEnds>(frame).is_ok(),
-        FrameKind::StorageStopped => wire::decode::<wire::StorageStopped>(frame).is_ok(),
-        FrameKind::Subscribe => wire::decode::<wire::Subscribe>(frame).is_ok(),
-        FrameKind::SubscribeAnswer => wire::decode::<wire::SubscribeAnswer>(frame).is_ok(),
-        FrameKind::Credit => wire::decode::<wire::Credit>(frame).is_ok(),
-        FrameKind::Unsubscribe => wire::decode::<wire::Unsubscribe>(frame).is_ok(),
-        FrameKind::Push => wire::decode::<wire::Push>(frame).is_ok(),
-        FrameKind::PushMany => wire::decode::<wire::PushMany>(frame).is_ok(),
-        FrameKind::SubscriptionEnded => wire::decode::<wire::SubscriptionEnded>(frame).is_ok(),
-        FrameKind::JoinGroup => wire::decode::<wire::JoinGroup>(frame).is_ok(),
-        FrameKind::JoinGroupAnswer => wire::decode::<wire::JoinGroupAnswer>(frame).is_ok(),
-        FrameKind::GroupHeartbeat => wire::decode::<wire::GroupHeartbeat>(frame).is_ok(),
-        FrameKind::GiveUp => wire::decode::<wire::GiveUp>(frame).is_ok(),
-        FrameKind::LeaveGroup => wire::decode::<wire::LeaveGroup>(frame).is_ok(),
-        FrameKind::CommitOffsets => wire::decode::<wire::CommitOffsets>(frame).is_ok(),
-        FrameKind::GroupDone => wire::decode::<wire::GroupDone>(frame).is_ok(),
-        FrameKind::GroupAssignment => wire::decode::<wire::GroupAssignment>(frame).is_ok(),
-        FrameKind::HandOver => wire::decode::<wire::HandOver>(frame).is_ok(),
-        FrameKind::MemberFenced => wire::decode::<wire::MemberFenced>(frame).is_ok(),
-        FrameKind::ListGroups => wire::decode::<wire::ListGroups>(frame).is_ok(),
-        FrameKind::ListGroupsAnswer => wire::decode::<wire::ListGroupsAnswer>(frame).is_ok(),
-        FrameKind::DescribeGroup => wire::decode::<wire::DescribeGroup>(frame).is_ok(),
-        FrameKind::DescribeGroupAnswer => wire::decode::<wire::DescribeGroupAnswer>(frame).is_ok(),
-        FrameKind::FetchOffsets => wire::decode::<wire::FetchOffsets>(frame).is_ok(),
-        FrameKind::FetchOffsetsAnswer => wire::decode::<wire::FetchOffsetsAnswer>(frame).is_ok(),
-        FrameKind::ResetOffsets => wire::decode::<wire::ResetOffsets>(frame).is_ok(),
-        FrameKind::AlterGroup => wire::decode::<wire::AlterGroup>(frame).is_ok(),
-        FrameKind::DrainGroup => wire::decode::<wire::DrainGroup>(frame).is_ok(),
-        FrameKind::ResumeGroup => wire::decode::<wire::ResumeGroup>(frame).is_ok(),
-        FrameKind::DeleteGroup => wire::decode::<wire::DeleteGroup>(frame).is_ok(),
-        FrameKind::RemoveStaticMember => wire::decode::<wire::RemoveStaticMember>(frame).is_ok(),
-        FrameKind::JoinQueue => wire::decode::<wire::JoinQueue>(frame).is_ok(),
-        FrameKind::JoinQueueAnswer => wire::decode::<wire::JoinQueueAnswer>(frame).is_ok(),
-        FrameKind::QueueCredit => wire::decode::<wire::QueueCredit>(frame).is_ok(),
-        FrameKind::QueueDeliver => wire::decode::<wire::QueueDeliver>(frame).is_ok(),
-        FrameKind::QueueAck => wire::decode::<wire::QueueAck>(frame).is_ok(),
-        FrameKind::QueueNack => wire::decode::<wire::QueueNack>(frame).is_ok(),
-        FrameKind::QueueExtend => wire::decode::<wire::QueueExtend>(frame).is_ok(),
-        FrameKind::LeasesAnswer => wire::decode::<wire::LeasesAnswer>(frame).is_ok(),
-        FrameKind::LeaveQueue => wire::decode::<wire::LeaveQueue>(frame).is_ok(),
-        FrameKind::QueueDone => wire::decode::<wire::QueueDone>(frame).is_ok(),
-        FrameKind::QueueFenced => wire::decode::<wire::QueueFenced>(frame).is_ok(),
-        FrameKind::ListQueues => wire::decode::<wire::ListQueues>(frame).is_ok(),
-        FrameKind::ListQueuesAnswer => wire::decode::<wire::ListQueuesAnswer>(frame).is_ok(),
-        FrameKind::DescribeQueue => wire::decode::<wire::DescribeQueue>(frame).is_ok(),
-        FrameKind::DescribeQueueAnswer => wire::decode::<wire::DescribeQueueAnswer>(frame).is_ok(),
-        FrameKind::AlterQueue => wire::decode::<wire::AlterQueue>(frame).is_ok(),
-        FrameKind::RedriveQueue => wire::decode::<wire::RedriveQueue>(frame).is_ok(),
-        FrameKind::DeleteQueue => wire::decode::<wire::DeleteQueue>(frame).is_ok(),
-        FrameKind::InitialiseTransactions
-        | FrameKind::InitialiseTransactionsAnswer
-        | FrameKind::StageOffsets
-        | FrameKind::StageOffsetsAnswer
-        | FrameKind::EndTransaction
-        | FrameKind::EndTransactionAnswer
-        | FrameKind::SubscribeCommitted
-        | FrameKind::Passed => is_transaction_understood(frame),
-    }
+    };
 }
 
-fn is_transaction_understood(frame: &Frame) -> bool {
-    match frame.head.kind {
-        FrameKind::InitialiseTransactions => wire::decode::<wire::InitialiseTransactions>(frame).is_ok(),
-        FrameKind::InitialiseTransactionsAnswer => wire::decode::<wire::InitialiseTransactionsAnswer>(frame).is_ok(),
-        FrameKind::StageOffsets => wire::decode::<wire::StageOffsets>(frame).is_ok(),
-        FrameKind::StageOffsetsAnswer => wire::decode::<wire::StageOffsetsAnswer>(frame).is_ok(),
-        FrameKind::EndTransaction => wire::decode::<wire::EndTransaction>(frame).is_ok(),
-        FrameKind::EndTransactionAnswer => wire::decode::<wire::EndTransactionAnswer>(frame).is_ok(),
-        FrameKind::SubscribeCommitted => wire::decode::<wire::SubscribeCommitted>(frame).is_ok(),
-        FrameKind::Passed => wire::decode::<wire::Passed>(frame).is_ok(),
-        kind => panic!("{kind:?} is not about transactions"),
+#[rustfmt::skip]
+fn is_understood(frame: &Frame) -> bool {
+    is_body_of!(
+        frame,
+        Hello Welcome Goaway Refusal Ping Pong Metadata MetadataAnswer CreateTopicAnswer AlterTopic
+        AlterTopicAnswer DeleteTopic TruncatePartition TopicDone DescribeTopic DescribeTopicAnswer
+        RequestProducerId ProducerIdAnswer FindOffsetAnswer Produce ProduceMany ProduceAnswers DurableEnds
+        StorageStopped Subscribe SubscribeAnswer Credit Unsubscribe Push PushMany SubscriptionEnded JoinGroup
+        JoinGroupAnswer GroupHeartbeat GiveUp LeaveGroup CommitOffsets GroupDone GroupAssignment HandOver
+        MemberFenced ListGroups ListGroupsAnswer DescribeGroup DescribeGroupAnswer FetchOffsets
+        FetchOffsetsAnswer ResetOffsets AlterGroup DrainGroup ResumeGroup DeleteGroup RemoveStaticMember
+        JoinQueue JoinQueueAnswer QueueCredit QueueDeliver QueueAck QueueNack QueueExtend LeasesAnswer
+        LeaveQueue QueueDone QueueFenced ListQueues ListQueuesAnswer DescribeQueue DescribeQueueAnswer
+        AlterQueue RedriveQueue DeleteQueue InitialiseTransactions InitialiseTransactionsAnswer StageOffsets
+        StageOffsetsAnswer EndTransaction EndTransactionAnswer SubscribeCommitted Passed
+    )
+}
+
+fn description(settings: wire::Settings) -> wire::DescribeTopicAnswer {
+    wire::DescribeTopicAnswer {
+        topic: wire::TopicDescription { name: "inputs".to_owned(), topic: 4, settings },
+        partition_count: 1,
+        partitions: vec![wire::PartitionDescription {
+            partition: 0,
+            shard: 1,
+            log_start: 0,
+            durable_end: 5,
+            log_end: 6,
+            settled_end: 4,
+            unsettled_bytes: 100,
+            disk_bytes: 1000,
+            segments: 1,
+            corrupt: vec![(1, 2)],
+        }],
     }
 }
 
@@ -151,22 +99,6 @@ fn seeds() -> Vec<Vec<u8>> {
     let answers = wire::ProduceAnswers {
         answers: vec![wire::ProduceAnswer { correlation: 4, base_offset: 9, timestamp_ms: 5, code: 33 }],
         texts: vec![(0, "record batch is over the limit of everything".to_owned())],
-    };
-    let describe = wire::DescribeTopicAnswer {
-        topic: wire::TopicDescription { name: "inputs".to_owned(), topic: 4, settings },
-        partition_count: 1,
-        partitions: vec![wire::PartitionDescription {
-            partition: 0,
-            shard: 1,
-            log_start: 0,
-            durable_end: 5,
-            log_end: 6,
-            settled_end: 4,
-            unsettled_bytes: 100,
-            disk_bytes: 1000,
-            segments: 1,
-            corrupt: vec![(1, 2)],
-        }],
     };
     let frames = [
         wire::encode(CorrelationId(1), &hello),
@@ -207,7 +139,7 @@ fn seeds() -> Vec<Vec<u8>> {
             CorrelationId(8),
             &wire::Subscribe { subscription: 1, topic: 4, partition: 1, start, credit: 1 << 20 },
         ),
-        wire::encode(CorrelationId(9), &describe),
+        wire::encode(CorrelationId(9), &description(settings)),
     ];
     let mut all = vec![3];
     let mut inputs = Vec::new();
