@@ -132,6 +132,16 @@ pub enum Effect {
         /// High watermark when they left the broker.
         high_watermark: Offset,
     },
+    /// A reader of committed records is past records that were aborted, without getting any that follow: nothing before
+    /// `next` will come.
+    Passed {
+        /// The subscription.
+        subscription: SubscriptionKey,
+        /// The offset from which on something may still come.
+        next: Offset,
+        /// Last stable offset when the broker said so.
+        high_watermark: Offset,
+    },
     /// A topic that is followed has a partition more, which is read from its beginning.
     Grown {
         /// The wish.

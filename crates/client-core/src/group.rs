@@ -9,8 +9,8 @@ use corelane_model::limits::{
     GROUP_REBALANCE_TIMEOUT_DEFAULT, GROUP_SESSION_TIMEOUT_DEFAULT, SUBSCRIPTION_CREDIT_BYTES_DEFAULT,
 };
 use corelane_model::{
-    ErrorCode, Generation, GroupName, MemberId, Offset, PartitionId, ResetPolicy, Retry, StartAt, StaticId, Strategy,
-    TopicName,
+    ErrorCode, Generation, GroupName, Isolation, MemberId, Offset, PartitionId, ResetPolicy, Retry, StartAt, StaticId,
+    Strategy, TopicName,
 };
 
 use crate::SubscriptionKey;
@@ -48,6 +48,8 @@ pub struct GroupSettings {
     pub auto_commit: Option<Duration>,
     /// Bytes of record batches that each partition may have under way or in hand.
     pub credit_bytes: u64,
+    /// Which records it reads.
+    pub isolation: Isolation,
 }
 
 impl GroupSettings {
@@ -66,6 +68,7 @@ impl GroupSettings {
             reset: ResetPolicy::Latest,
             auto_commit: None,
             credit_bytes: SUBSCRIPTION_CREDIT_BYTES_DEFAULT,
+            isolation: Isolation::Uncommitted,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use corelane_model::limits::{
     BATCH_BYTES_MAX, BATCH_RECORDS_MAX, FRAME_BODY_BYTES_MAX, PRODUCE_STREAMS_OWN, SUBSCRIPTION_CREDIT_BYTES_DEFAULT,
 };
-use corelane_model::{Acks, PartitionIndex, SessionId, StartAt, TopicId, TopicName};
+use corelane_model::{Acks, Isolation, PartitionIndex, SessionId, StartAt, TopicId, TopicName};
 use corelane_record::Compression;
 
 /// Bytes of records that a client holds until they are delivered, by default.
@@ -141,6 +141,8 @@ pub struct SubscribeSettings {
     pub out_of_range: Option<OutOfRange>,
     /// Which topic the name must mean; `None` takes whichever has it.
     pub topic_id: Option<TopicId>,
+    /// Which records are wanted.
+    pub isolation: Isolation,
 }
 
 impl SubscribeSettings {
@@ -154,6 +156,7 @@ impl SubscribeSettings {
             credit_bytes: SUBSCRIPTION_CREDIT_BYTES_DEFAULT,
             out_of_range: None,
             topic_id: None,
+            isolation: Isolation::Uncommitted,
         }
     }
 }

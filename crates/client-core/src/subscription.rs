@@ -42,6 +42,8 @@ pub(crate) struct Subscription {
     pub(crate) attempts: u32,
     /// Pushes that overtook the answer, which come on another stream.
     pub(crate) early: Vec<(Bytes, Offset)>,
+    /// What was passed, if that overtook the answer: the last one says it all.
+    pub(crate) early_passed: Option<(Offset, Offset)>,
     /// The end, if it overtook the answer too: it comes after those pushes.
     pub(crate) early_end: Option<Ending>,
     window: u64,
@@ -73,6 +75,7 @@ impl Subscription {
             next: None,
             attempts: 0,
             early: Vec::new(),
+            early_passed: None,
             early_end: None,
             in_hand: 0,
             to_return: 0,
@@ -104,6 +107,7 @@ impl Subscription {
     /// Forgets what came before the answer: it belongs to a conversation that is over.
     pub(crate) fn forget_early(&mut self) {
         self.early.clear();
+        self.early_passed = None;
         self.early_end = None;
     }
 
@@ -144,6 +148,14 @@ impl Subscription {
         self.next = Some(next);
         self.in_hand += bytes.len() as u64;
         Ok((count, from))
+    }
+
+    /// Nothing before `next` comes any more. Returns whether it would have been expected.
+    pub(crate) fn on_passed(&mut self, next: Offset) -> bool {
+        self.is_begun = true;
+        let before = self.next.expect("what was passed is looked at once the answer is there");
+        self.next = Some(before.max(next));
+        before < next
     }
 
     /// The application has taken so many bytes. Returns whether credit should go back now.

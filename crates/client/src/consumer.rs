@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use corelane_client_core::{Effect, FollowKey, OutOfRange, SubscribeSettings, SubscriptionError, SubscriptionKey};
 use corelane_model::limits::SUBSCRIPTION_CREDIT_BYTES_DEFAULT;
-use corelane_model::{Offset, PartitionIndex, StartAt, TopicName, WallMillis};
+use corelane_model::{Isolation, Offset, PartitionIndex, StartAt, TopicName, WallMillis};
 use corelane_record::{RecordBatch, Records, split_batch};
 
 use crate::client::Handle;
@@ -25,6 +25,7 @@ pub struct ConsumerBuilder {
     start: StartAt,
     credit_bytes: u64,
     out_of_range: Option<OutOfRange>,
+    isolation: Isolation,
 }
 
 impl ConsumerBuilder {
@@ -36,6 +37,7 @@ impl ConsumerBuilder {
             start: StartAt::Earliest,
             credit_bytes: SUBSCRIPTION_CREDIT_BYTES_DEFAULT,
             out_of_range: None,
+            isolation: Isolation::Uncommitted,
         }
     }
 
@@ -71,6 +73,13 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Which records are read: [`Isolation::Uncommitted`] by default, which is all. A reader of committed ones sees gaps in
+    /// the offsets where aborted batches lie, and waits before a transaction that is open.
+    pub const fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
     /// Opens the consumer: subscribes to all its partitions and waits until the broker has taken that.
     ///
     /// # Errors
@@ -91,6 +100,7 @@ impl ConsumerBuilder {
                 let settings = SubscribeSettings {
                     credit_bytes: self.credit_bytes,
                     out_of_range: self.out_of_range,
+                    isolation: self.isolation,
                     ..SubscribeSettings::new(topic.clone(), partition, self.start)
                 };
                 let subscription = inner.core.subscribe(settings);
@@ -103,6 +113,7 @@ impl ConsumerBuilder {
                 let settings = SubscribeSettings {
                     credit_bytes: self.credit_bytes,
                     out_of_range: self.out_of_range,
+                    isolation: self.isolation,
                     ..SubscribeSettings::new(topic.clone(), PartitionIndex(0), self.start)
                 };
                 let follow = inner.core.follow(settings, known);
@@ -130,8 +141,18 @@ pub struct Position {
     pub next: Offset,
     /// Log start offset when the broker last said so.
     pub log_start: Offset,
-    /// Exclusive end of what could be read when the broker last said so: its distance to `next` is the lag.
+    /// Exclusive end of what could be read when the broker last said so, for a reader of committed records before the first
+    /// open transaction: its distance to `next` is the lag.
     pub high_watermark: Offset,
+}
+
+/// What [`Consumer::progress`] tells.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// The next batch.
+    Batch(Batch),
+    /// A partition is past aborted records, and nothing that follows them is committed yet.
+    Passed(Position),
 }
 
 #[derive(Debug)]
@@ -211,10 +232,29 @@ impl Consumer {
     /// As [`Self::next`], for futures written by hand.
     pub fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Batch, ConsumeError>>> {
         loop {
+            match self.poll_progress(context) {
+                Poll::Ready(Some(Ok(Progress::Passed(_)))) => {}
+                Poll::Ready(Some(Ok(Progress::Batch(batch)))) => return Poll::Ready(Some(Ok(batch))),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// As [`Self::next`]; tells a reader of committed records also that it is past aborted ones, for whoever reads up to an
+    /// offset.
+    pub async fn progress(&mut self) -> Option<Result<Progress, ConsumeError>> {
+        poll_fn(|context| self.poll_progress(context)).await
+    }
+
+    /// As [`Self::progress`], for futures written by hand.
+    pub fn poll_progress(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Progress, ConsumeError>>> {
+        loop {
             if let Some(run) = self.current.take()
                 && let Some(batch) = self.next_of(run)
             {
-                return Poll::Ready(Some(batch));
+                return Poll::Ready(Some(batch.map(Progress::Batch)));
             }
             let effect = match self.waiting.pop_front() {
                 Some(effect) => effect,
@@ -224,6 +264,12 @@ impl Consumer {
                     Poll::Pending => return Poll::Pending,
                 },
             };
+            if let Effect::Passed { subscription, next, high_watermark } = effect {
+                if let Some(position) = self.pass(subscription, next, high_watermark) {
+                    return Poll::Ready(Some(Ok(Progress::Passed(position))));
+                }
+                continue;
+            }
             if let Some(error) = self.take(effect) {
                 return Poll::Ready(Some(Err(error)));
             }
@@ -233,7 +279,7 @@ impl Consumer {
     async fn wait_until_open(&mut self) -> Result<(), ConsumeError> {
         while self.sources.iter().any(|source| source.position.is_none()) {
             match poll_fn(|context| self.queue.poll(context)).await {
-                effect @ Effect::Deliver { .. } => self.waiting.push_back(effect),
+                effect @ (Effect::Deliver { .. } | Effect::Passed { .. }) => self.waiting.push_back(effect),
                 // A partition that was open has records before its end, and they wait here.
                 effect @ Effect::Ended { subscription, .. } if self.is_open(subscription) => {
                     self.waiting.push_back(effect);
@@ -271,6 +317,14 @@ impl Consumer {
             }
             _ => None,
         }
+    }
+
+    fn pass(&mut self, subscription: SubscriptionKey, next: Offset, high_watermark: Offset) -> Option<Position> {
+        let source = self.find(subscription)?;
+        let position = self.sources[source].position.as_mut()?;
+        position.next = position.next.max(next);
+        position.high_watermark = high_watermark;
+        Some(*position)
     }
 
     fn is_open(&self, subscription: SubscriptionKey) -> bool {

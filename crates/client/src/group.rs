@@ -16,7 +16,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use corelane_client_core::{CommitError, Effect, GroupKey, GroupNews, GroupSettings, MembershipError};
 use corelane_model::limits::GROUP_HANDOVER_BYTES_MAX;
-use corelane_model::{GroupName, MemberId, Offset, PartitionId, ResetPolicy, StartAt, StaticId, Strategy, TopicName};
+use corelane_model::{
+    GroupName, Isolation, MemberId, Offset, PartitionId, ResetPolicy, StartAt, StaticId, Strategy, TopicName,
+};
 
 use crate::client::Handle;
 use crate::consumer::ReaderQueue;
@@ -53,6 +55,7 @@ struct Wishes {
     reset: ResetPolicy,
     auto_commit: Option<Duration>,
     credit_bytes: Option<u64>,
+    isolation: Isolation,
 }
 
 impl GroupBuilder {
@@ -66,6 +69,7 @@ impl GroupBuilder {
             reset: ResetPolicy::default(),
             auto_commit: Some(AUTO_COMMIT_DEFAULT),
             credit_bytes: None,
+            isolation: Isolation::Uncommitted,
         };
         let group = group.to_owned();
         Self { handle, group, topics: Vec::new(), static_id: None, lagging_above: None, settings }
@@ -143,6 +147,12 @@ impl GroupBuilder {
         self
     }
 
+    /// Which records are read: [`Isolation::Uncommitted`] by default, which is all.
+    pub const fn isolation(mut self, isolation: Isolation) -> Self {
+        self.settings.isolation = isolation;
+        self
+    }
+
     /// Tells by [`Event::Lagging`] when a partition is behind by more records than this.
     pub const fn lagging_above(mut self, records: u64) -> Self {
         self.lagging_above = Some(records);
@@ -217,6 +227,7 @@ impl GroupBuilder {
             reset,
             auto_commit,
             credit_bytes: self.settings.credit_bytes.unwrap_or(defaults.credit_bytes),
+            isolation: self.settings.isolation,
             ..defaults
         })
     }

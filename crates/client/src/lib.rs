@@ -57,7 +57,7 @@ mod trust;
 pub use address::{Address, AddressError, PORT_DEFAULT, Trust};
 pub use admin::{Admin, FoundOffset, TopicDescription, TopicList};
 pub use client::{Client, Options, connect, connect_with};
-pub use consumer::{Batch, Consumer, ConsumerBuilder, Position};
+pub use consumer::{Batch, Consumer, ConsumerBuilder, Position, Progress};
 pub use deduplicate::Deduplicate;
 pub use error::{ConnectError, ConsumeError, Error, SendError};
 pub use gather::Gathering;
@@ -82,9 +82,9 @@ pub use corelane_client_core::{
     OutOfRange, RequestError, SubscriptionError, TopicInfo, VerdictError,
 };
 pub use corelane_model::{
-    Acks, Backoff, CatalogVersion, Dispatch, ErrorCode, Generation, GroupName, GroupNameError, LeaderEpoch, MemberId,
-    NameError, Offset, PartitionId, PartitionIndex, QueueWish, ResetPolicy, Retry, ShardId, StartAt, StaticId,
-    Strategy, TopicClass, TopicId, TopicName, TopicSettings, WallMillis,
+    Acks, Backoff, CatalogVersion, Dispatch, ErrorCode, Generation, GroupName, GroupNameError, Isolation, LeaderEpoch,
+    MemberId, NameError, Offset, PartitionId, PartitionIndex, QueueWish, ResetPolicy, Retry, ShardId, StartAt,
+    StaticId, Strategy, TopicClass, TopicId, TopicName, TopicSettings, WallMillis,
 };
 pub use corelane_record::{BatchError, BatchHead, Compression, Headers, RecordBatch, Records};
 pub use corelane_wire::{

@@ -327,7 +327,9 @@ impl Inner {
                 }
                 self.batches.remove(&batch).map(|cell| Word::Batch(cell, effect))
             }
-            Effect::Subscribed { subscription, .. } | Effect::Deliver { subscription, .. } => {
+            Effect::Subscribed { subscription, .. }
+            | Effect::Deliver { subscription, .. }
+            | Effect::Passed { subscription, .. } => {
                 self.readers.get(&subscription).and_then(|queue| queue.push(effect)).map(Word::Wake)
             }
             Effect::Ended { subscription, .. } => {

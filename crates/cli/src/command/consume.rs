@@ -4,11 +4,12 @@ pub(crate) mod group;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
+use std::task::{Context, Poll, Waker};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
-use corelane::{Batch, Client, ConsumeError, Consumer, RecordView};
-use corelane_model::{Offset, PartitionIndex, WallMillis};
+use corelane::{Batch, Client, ConsumeError, Consumer, Progress, RecordView};
+use corelane_model::{Isolation, Offset, PartitionIndex, WallMillis};
 
 use super::examples;
 use crate::failure::{Failure, Outcome, refused};
@@ -47,6 +48,9 @@ pub(crate) struct Consume {
     /// Stop at what was the end when reading began.
     #[arg(long, value_enum)]
     until: Option<Until>,
+    /// Which records are read: all, or those alone whose transactions are committed.
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = Wanted::Uncommitted)]
+    isolation: Wanted,
     /// How to print a record.
     #[arg(short, long, value_name = "FORMAT", default_value = "%s\\n", conflicts_with = "json")]
     format: Format,
@@ -62,6 +66,24 @@ pub(crate) struct Consume {
 enum Until {
     /// What was the end when reading began.
     End,
+}
+
+/// `--isolation`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Wanted {
+    /// Only records whose transactions are committed, up to the first open one.
+    Committed,
+    /// All records.
+    Uncommitted,
+}
+
+impl Wanted {
+    const fn to_model(self) -> Isolation {
+        match self {
+            Self::Committed => Isolation::Committed,
+            Self::Uncommitted => Isolation::Uncommitted,
+        }
+    }
 }
 
 impl Consume {
@@ -90,6 +112,7 @@ impl Consume {
             return Err(Failure::usage("one topic at a time without -g GROUP; members of a group read several"));
         };
         let mut builder = client.consumer(topic).from(self.from.to_model(wall_clock()));
+        builder = builder.isolation(self.isolation.to_model());
         for &partition in &self.partitions {
             builder = builder.partition(PartitionIndex(partition));
         }
@@ -103,17 +126,19 @@ impl Consume {
 
     async fn read(&self, reading: &mut Reading, out: &mut impl Write) -> Result<(), Stop> {
         while !reading.is_done() {
-            let next = match reading.consumer.try_next() {
-                Some(next) => Some(next),
-                None => {
+            let next = match reading.consumer.poll_progress(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(next) => next,
+                Poll::Pending => {
                     // Whoever reads our output sees what there is before we wait for more.
                     out.flush()?;
-                    reading.consumer.next().await
+                    reading.consumer.progress().await
                 }
             };
-            let Some(batch) = next else { break };
-            let batch = batch.map_err(|error| Stop::Failure(failed(error)))?;
-            self.print(reading, &batch, out)?;
+            let Some(progress) = next else { break };
+            match progress.map_err(|error| Stop::Failure(failed(error)))? {
+                Progress::Batch(batch) => self.print(reading, &batch, out)?,
+                Progress::Passed(position) => reading.is_at(position.partition, position.next),
+            }
         }
         Ok(out.flush()?)
     }
@@ -128,11 +153,7 @@ impl Consume {
             reading.left -= 1;
             self.print_record(out, &self.topics[0], batch, &record)?;
         }
-        if let Some(ends) = &mut reading.ends
-            && ends.get(&partition).is_some_and(|&end| end <= batch.end_offset())
-        {
-            ends.remove(&partition);
-        }
+        reading.is_at(partition, batch.end_offset());
         Ok(())
     }
 
@@ -166,6 +187,15 @@ struct Reading {
 }
 
 impl Reading {
+    /// Everything of a partition before an offset was read.
+    fn is_at(&mut self, partition: PartitionIndex, next: Offset) {
+        if let Some(ends) = &mut self.ends
+            && ends.get(&partition).is_some_and(|&end| end <= next)
+        {
+            ends.remove(&partition);
+        }
+    }
+
     fn is_done(&self) -> bool {
         self.left == 0 || self.ends.as_ref().is_some_and(BTreeMap::is_empty)
     }

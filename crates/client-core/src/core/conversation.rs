@@ -220,6 +220,7 @@ impl ClientCore {
             FrameKind::StorageStopped => self.on_storage_stopped(connection, frame)?,
             FrameKind::Push => self.on_push(connection, frame)?,
             FrameKind::PushMany => self.on_push_many(connection, frame)?,
+            FrameKind::Passed => self.on_passed(connection, frame)?,
             FrameKind::SubscriptionEnded => self.on_subscription_ended(now, connection, frame)?,
             FrameKind::GroupAssignment => self.on_group_assignment(connection, frame)?,
             FrameKind::HandOver => self.on_hand_over(connection, frame)?,

@@ -154,6 +154,7 @@ impl ClientCore {
             credit_bytes: membership.settings.credit_bytes,
             out_of_range: Some(out_of_range),
             topic_id: Some(partition.topic),
+            isolation: membership.settings.isolation,
             ..SubscribeSettings::new(topic, partition.index, start)
         };
         Some(self.subscribe(settings))

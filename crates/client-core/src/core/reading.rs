@@ -1,10 +1,12 @@
 //! Subscriptions.
 
 use bytes::Bytes;
-use corelane_model::{ConnectionKey, CorrelationId, ErrorCode, Now, Offset, PartitionIndex, Retry, StartAt, TopicName};
+use corelane_model::{
+    ConnectionKey, CorrelationId, ErrorCode, Isolation, Now, Offset, PartitionIndex, Retry, StartAt, TopicName,
+};
 use corelane_wire::{
-    BodyError, Credit, Frame, Push, PushMany, Subscribe, SubscribeAnswer, SubscriptionEnded, Unsubscribe, access,
-    decode,
+    BodyError, Credit, Frame, Passed, Push, PushMany, Subscribe, SubscribeAnswer, SubscribeCommitted,
+    SubscriptionEnded, Unsubscribe, access, decode,
 };
 
 use super::ClientCore;
@@ -109,8 +111,17 @@ impl ClientCore {
             reader.phase = Phase::Asked { connection };
             let start = reader.start().into();
             let credit = reader.begin();
-            let body = Subscribe { subscription: key.0, topic, partition: partition.0, start, credit };
-            self.send_control(connection, correlation, &body);
+            let (subscription, partition) = (key.0, partition.0);
+            match reader.settings.isolation {
+                Isolation::Uncommitted => {
+                    let body = Subscribe { subscription, topic, partition, start, credit };
+                    self.send_control(connection, correlation, &body);
+                }
+                Isolation::Committed => {
+                    let body = SubscribeCommitted { subscription, topic, partition, start, credit };
+                    self.send_control(connection, correlation, &body);
+                }
+            }
         }
     }
 
@@ -128,11 +139,14 @@ impl ClientCore {
         reader.phase = Phase::Active { connection };
         let next = *reader.next.get_or_insert(Offset(answer.offset));
         let early = std::mem::take(&mut reader.early);
-        let early_end = reader.early_end.take();
+        let (early_passed, early_end) = (reader.early_passed.take(), reader.early_end.take());
         let (log_start, high_watermark) = (Offset(answer.log_start), Offset(answer.high_watermark));
         self.effects.push_back(Effect::Subscribed { subscription: key, next, log_start, high_watermark });
         for (bytes, high_watermark) in early {
             self.deliver(key, bytes, high_watermark);
+        }
+        if let Some((next, high_watermark)) = early_passed {
+            self.pass(key, next, high_watermark);
         }
         // What was delivered may have ended it already.
         if let Some(ending) = early_end.filter(|_| self.subscriptions.contains_key(&key)) {
@@ -172,6 +186,26 @@ impl ClientCore {
             Phase::Asked { connection: on } if on == connection => reader.early.push((bytes, high_watermark)),
             Phase::Active { connection: on } if on == connection => self.deliver(key, bytes, high_watermark),
             Phase::Waiting { .. } | Phase::Asked { .. } | Phase::Active { .. } => {}
+        }
+    }
+
+    /// A reader of committed records is told that it is past aborted ones.
+    pub(super) fn on_passed(&mut self, connection: ConnectionKey, frame: &Frame) -> Result<(), BodyError> {
+        let Passed { subscription, next, high_watermark } = decode::<Passed>(frame)?;
+        let (key, next, high_watermark) = (SubscriptionKey(subscription), Offset(next), Offset(high_watermark));
+        let Some(reader) = self.subscriptions.get_mut(&key) else { return Ok(()) };
+        match reader.phase {
+            Phase::Asked { connection: on } if on == connection => reader.early_passed = Some((next, high_watermark)),
+            Phase::Active { connection: on } if on == connection => self.pass(key, next, high_watermark),
+            Phase::Waiting { .. } | Phase::Asked { .. } | Phase::Active { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, key: SubscriptionKey, next: Offset, high_watermark: Offset) {
+        let Some(reader) = self.subscriptions.get_mut(&key) else { return };
+        if reader.on_passed(next) {
+            self.effects.push_back(Effect::Passed { subscription: key, next, high_watermark });
         }
     }
 

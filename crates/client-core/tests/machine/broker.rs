@@ -11,8 +11,8 @@ use corelane_record::{RecordBatch, SealedBatch, Stamp, stamp};
 use corelane_wire::{
     CreateTopic, CreateTopicAnswer, Credit, DurableEnd, DurableEnds, FindOffset, FindOffsetAnswer, Frame, FrameKind,
     Hello, Metadata, MetadataAnswer, OutFrame, Produce, ProduceAnswer, ProduceAnswers, ProduceMany, ProducerIdAnswer,
-    Push, Refusal, RequestProducerId, Subscribe, SubscribeAnswer, SubscriptionEnded, TopicMetadata, Unsubscribe,
-    Welcome, decode, encode, encode_with,
+    Push, Refusal, RequestProducerId, Subscribe, SubscribeAnswer, SubscribeCommitted, SubscriptionEnded, TopicMetadata,
+    Unsubscribe, Welcome, decode, encode, encode_with,
 };
 
 use crate::coordinator::Coordinator;
@@ -127,6 +127,8 @@ pub(crate) struct Broker {
     /// Subscriptions are taken, but nothing can be read: each ends with `Busy`. How often that was.
     pub(crate) is_disk_failing: bool,
     pub(crate) failed_reads: u32,
+    /// How often somebody asked for committed records.
+    pub(crate) committed_readers: u32,
     /// Bundles that came.
     pub(crate) bundles: u32,
     /// The coordinator of the one group that there is, and the time as it sees it.
@@ -144,6 +146,7 @@ impl Broker {
             topics: BTreeMap::new(),
             is_disk_failing: false,
             failed_reads: 0,
+            committed_readers: 0,
             token: String::new(),
             refusals: Vec::new(),
             bundles: 0,
@@ -243,6 +246,7 @@ impl Broker {
             }
             FrameKind::FindOffset => self.find_offset(frame),
             FrameKind::Subscribe => return self.subscribe(connection, frame),
+            FrameKind::SubscribeCommitted => return self.subscribe_committed(connection, frame),
             FrameKind::Credit => {
                 let credit = decode::<Credit>(frame).unwrap();
                 if let Some(reader) = self.sessions.get_mut(&connection).unwrap().readers.get_mut(&credit.subscription)
@@ -372,8 +376,18 @@ impl Broker {
     }
 
     fn subscribe(&mut self, connection: u64, frame: &Frame) -> Vec<OutFrame> {
-        let asked = decode::<Subscribe>(frame).unwrap();
-        let correlation = frame.head.correlation;
+        self.begin_reader(connection, frame.head.correlation, &decode::<Subscribe>(frame).unwrap())
+    }
+
+    /// Here nothing is of a transaction: a test says itself what was passed.
+    fn subscribe_committed(&mut self, connection: u64, frame: &Frame) -> Vec<OutFrame> {
+        let SubscribeCommitted { subscription, topic, partition, start, credit } = decode(frame).unwrap();
+        self.committed_readers += 1;
+        let asked = Subscribe { subscription, topic, partition, start, credit };
+        self.begin_reader(connection, frame.head.correlation, &asked)
+    }
+
+    fn begin_reader(&mut self, connection: u64, correlation: CorrelationId, asked: &Subscribe) -> Vec<OutFrame> {
         let Some(topic) = self.topics.values().find(|topic| topic.id == asked.topic) else {
             return vec![refusal(correlation, ErrorCode::UnknownTopic)];
         };

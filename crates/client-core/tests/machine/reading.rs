@@ -6,7 +6,7 @@ use bytes::Bytes;
 use corelane_client_core::{
     Effect, OutOfRange, ProducerSettings, SubscribeSettings, SubscriptionError, SubscriptionKey,
 };
-use corelane_model::{ErrorCode, Offset, PartitionIndex, StartAt, TopicClass};
+use corelane_model::{ErrorCode, Isolation, Offset, PartitionIndex, StartAt, TopicClass};
 use corelane_record::{RecordBatch, split_batch};
 
 use crate::world::{World, topic};
@@ -40,6 +40,36 @@ fn take(world: &mut World, subscription: SubscriptionKey) -> Vec<u64> {
         }
     }
     offsets
+}
+
+#[test]
+fn a_reader_of_committed_records_goes_on_behind_what_was_aborted() {
+    let mut world = filled(TopicClass::Durable, 6);
+    let reader = SubscribeSettings { isolation: Isolation::Committed, ..settings(StartAt::Earliest) };
+    let reader = world.core.subscribe(reader);
+    world.settle_all();
+    assert_eq!(world.broker.committed_readers, 1);
+    assert_eq!(take(&mut world, reader), [0, 1, 2, 3, 4, 5]);
+    let passed = |world: &World| {
+        let passed = world.told.iter().filter_map(|effect| match effect {
+            Effect::Passed { subscription, next, .. } => Some((*subscription, next.0)),
+            _ => None,
+        });
+        passed.collect::<Vec<_>>()
+    };
+    world.passed(reader, 4, 6);
+    world.passed(reader, 9, 9);
+    assert_eq!(passed(&world), [(reader, 9)], "it was past the first one already");
+
+    // What overtakes the answer is heard behind it.
+    let late = SubscribeSettings { isolation: Isolation::Committed, ..settings(StartAt::Latest) };
+    let late = world.core.subscribe(late);
+    world.round();
+    world.told.clear();
+    world.passed(late, 8, 8);
+    assert_eq!(passed(&world), []);
+    world.settle_all();
+    assert_eq!(passed(&world), [(late, 8)]);
 }
 
 #[test]

@@ -270,6 +270,16 @@ impl World {
         self.round();
     }
 
+    /// The broker says that a reader is past aborted records.
+    pub(crate) fn passed(&mut self, subscription: SubscriptionKey, next: u64, high_watermark: u64) {
+        let body = corelane_wire::Passed { subscription: subscription.0, next, high_watermark };
+        for connection in self.pipes.keys().copied().collect::<Vec<_>>() {
+            let frame = frame(encode(CorrelationId(0), &body));
+            self.core.handle(self.now, Event::Frame { connection, frame });
+        }
+        self.round();
+    }
+
     /// The broker ends a subscription behind what it has pushed and not yet delivered.
     pub(crate) fn end(&mut self, subscription: SubscriptionKey, code: ErrorCode, range: Option<(u64, u64)>) {
         let body = SubscriptionEnded { subscription: subscription.0, code: code.to_wire(), range, text: "why".into() };

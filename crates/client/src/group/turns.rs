@@ -200,6 +200,7 @@ impl GroupConsumer {
             Effect::Deliver { subscription, bytes, from, high_watermark } => {
                 self.current = Some(Run { subscription, bytes, from, high_watermark });
             }
+            Effect::Passed { subscription, next, .. } => self.pass(subscription, next),
             Effect::Ended { subscription, error } => self.on_ended(subscription, error),
             Effect::Subscribed { subscription, next, high_watermark, .. } => {
                 if let Some(&id) = self.turns.by_subscription.get(&subscription) {
@@ -207,6 +208,19 @@ impl GroupConsumer {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Aborted records are done by being passed: everything before them was handed out and finished.
+    fn pass(&mut self, subscription: SubscriptionKey, next: Offset) {
+        let Some(&id) = self.turns.by_subscription.get(&subscription) else { return };
+        let Some(turn) = self.turns.by_id.get_mut(&id) else { return };
+        if turn.uncommitted.replace(next).is_none() {
+            self.turns.touched.push(id);
+        }
+        if self.is_auto {
+            let turn = turn.turn;
+            self.handle.shared.act(|inner, now| inner.core.finished(now, self.key, id, turn, next));
         }
     }
 

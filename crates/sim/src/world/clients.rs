@@ -180,8 +180,8 @@ impl World {
             | Effect::Close { .. }
             | Effect::Ready { .. }
             | Effect::Unreachable { .. } => unreachable!("these are done, not told"),
-            Effect::Group { .. } | Effect::Queue { .. } | Effect::Grown { .. } => {
-                unreachable!("no client of the workload joins a group or follows a topic")
+            Effect::Group { .. } | Effect::Queue { .. } | Effect::Grown { .. } | Effect::Passed { .. } => {
+                unreachable!("no client of the workload joins a group, follows a topic or reads committed records")
             }
         }
         self.check(result);

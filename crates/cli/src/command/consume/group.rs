@@ -150,6 +150,7 @@ impl Consume {
             terminate: signal(SignalKind::terminate()).map_err(Stop::Output)?,
         };
         let builder = self.membership.builder(client, group, &self.topics, self.count.is_some());
+        let builder = builder.isolation(self.isolation.to_model());
         let mut consumer = builder.join().await.map_err(|error| stop(&error))?;
         let mut reading = MemberReading { left: self.count.unwrap_or(u64::MAX), last_commit: None };
         let mut out = BufWriter::new(io::stdout().lock());
