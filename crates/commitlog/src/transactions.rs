@@ -146,6 +146,10 @@ impl Transactions {
         let was_open = self.open.remove(&end.transaction).is_some();
         if was_open {
             self.first_open = self.open.values().map(|reach| reach.first).min();
+            #[cfg(planted)]
+            if corelane_model::planted::is_planted(corelane_model::planted::Bug::StablePastOpen) {
+                self.first_open = self.open.values().map(|reach| reach.first).next();
+            }
         }
         if end.decision == Decision::Abort {
             self.restore_aborted(end.transaction, Reach { first: end.first, end: end.end });
@@ -154,6 +158,10 @@ impl Transactions {
 
     /// Forgets aborted ones whose records are all given up.
     pub(crate) fn drop_below(&mut self, log_start: Offset) {
+        #[cfg(planted)]
+        if corelane_model::planted::is_planted(corelane_model::planted::Bug::AbortedVisible) {
+            self.aborted.retain(|_, reach| log_start <= reach.first);
+        }
         self.aborted.retain(|_, reach| log_start < reach.end);
     }
 

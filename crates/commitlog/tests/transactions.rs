@@ -16,7 +16,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(crate) enum Op {
     /// Producer 0 has no identity and no transaction.
     Append {
         producer: u64,
@@ -42,7 +42,7 @@ enum Op {
     },
 }
 
-fn op() -> impl Strategy<Value = Op> {
+pub(crate) fn op() -> impl Strategy<Value = Op> {
     let decision = prop_oneof![Just(Decision::Commit), Just(Decision::Abort)];
     prop_oneof![
         8 => (0..4u64, 1..4u32).prop_map(|(producer, records)| Op::Append { producer, records }),
@@ -333,17 +333,22 @@ impl World {
     }
 }
 
+/// One history, checked after each step.
+pub(crate) fn run(ops: &[Op]) {
+    let mut world = World::new();
+    for op in ops {
+        world.apply(op);
+        world.check();
+    }
+    world.crash(0);
+    world.check();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn readers_see_whole_transactions_or_nothing_of_them(ops in vec(op(), 1..150)) {
-        let mut world = World::new();
-        for op in &ops {
-            world.apply(op);
-            world.check();
-        }
-        world.crash(0);
-        world.check();
+        run(&ops);
     }
 }

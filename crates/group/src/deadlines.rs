@@ -80,9 +80,17 @@ impl Group {
 
     fn session_due(&mut self, now: Now, id: MemberId) {
         let Some(member) = self.members.get_mut(&id) else { return };
-        if now.monotonic < member.expires {
-            member.armed = member.expires;
-            self.timers.arm(member.expires, Timer::Session(id));
+        let expires = member.expires;
+        #[cfg(planted)]
+        let expires = if corelane_model::planted::is_planted(corelane_model::planted::Bug::WallClockSession) {
+            let silent = std::time::Duration::from_millis(now.wall.millis_since(member.heard_at));
+            now.monotonic.after(member.session_timeout.saturating_sub(silent))
+        } else {
+            expires
+        };
+        if now.monotonic < expires {
+            member.armed = expires;
+            self.timers.arm(expires, Timer::Session(id));
         } else {
             self.remove_member(now, id, Some(FenceReason::SessionExpired));
         }

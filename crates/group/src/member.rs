@@ -139,6 +139,9 @@ pub(crate) struct Member {
 
     /// When its session expires unless it is heard of.
     pub(crate) expires: MonotonicNanos,
+    /// When it was heard of last, by a clock that jumps.
+    #[cfg(planted)]
+    pub(crate) heard_at: corelane_model::WallMillis,
     /// When its entry among the timers comes up, which is then or earlier.
     pub(crate) armed: MonotonicNanos,
     /// Smoothed microseconds for a record.

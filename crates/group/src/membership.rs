@@ -150,6 +150,10 @@ impl Group {
         let Some(known) = self.members.get_mut(&member) else { return Err(self.stranger(member)) };
         if known.presence == Presence::Present {
             known.expires = now.monotonic.after(known.session_timeout);
+            #[cfg(planted)]
+            {
+                known.heard_at = now.wall;
+            }
         }
         if !known.is_heard {
             // It may have missed what it was told before the group was restored.
@@ -218,6 +222,10 @@ impl Group {
         member.presence = Presence::Present;
         member.is_heard = true;
         member.expires = now.monotonic.after(member.session_timeout);
+        #[cfg(planted)]
+        {
+            member.heard_at = now.wall;
+        }
         self.timers.disarm(member.armed, Timer::Session(id));
         member.armed = member.expires;
         self.timers.arm(member.expires, Timer::Session(id));
@@ -309,6 +317,8 @@ impl Member {
             holds: BTreeSet::new(),
             follows: BTreeSet::new(),
             expires: corelane_model::MonotonicNanos(0),
+            #[cfg(planted)]
+            heard_at: corelane_model::WallMillis(0),
             armed: corelane_model::MonotonicNanos(0),
             processing_micros: None,
             told: Generation(0),

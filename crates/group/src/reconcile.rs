@@ -106,6 +106,13 @@ impl Group {
                 Hold::Revoking { revoked, next, .. } if revoked <= seen && !holds.contains(&partition) => {
                     self.settle(partition, next);
                 }
+                #[cfg(planted)]
+                Hold::Revoking { next, .. }
+                    if !holds.contains(&partition)
+                        && corelane_model::planted::is_planted(corelane_model::planted::Bug::TwoOwners) =>
+                {
+                    self.settle(partition, next);
+                }
                 Hold::Owned { .. } | Hold::Revoking { .. } => {}
             }
         }

@@ -33,7 +33,16 @@ macro_rules! bugs {
             /// Whether the simulator's workload leads to it. The others are found by the random histories of their crate.
             #[must_use]
             pub const fn is_simulated(self) -> bool {
-                !matches!(self, Self::LeaseTwice | Self::DeadLetterLost)
+                !matches!(
+                    self,
+                    Self::LeaseTwice
+                        | Self::DeadLetterLost
+                        | Self::TwoOwners
+                        | Self::StaleCommit
+                        | Self::WallClockSession
+                        | Self::AbortedVisible
+                        | Self::StablePastOpen
+                )
             }
 
             /// The bug of that name.
@@ -70,6 +79,16 @@ bugs! {
     CompactByPrefix = "compact-by-prefix";
     /// A partition's message ids are not read back after a restart.
     ForgetMessageIds = "forget-message-ids";
+    /// A late report, from before a member had the partition that is asked back, counts as giving it up.
+    TwoOwners = "two-owners";
+    /// A member may commit with the generation before the one that gave it the partition.
+    StaleCommit = "stale-commit";
+    /// A member's session is measured by the wall clock, which jumps.
+    WallClockSession = "wall-clock-session";
+    /// An aborted transaction is forgotten when the first of its records is given up, so that the others are seen.
+    AbortedVisible = "aborted-visible";
+    /// When a transaction ends, the next that holds readers up is the one of the lowest producer, not the earliest.
+    StablePastOpen = "stable-past-open";
 }
 
 /// 0 for none, else one more than the bug's place in [`Bug::ALL`].

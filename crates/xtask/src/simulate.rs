@@ -174,11 +174,15 @@ fn planted_program(arguments: &[String]) -> anyhow::Result<()> {
     cargo(&all, &[("RUSTC_WORKSPACE_WRAPPER", wrapper), (WRAPPER_VARIABLE, "1")])
 }
 
-/// Bugs of shared queues are found by the random histories of their crate.
+/// Bugs of shared queues, of consumer groups and of transactions are found by the random histories of their crates.
 fn planted_histories() -> anyhow::Result<()> {
     let wrapper = std::env::current_exe().context("cannot tell where this program is")?;
     let wrapper = wrapper.to_str().context("the path of this program is not UTF-8")?;
-    let all = ["test", "--quiet", "--locked", "--package", "corelane-queue", "--test", "planted", "--", "bugs::"];
+    let mut all = vec!["test", "--quiet", "--locked", "--test", "planted"];
+    for package in ["corelane-queue", "corelane-group", "corelane-commitlog"] {
+        all.extend(["--package", package]);
+    }
+    all.extend(["--", "bugs::"]);
     cargo(&all, &[("RUSTC_WORKSPACE_WRAPPER", wrapper), (WRAPPER_VARIABLE, "1")])
 }
 

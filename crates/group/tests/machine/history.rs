@@ -1,4 +1,5 @@
-//! Random histories: joins, leaves, deaths, late and lost messages, commits, crashes of the coordinator.
+//! Random histories: joins, leaves, deaths, late and lost messages, commits, jumps of the wall clock, crashes of the
+//! coordinator.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use proptest::strategy::Strategy as Generate;
 use crate::world::{REBALANCE, SESSION, World, partition};
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     /// A new process, static or not, with one or both topics.
     Start {
         topics: u8,
@@ -30,13 +31,15 @@ enum Step {
     Leave(usize),
     Restart(usize),
     Advance(u64),
+    /// Somebody sets the wall clock, by so many seconds.
+    SetClock(i64),
     Finish,
     Sync(usize),
     Crash(usize),
     Grow(u64, u32),
 }
 
-fn step() -> impl Generate<Value = Step> {
+pub(crate) fn step() -> impl Generate<Value = Step> {
     let who = 0usize..8;
     prop_oneof![
         3 => (1u8..4, any::<bool>()).prop_map(|(topics, is_static)| Step::Start { topics, is_static }),
@@ -52,6 +55,7 @@ fn step() -> impl Generate<Value = Step> {
         1 => who.clone().prop_map(Step::Leave),
         1 => who.prop_map(Step::Restart),
         3 => (1u64..6000).prop_map(Step::Advance),
+        1 => (-1200i64..1200).prop_map(Step::SetClock),
         6 => Just(Step::Finish),
         6 => (0usize..12).prop_map(Step::Sync),
         1 => (0usize..6).prop_map(Step::Crash),
@@ -94,6 +98,7 @@ fn apply(world: &mut World, step: &Step) {
         Step::Leave(at) => place(at).into_iter().for_each(|at| world.leave(at, Leave::ForGood)),
         Step::Restart(at) => place(at).into_iter().for_each(|at| restart(world, at)),
         Step::Advance(millis) => world.advance(Duration::from_millis(millis)),
+        Step::SetClock(seconds) => world.now.wall.0 += seconds * 1000,
         Step::Finish => world.finish(),
         Step::Sync(more) => world.sync(world.durable + more),
         Step::Crash(beyond) => world.crash(beyond),
@@ -195,7 +200,7 @@ fn check_restored(world: &mut World) {
     assert_eq!(world.log.len(), world.durable, "a restored group has nothing to write");
 }
 
-fn run(strategy: Strategy, standbys: u8, steps: &[Step]) {
+pub(crate) fn run(strategy: Strategy, standbys: u8, steps: &[Step]) {
     let mut world = World::new(Settings { strategy, standbys, ..Settings::default() }, &[4, 3]);
     for step in steps {
         apply(&mut world, step);

@@ -63,6 +63,8 @@ pub(crate) struct World {
     pub(crate) acknowledged: BTreeMap<PartitionId, Offset>,
     pub(crate) answered: BTreeSet<RequestTicket>,
     pub(crate) is_removed: bool,
+    /// When the group surely heard of each member last.
+    heard: BTreeMap<MemberId, MonotonicNanos>,
 }
 
 impl World {
@@ -84,6 +86,7 @@ impl World {
             acknowledged: BTreeMap::new(),
             answered: BTreeSet::new(),
             is_removed: false,
+            heard: BTreeMap::new(),
         }
     }
 
@@ -149,7 +152,10 @@ impl World {
         let ticket = self.ticket();
         self.joins.retain(|_, member| *member != join.member);
         self.joins.insert(ticket, join.member);
-        self.group.join(self.now, ticket, join)
+        let member = join.member;
+        self.group.join(self.now, ticket, join)?;
+        self.heard.insert(member, self.now.monotonic);
+        Ok(())
     }
 
     /// Ends the round; what is appended is not durable yet.
@@ -193,9 +199,18 @@ impl World {
         self.now.monotonic = self.now.monotonic.after(duration);
         self.now.wall.0 += i64::try_from(duration.as_millis()).expect("it is sound");
         if self.group.next_deadline().is_some_and(|at| at <= self.now.monotonic) {
+            let (before, overdue) = (self.group.stats().sessions_expired, self.overdue());
             self.group.on_deadline(self.now);
+            let expired = self.group.stats().sessions_expired - before;
+            assert!(expired <= overdue, "{expired} sessions expired, but only {overdue} members were silent so long");
         }
         self.finish();
+    }
+
+    /// How many members were silent for their session time-out, whatever the wall clock says.
+    fn overdue(&self) -> u64 {
+        let is_overdue = |id: &MemberId| self.heard[id].after(SESSION) <= self.now.monotonic;
+        self.group.describe(self.now).members.iter().filter(|member| is_overdue(&member.member)).count() as u64
     }
 
     /// The broker is killed and started again with what was durable and perhaps some more.
@@ -336,8 +351,9 @@ impl World {
 
     fn send_report(&mut self, at: usize, seen: Generation, holds: &[PartitionId]) {
         let report = Report { seen, holds: Some(holds), processing_micros: None };
-        match self.group.heartbeat(self.now, self.clients[at].id, report) {
-            Ok(()) => {}
+        let id = self.clients[at].id;
+        match self.group.heartbeat(self.now, id, report) {
+            Ok(()) => drop(self.heard.insert(id, self.now.monotonic)),
             Err(GroupError::Fenced { reason, .. }) => self.put_out(at, Some(reason)),
             Err(GroupError::UnknownMember { .. }) => self.put_out(at, None),
             Err(error) => panic!("heartbeat: {error}"),
