@@ -13,6 +13,7 @@ mod compaction;
 mod full_disk;
 mod groups;
 mod message_ids;
+mod queues;
 mod refusals;
 mod restart;
 mod round_trip;

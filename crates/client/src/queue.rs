@@ -16,7 +16,7 @@ use corelane_client_core::{
     DeliveryKey, Effect, MembershipError, QueueMemberKey, QueueMemberSettings, QueueNews, Verdict, VerdictError,
     VerdictKey,
 };
-use corelane_model::{Backoff, Dispatch, GroupName, MemberId, QueueWish, StartAt, TopicName};
+use corelane_model::{Backoff, Dispatch, GroupName, MemberId, MonotonicNanos, QueueWish, StartAt, TopicName};
 use corelane_record::{RecordBatch, split_batch};
 use corelane_wire::LeaseRange;
 
@@ -155,7 +155,7 @@ impl QueueBuilder {
             member: MemberId(0),
             queue,
             cell,
-            current: None,
+            runs: VecDeque::new(),
             measured: Measured::default(),
             is_ended: false,
         };
@@ -168,6 +168,10 @@ impl QueueBuilder {
                 Effect::Queue { news: QueueNews::Ended { error }, .. } => {
                     consumer.is_ended = true;
                     return Err(consumer.membership(error.unwrap_or(MembershipError::Closed)));
+                }
+                // A queue that is new hands out records before its settings are on disk, and so before the answer.
+                Effect::Queue { news: QueueNews::Delivered { delivery, leases, bytes, expires }, .. } => {
+                    consumer.on_delivered(delivery, leases, bytes, expires);
                 }
                 _ => {}
             }
@@ -237,7 +241,8 @@ pub struct QueueConsumer {
     member: MemberId,
     queue: Arc<ReaderQueue>,
     cell: Arc<VerdictCell>,
-    current: Option<Run>,
+    /// Deliveries of which something was not handed out yet.
+    runs: VecDeque<Run>,
     measured: Measured,
     is_ended: bool,
 }
@@ -278,7 +283,7 @@ impl QueueConsumer {
     pub fn poll_leased(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Leased, QueueError>>> {
         self.measure();
         loop {
-            if let Some(run) = self.current.take() {
+            if let Some(run) = self.runs.pop_front() {
                 let result = self.next_of(run);
                 if let Some(leased) = result {
                     return Poll::Ready(Some(leased));
@@ -290,8 +295,7 @@ impl QueueConsumer {
             match self.queue.poll(context) {
                 Poll::Ready(Effect::Queue { news, .. }) => match news {
                     QueueNews::Delivered { delivery, leases, bytes, expires } => {
-                        let expires = self.handle.shared.instant(expires);
-                        self.current = Some(Run { delivery, leases: leases.into(), bytes, expires });
+                        self.on_delivered(delivery, leases, bytes, expires);
                     }
                     QueueNews::Lost { reason } => {
                         tracing::warn!(group = %self.group, topic = %self.topic, %reason, "put out of a shared queue");
@@ -310,6 +314,11 @@ impl QueueConsumer {
         }
     }
 
+    fn on_delivered(&mut self, delivery: DeliveryKey, leases: Vec<LeaseRange>, bytes: Bytes, expires: MonotonicNanos) {
+        let expires = self.handle.shared.instant(expires);
+        self.runs.push_back(Run { delivery, leases: leases.into(), bytes, expires });
+    }
+
     fn next_of(&mut self, mut run: Run) -> Option<Result<Leased, QueueError>> {
         let left = |run: &Run| run.leases.iter().map(|range| u64::from(range.count)).sum::<u64>();
         let batch = match split_batch(&mut run.bytes).and_then(|bytes| bytes.map(RecordBatch::parse).transpose()) {
@@ -323,7 +332,7 @@ impl QueueConsumer {
             return Some(Err(QueueError::Mismatch { leases: left(&run), records: u64::from(count) }));
         };
         let leased = Leased::new(run.delivery, ranges, batch, run.expires);
-        self.current = Some(run);
+        self.runs.push_front(run);
         self.measured.since = Some((Instant::now(), count));
         Some(Ok(leased))
     }

@@ -199,7 +199,7 @@ fn more_members_than_partitions_on_any_shard_share_the_records() {
 }
 
 #[test]
-fn what_was_acknowledged_stays_done_after_a_crash_and_with_another_number_of_shards() {
+fn what_was_acknowledged_stays_done_after_a_crash() {
     let mut world = World::new(2);
     let client = world.connect(0);
     let topic = filled(&mut world, client, "mail", 3, 10);
