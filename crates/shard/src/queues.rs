@@ -16,7 +16,7 @@
 //! - `route`: from a connection to the home. `run`: requests there. `home`: a queue and who talks to it.
 //! - `round`: what a round does for the queues of a home. `tell`: answers and frames.
 //! - `reading`: subscriptions to data partitions. `held`: batches that were read, and records out of them.
-//! - `letters`: dead letters on their way. `describe`, `list`: for people.
+//! - `letters`: dead letters on their way. `redrive`: and back. `describe`, `list`: for people.
 
 mod describe;
 mod held;
@@ -24,6 +24,7 @@ mod home;
 mod letters;
 mod list;
 mod reading;
+mod redrive;
 mod round;
 mod route;
 mod run;
@@ -43,6 +44,7 @@ use crate::ask::Asker;
 use letters::Letters;
 use list::Lists;
 use reading::{Question, ReaderOf};
+use redrive::Redrives;
 
 /// The connection by which the queues of a shard speak to the owners of partitions. No client's has this key.
 pub(crate) const INSIDE: ConnectionKey = ConnectionKey(u64::MAX);
@@ -75,6 +77,7 @@ pub(crate) struct Queues {
     /// Questions for offsets, by correlation id.
     questions: BTreeMap<u64, Question>,
     letters: Letters,
+    redrives: Redrives,
     lists: Lists,
     last_id: u64,
 }

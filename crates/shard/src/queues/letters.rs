@@ -36,14 +36,25 @@ pub(super) struct Cause {
     pub(super) reason: String,
 }
 
-/// A dead letter that was sent to its topic.
+/// Which way a letter goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose {
+    /// To the dead-letter topic.
+    Dead,
+    /// From there back into the queue's topic.
+    Back,
+}
+
+/// A record that was sent to a topic.
 #[derive(Debug)]
-struct Letter {
-    key: QueueKey,
-    partition: PartitionIndex,
-    offset: Offset,
+pub(super) struct Letter {
+    pub(super) key: QueueKey,
+    /// Where it comes from.
+    pub(super) partition: PartitionIndex,
+    pub(super) offset: Offset,
     /// Where it goes.
-    to: PartitionId,
+    pub(super) to: PartitionId,
+    pub(super) purpose: Purpose,
 }
 
 /// Dead letters on their way, and what is tried again.
@@ -55,6 +66,12 @@ pub(super) struct Letters {
     appended: BTreeMap<PartitionId, VecDeque<(Offset, Letter)>>,
     /// In the order of time.
     pub(super) again: VecDeque<Again>,
+}
+
+impl Letters {
+    pub(super) fn note(&mut self, id: u64, letter: Letter) {
+        self.sent.insert(id, letter);
+    }
 }
 
 impl Shard {
@@ -136,8 +153,9 @@ impl Shard {
             SealedBatch::parse(builder.finish(ProducerStamp::default())).expect("the builder makes whole batches");
         self.return_builder(builder);
         let (id, to) = (self.queues.next_id(), PartitionId::new(topic, index));
-        let letter = Letter { key: key.clone(), partition: run.partition, offset: run.first, to };
-        self.queues.letters.sent.insert(id, letter);
+        let letter =
+            Letter { key: key.clone(), partition: run.partition, offset: run.first, to, purpose: Purpose::Dead };
+        self.queues.letters.note(id, letter);
         self.append_inside(id, to, batch);
         true
     }
@@ -149,19 +167,29 @@ impl Shard {
             Ok((offset, _)) => {
                 self.queues.letters.appended.entry(letter.to).or_default().push_back((*offset, letter));
             }
-            Err(_) => {
-                let now = self.now;
-                if let Some(homed) = self.homed(&letter.key) {
-                    homed.queue.on_dead_letter_failed(now, letter.partition, letter.offset);
-                    self.touch_queue(&letter.key);
-                }
+            Err(_) => self.on_letter_ended(&letter, false),
+        }
+    }
+
+    /// A letter is durable where it goes, or could not be appended there.
+    fn on_letter_ended(&mut self, letter: &Letter, is_stored: bool) {
+        let now = self.now;
+        let Letter { key, partition, offset, .. } = letter;
+        if let Purpose::Back = letter.purpose {
+            return self.on_put_back(key, *offset, is_stored);
+        }
+        if let Some(homed) = self.homed(key) {
+            if is_stored {
+                homed.queue.on_dead_letter_stored(now, *partition, *offset);
+            } else {
+                homed.queue.on_dead_letter_failed(now, *partition, *offset);
             }
+            self.touch_queue(key);
         }
     }
 
     /// A partition to which the queues of this shard appended is durable up to here.
     pub(crate) fn on_inside_durable(&mut self, partition: PartitionId, end: Offset) {
-        let now = self.now;
         let Some(letters) = self.queues.letters.appended.get_mut(&partition) else { return };
         let (durable, rest): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(letters).into_iter().partition(|&(offset, _)| offset < end);
@@ -171,10 +199,7 @@ impl Shard {
             *letters = rest;
         }
         for (_, letter) in durable {
-            if let Some(homed) = self.homed(&letter.key) {
-                homed.queue.on_dead_letter_stored(now, letter.partition, letter.offset);
-                self.touch_queue(&letter.key);
-            }
+            self.on_letter_ended(&letter, true);
         }
     }
 }

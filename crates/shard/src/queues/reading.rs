@@ -63,7 +63,7 @@ impl Shard {
         Peer { shard: self.me(), connection: INSIDE }
     }
 
-    fn ask_inside(&mut self, correlation: u64, partition: PartitionId, ask: Ask) {
+    pub(super) fn ask_inside(&mut self, correlation: u64, partition: PartitionId, ask: Ask) {
         let asker = Asker { peer: self.inside(), correlation: CorrelationId(correlation) };
         self.route(PartitionRequest { asker, partition, ask });
     }
@@ -127,7 +127,7 @@ impl Shard {
 
     fn credit_inside(&mut self, key: &QueueKey, partition: PartitionIndex, id: u64, bytes: u64) {
         let subscription = SubscriptionId(id);
-        match self.owner_of(key, partition) {
+        match self.owner_of(PartitionId::new(key.name.topic, partition)) {
             Some(owner) if owner == self.me() => self.add_credit(self.inside(), subscription, bytes),
             Some(owner) => self.send_mesh(owner, Message::Credit { connection: INSIDE, subscription, bytes }),
             None => {}
@@ -135,17 +135,22 @@ impl Shard {
     }
 
     fn unsubscribe_inside(&mut self, key: &QueueKey, partition: PartitionIndex, id: u64) {
-        let subscription = SubscriptionId(id);
         self.queues.readers.remove(&id);
-        match self.owner_of(key, partition) {
+        self.leave_inside(PartitionId::new(key.name.topic, partition), id);
+    }
+
+    /// Ends a subscription of this shard's queues at the partition's owner.
+    pub(super) fn leave_inside(&mut self, partition: PartitionId, id: u64) {
+        let subscription = SubscriptionId(id);
+        match self.owner_of(partition) {
             Some(owner) if owner == self.me() => self.end_subscription(self.inside(), subscription),
             Some(owner) => self.send_mesh(owner, Message::Unsubscribe { connection: INSIDE, subscription }),
             None => {}
         }
     }
 
-    fn owner_of(&self, key: &QueueKey, partition: PartitionIndex) -> Option<corelane_model::ShardId> {
-        self.catalog.as_ref()?.topic(key.name.topic)?.shards.get(partition.0 as usize).copied()
+    fn owner_of(&self, partition: PartitionId) -> Option<corelane_model::ShardId> {
+        self.catalog.as_ref()?.topic(partition.topic)?.shards.get(partition.index.0 as usize).copied()
     }
 
     /// The queue is gone: nothing is read for it any more.
@@ -155,6 +160,7 @@ impl Shard {
         for (id, partition) in ids {
             self.unsubscribe_inside(key, partition, id);
         }
+        self.stop_redrive(key);
         self.queues.questions.retain(|_, question| question.key != *key);
     }
 
@@ -162,6 +168,9 @@ impl Shard {
     pub(crate) fn on_inside_answer(&mut self, correlation: CorrelationId, answer: Result<Answer, Refused>) {
         if let Some(question) = self.queues.questions.remove(&correlation.0) {
             return self.on_offset_found(&question, answer);
+        }
+        if let Ok(Answer::Found { log_start, high_watermark, .. }) = answer {
+            return self.on_redrive_bounds(correlation.0, log_start, high_watermark);
         }
         if let Err(refused) = answer {
             // A subscription that was not taken has the id of its request.
@@ -195,6 +204,9 @@ impl Shard {
     /// Batches for a queue of this shard.
     pub(crate) fn on_inside_push(&mut self, push: PushBatches) {
         let PushBatches { subscription, high_watermark, batches, .. } = push;
+        if self.is_redrive(subscription.0) {
+            return self.on_redrive_push(subscription.0, &batches);
+        }
         let Some(ReaderOf { key, partition }) = self.queues.readers.get(&subscription.0) else { return };
         let (key, partition, now) = (key.clone(), *partition, self.now);
         let Some(homed) = self.homed(&key) else { return };
@@ -277,6 +289,9 @@ impl Shard {
 
     /// A subscription of a queue ended by itself, or was not taken.
     pub(crate) fn on_inside_ended(&mut self, subscription: SubscriptionId, ending: Ending) {
+        if self.is_redrive(subscription.0) {
+            return self.on_redrive_ended(subscription.0, &ending);
+        }
         let Some(ReaderOf { key, partition }) = self.queues.readers.remove(&subscription.0) else { return };
         let now = self.now;
         let Some(homed) = self.homed(&key) else { return };

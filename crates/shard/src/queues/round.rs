@@ -65,8 +65,10 @@ impl Shard {
             let Some(homed) = self.groups.queues_of(home).and_then(|queues| queues.by_name.get_mut(&name)) else {
                 continue;
             };
-            homed.queue.finish_round(now);
             let key = QueueKey { home, serial: homed.serial, name };
+            self.step_redrive(&key);
+            let Some(homed) = self.homed(&key) else { continue };
+            homed.queue.finish_round(now);
             self.pump_queue(&key);
             if let Some(queues) = self.groups.queues_of(home) {
                 queues.arm(&key.name);
@@ -116,7 +118,7 @@ impl Shard {
                     let run = corelane_queue::LeaseRun { partition, first: offset, count: 1, attempt: deliveries };
                     self.give_records(key, &Want::Letter(Box::new(cause)), vec![run]);
                 }
-                Effect::Redrive { .. } => unreachable!("it is refused on its way in"),
+                Effect::Redrive { topic, from, most, .. } => self.start_redrive(key, topic, from, most),
                 Effect::Fence { member, reason } => {
                     let peer = self.homed(key).and_then(|homed| homed.speakers.remove(&member));
                     if let Some(peer) = peer {

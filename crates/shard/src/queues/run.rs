@@ -42,11 +42,6 @@ impl Shard {
         if let Some(refused) = self.refuse_phase() {
             return Err(refused);
         }
-        if let QueueAsk::Redrive { .. } = request.ask {
-            let text =
-                "this version does not put dead letters back; consume the dead-letter topic and produce them again";
-            return Err(Refused::new(ErrorCode::LimitReached, text));
-        }
         self.groups.check_home(home)?;
         let group = &request.group;
         if self.groups.has_group(home, group) {

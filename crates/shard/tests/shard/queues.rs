@@ -9,7 +9,7 @@ use corelane_shard::ShardConfig;
 use corelane_wire::{
     AlterQueue, AlterTopic, AlterTopicAnswer, DeleteQueue, DescribeQueue, DescribeQueueAnswer, FrameKind, JoinQueue,
     JoinQueueAnswer, LeaseRange, LeasesAnswer, LeaveQueue, ListQueues, ListQueuesAnswer, QueueAck, QueueChange,
-    QueueCredit, QueueDeliver, QueueDone, QueueExtend, QueueFenced, QueueNack, decode,
+    QueueCredit, QueueDeliver, QueueDone, QueueExtend, QueueFenced, QueueNack, RedriveQueue, decode,
 };
 
 use crate::members::{Member, join_of};
@@ -451,4 +451,48 @@ fn new_partitions_are_read_and_a_deleted_topic_takes_its_queue_along() {
     assert_eq!(world.take::<QueueFenced>(client)[0].reason, 2);
     let list: ListQueuesAnswer = world.ask(client, &ListQueues { after: (String::new(), 0), most: 10 }).unwrap();
     assert_eq!(list.queues, []);
+}
+
+fn redrive(world: &mut World, client: Client, most: u64) -> u64 {
+    let body = RedriveQueue { group: "workers".to_owned(), topic: "mail".to_owned(), most };
+    let done: QueueDone = world.ask(client, &body).expect("the queue has a dead-letter topic");
+    done.records
+}
+
+#[test]
+fn dead_letters_go_back_once_and_only_those_of_the_queue() {
+    let mut world = World::new(3);
+    let client = world.connect(0);
+    filled(&mut world, client, "mail", 2, 6);
+    let dead = world.create(client, "mail.dead", 3);
+    // What somebody else wrote there stays there.
+    world.produce(client, dead, 0, 900, batch(&["not a letter"]));
+    let mut join = join_of_queue(1, "mail", 100);
+    join.settings.dead_letter = Some("mail.dead".to_owned());
+    let mut worker = Worker::join(&mut world, client, &join);
+    assert_eq!(redrive(&mut world, client, 0), 0, "nothing died yet");
+    let mut died: Vec<_> = worker.values().iter().map(|value| (*value).to_owned()).collect();
+    for lease in worker.leases() {
+        worker.nack(&mut world, lease, true);
+    }
+    world.run();
+    assert_eq!(redrive(&mut world, client, 5), 5, "no more than were asked for");
+    let mut world = restart(world, 3);
+    let client = world.connect(1);
+    assert_eq!(redrive(&mut world, client, 0), 7, "the others, and after a crash none twice");
+    assert_eq!(redrive(&mut world, client, 0), 0);
+    let mut worker = Worker::join(&mut world, client, &join);
+    let partitions: Vec<_> = worker.has.iter().map(|(value, lease)| (value.clone(), lease.partition)).collect();
+    for (value, partition) in partitions {
+        assert!(value.starts_with(&format!("{partition}:")), "{value} is back in partition {partition}");
+    }
+    let mut back: Vec<_> = worker.values().iter().map(|value| (*value).to_owned()).collect();
+    died.sort_unstable();
+    back.sort_unstable();
+    assert_eq!(back, died);
+    for lease in worker.leases() {
+        worker.nack(&mut world, lease, true);
+    }
+    world.run();
+    assert_eq!(redrive(&mut world, client, 0), 12, "what died once more goes back once more");
 }
