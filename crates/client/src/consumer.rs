@@ -148,6 +148,7 @@ pub struct Position {
 
 /// What [`Consumer::progress`] tells.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "batches are what comes, and a box for each would be an allocation")]
 pub enum Progress {
     /// The next batch.
     Batch(Batch),
