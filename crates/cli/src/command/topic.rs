@@ -43,10 +43,10 @@ enum Action {
 /// Create a topic.
 #[derive(Debug, Args)]
 #[command(before_help = examples!(
-    "corelane topic create inputs -p 8                         durable, for a week",
-    "corelane topic create log --retention-bytes 10GiB         bounded by size too",
-    "corelane topic create profiles --cleanup compact          the newest record of each key, for ever",
-    "corelane topic create states -p 4 --class latest --ttl 2s the newest of each key, in memory only",
+    "corelane topic create inputs -p 8                  durable, for a week",
+    "corelane topic create log --retention-bytes 10GiB  bounded by size too",
+    "corelane topic create profiles --cleanup compact   newest of each key stays",
+    "corelane topic create states --class latest        newest, in memory only",
 ))]
 struct Create {
     /// Its name: 1 to 249 of a-z A-Z 0-9 . _ -
