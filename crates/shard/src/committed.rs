@@ -18,6 +18,12 @@ impl Shard {
         }
     }
 
+    /// What a reader of committed records is told in place of the high watermark: it would wait for what is open otherwise.
+    pub(crate) fn told_end(&mut self, key: SubscriptionKey) -> Option<Offset> {
+        let &mut subscription = self.subscriptions.get_mut(key)?;
+        self.readable_end(&subscription)
+    }
+
     /// The latest that a reader of committed records may begin with lies before what is not decided.
     pub(crate) fn start_for(&self, partition: PartitionId, start: StartAt, isolation: Isolation) -> StartAt {
         match (start, isolation) {

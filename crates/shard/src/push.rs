@@ -135,6 +135,7 @@ impl Shard {
         let (log_start, high_watermark) = (status.log_start, status.high_watermark);
         let active = self.active.get_mut(&partition).expect("it has a subscriber");
         active.high_watermark = active.high_watermark.max(high_watermark);
+        let high_watermark = self.told_end(key).unwrap_or(high_watermark);
         self.answer(asker, Some(name), Answer::Subscribed { offset, log_start, high_watermark });
         self.subscriptions.wake(key);
     }
@@ -270,6 +271,7 @@ impl Shard {
         self.stats.consumed.merge(moved);
         self.traffic.entry(partition.topic).or_default().consumed.merge(moved);
         let high_watermark = self.active.get(&partition).map_or(next, |active| active.high_watermark.max(next));
+        let high_watermark = self.told_end(key).map_or(high_watermark, |end| end.max(next));
         let push = PushBatches { connection, subscription: id, serial, high_watermark, batches };
         if shard == self.me() {
             self.tell_push(push);

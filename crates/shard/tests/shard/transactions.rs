@@ -7,7 +7,7 @@ use corelane_record::{BatchBuilder, Compression, ProducerStamp};
 use corelane_shard::ShardConfig;
 use corelane_wire::{
     EndTransaction, EndTransactionAnswer, FetchOffsets, FetchOffsetsAnswer, FrameKind, InitialiseTransactions,
-    InitialiseTransactionsAnswer, OffsetCommit, Passed, StageOffsets, StageOffsetsAnswer, SubscribeAnswer,
+    InitialiseTransactionsAnswer, OffsetCommit, Passed, Push, StageOffsets, StageOffsetsAnswer, SubscribeAnswer,
     SubscribeCommitted, decode,
 };
 
@@ -96,10 +96,12 @@ impl Pipe {
 }
 
 impl World {
-    fn subscribe_committed(&mut self, client: Client, subscription: u64, (topic, partition): (u64, u32)) {
+    /// The end that the reader is told.
+    fn subscribe_committed(&mut self, client: Client, subscription: u64, (topic, partition): (u64, u32)) -> u64 {
         let start = StartAt::Earliest.into();
         let body = SubscribeCommitted { subscription, topic, partition, start, credit: 1 << 20 };
-        let _: SubscribeAnswer = self.ask(client, &body).expect("the partition is there");
+        let answer: SubscribeAnswer = self.ask(client, &body).expect("the partition is there");
+        answer.high_watermark
     }
 
     fn values(&mut self, client: Client, subscription: u64) -> Vec<String> {
@@ -165,6 +167,23 @@ fn what_is_committed_is_seen_everywhere_and_what_is_aborted_nowhere() {
     world.subscribe_committed(client, 30, (topic, 1));
     world.run();
     assert_eq!(world.values(client, 30), ["first", "beside", "behind"]);
+}
+
+#[test]
+fn a_reader_of_committed_records_is_told_of_an_end_that_it_can_reach() {
+    let mut world = World::new(2);
+    let client = world.connect(0);
+    let topic = world.create(client, "output", 1);
+    world.produce(client, topic, 0, 900, batch(&["before"]));
+    world.run();
+    let mut pipe = Pipe::new(&mut world, client, "settle-matches").unwrap();
+    pipe.write(&mut world, (topic, 0), "open").unwrap();
+    assert_eq!(world.subscribe_committed(client, 1, (topic, 0)), 1, "one of two is decided");
+    world.run();
+    let pushes = world.inbox(client).pushes.iter().filter_map(|(_, frame)| decode::<Push>(frame).ok());
+    let ends: Vec<_> = pushes.map(|push| (push.subscription, push.high_watermark)).collect();
+    assert_eq!(ends, [(1, 1)]);
+    assert_eq!(world.values(client, 1), ["before"]);
 }
 
 #[test]
