@@ -20,6 +20,7 @@ mod round_trip;
 mod sdk;
 mod shutdown;
 mod strangers;
+mod transactions;
 
 use std::time::Duration;
 

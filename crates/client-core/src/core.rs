@@ -1,5 +1,6 @@
 //! The machine: calls of the application, events, rounds.
 
+mod append;
 mod conversation;
 mod delivery;
 mod group;
@@ -77,6 +78,7 @@ pub struct ClientCore {
     /// Subscriptions that have credit to give back.
     credits: Vec<SubscriptionKey>,
     requests: Requests,
+    appends: append::Appends,
     groups: Groups,
     leasings: Leasings,
     timers: Timers,
@@ -114,6 +116,7 @@ impl ClientCore {
             next_follow: 0,
             credits: Vec::new(),
             requests: Requests::default(),
+            appends: append::Appends::default(),
             groups: Groups::default(),
             leasings: Leasings::default(),
             timers: Timers::default(),

@@ -51,7 +51,9 @@ pub use group::{
 };
 pub use lease::{DeliveryKey, QueueMemberKey, QueueMemberSettings, QueueNews, Verdict, VerdictError, VerdictKey};
 pub use queue::{Delivery, NewRecord};
-pub use request::{Answer, GroupAnswer, GroupRequest, QueueAnswer, QueueRequest, Request};
+pub use request::{
+    Answer, GroupAnswer, GroupRequest, QueueAnswer, QueueRequest, Request, TransactionAnswer, TransactionRequest,
+};
 pub use settings::{
     BATCH_BYTES_DEFAULT, BUFFER_BYTES_DEFAULT, BUFFER_RECORDS_DEFAULT, ClientSettings, OutOfRange, ProducerSettings,
     RECORD_CHARGE_BYTES, SubscribeSettings,

@@ -91,7 +91,7 @@ pub(crate) struct Membership {
     pub(crate) attempts: u32,
     is_told_joined: bool,
     /// What it was told by the newest assignment that it acted upon.
-    seen: Generation,
+    pub(crate) seen: Generation,
     /// Frames of an assignment that has not come whole.
     partial: Option<Assignment>,
     pub(crate) holding: Holding,

@@ -2,9 +2,11 @@
 
 mod group;
 mod queue;
+mod transaction;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use corelane_model::{
     CatalogVersion, ConnectionKey, CorrelationId, MonotonicNanos, Offset, PartitionIndex, ShardId, StartAt, TopicId,
     TopicName, TopicSettings,
@@ -16,6 +18,7 @@ use crate::membership::Asked;
 use crate::{GroupKey, OperationKey, ProducerKey, QueueMemberKey, SubscriptionKey, TopicInfo};
 pub use group::{GroupAnswer, GroupRequest};
 pub use queue::{QueueAnswer, QueueRequest};
+pub use transaction::{TransactionAnswer, TransactionRequest};
 
 /// A request of an application.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,13 +82,25 @@ pub enum Request {
     Group(GroupRequest),
     /// Something about shared queues.
     Queue(QueueRequest),
+    /// Something about transactions.
+    Transaction(TransactionRequest),
+    /// Append a record batch that was made with a producer and a sequence, so that it may be repeated.
+    Append {
+        /// The topic, which is durable.
+        topic: TopicName,
+        /// The partition.
+        partition: PartitionIndex,
+        /// The batch.
+        batch: Bytes,
+    },
 }
 
 impl Request {
-    /// Whether it changes nothing and may be repeated.
+    /// Whether it may be repeated: it changes nothing, or the broker knows it again.
     pub(crate) const fn is_read(&self) -> bool {
         match self {
             Self::ListTopics { .. } | Self::DescribeTopic { .. } | Self::FindOffset { .. } => true,
+            Self::Transaction(_) | Self::Append { .. } => true,
             Self::Group(request) => request.is_read(),
             Self::Queue(request) => request.is_read(),
             Self::CreateTopic { .. }
@@ -98,9 +113,9 @@ impl Request {
     /// The topic whose id and owner must be known before it can be sent.
     pub(crate) const fn target(&self) -> Option<(&TopicName, PartitionIndex)> {
         match self {
-            Self::TruncatePartition { topic, partition, .. } | Self::FindOffset { topic, partition, .. } => {
-                Some((topic, *partition))
-            }
+            Self::TruncatePartition { topic, partition, .. }
+            | Self::FindOffset { topic, partition, .. }
+            | Self::Append { topic, partition, .. } => Some((topic, *partition)),
             _ => None,
         }
     }
@@ -167,6 +182,13 @@ pub enum Answer {
     Group(GroupAnswer),
     /// To [`Request::Queue`].
     Queue(QueueAnswer),
+    /// To [`Request::Transaction`].
+    Transaction(TransactionAnswer),
+    /// To [`Request::Append`]: it is durable.
+    Appended {
+        /// Offset of its first record.
+        base_offset: Offset,
+    },
 }
 
 /// Who asked.

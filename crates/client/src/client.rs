@@ -16,6 +16,7 @@ use crate::shared::Shared;
 use crate::transport::Transport;
 use crate::{
     Address, Admin, ConnectError, ConsumerBuilder, GroupBuilder, Groups, ProducerBuilder, QueueBuilder, Queues,
+    TransactionalBuilder,
 };
 
 /// What a client is told beside the address.
@@ -202,6 +203,12 @@ impl Client {
     #[must_use]
     pub fn queues(&self) -> Queues {
         Queues::new(Arc::clone(&self.handle))
+    }
+
+    /// Transactions under a transactional id, a name that outlives the process; set what differs from the defaults, then
+    /// [`open`](TransactionalBuilder::open).
+    pub fn transactional(&self, id: &str) -> TransactionalBuilder {
+        TransactionalBuilder::new(Arc::clone(&self.handle), id)
     }
 
     /// Lets records gather for as long as what it returns is held: for those who send many at once, such as a server at

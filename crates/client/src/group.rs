@@ -14,10 +14,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use corelane_client_core::{CommitError, Effect, GroupKey, GroupNews, GroupSettings, MembershipError};
+use corelane_client_core::{CommitError, CommitOffset, Effect, GroupKey, GroupNews, GroupSettings, MembershipError};
 use corelane_model::limits::GROUP_HANDOVER_BYTES_MAX;
 use corelane_model::{
-    GroupName, Isolation, MemberId, Offset, PartitionId, ResetPolicy, StartAt, StaticId, Strategy, TopicName,
+    Generation, GroupName, Isolation, MemberId, Offset, PartitionId, ResetPolicy, StartAt, StaticId, Strategy,
+    TopicName,
 };
 
 use crate::client::Handle;
@@ -356,6 +357,12 @@ impl GroupConsumer {
         self.send_commit(offsets, None)
     }
 
+    /// What [`Self::commit`] would commit, with who commits it; `None` when the member commits by itself or is in no group.
+    pub(crate) fn take_offsets(&mut self) -> Option<((u64, u64), Generation, Vec<CommitOffset>)> {
+        let (member, generation) = self.handle.shared.lock().core.member_of_group(self.key)?;
+        (!self.is_auto).then(|| (member, generation, self.turns.take_uncommitted()))
+    }
+
     /// Commits a batch and everything before it in its partition. Cheap, as [`Self::commit`].
     pub fn commit_batch(&mut self, batch: &GroupBatch) -> CommitTicket {
         self.commit_to(batch, batch.end_offset(), "")
@@ -371,16 +378,11 @@ impl GroupConsumer {
     pub fn commit_to(&mut self, batch: &GroupBatch, next: Offset, metadata: &str) -> CommitTicket {
         self.turns.on_committed(batch.id, batch.turn, next);
         let metadata = metadata.to_owned();
-        let offset =
-            corelane_client_core::CommitOffset { partition: batch.id, turn: batch.turn, offset: next, metadata };
+        let offset = CommitOffset { partition: batch.id, turn: batch.turn, offset: next, metadata };
         self.send_commit(vec![offset], Some(batch.id))
     }
 
-    fn send_commit(
-        &self,
-        offsets: Vec<corelane_client_core::CommitOffset>,
-        partition: Option<PartitionId>,
-    ) -> CommitTicket {
+    fn send_commit(&self, offsets: Vec<CommitOffset>, partition: Option<PartitionId>) -> CommitTicket {
         let key = self.handle.shared.act(|inner, _| inner.core.commit(self.key, offsets));
         CommitTicket::new(Arc::clone(&self.cell), key.unwrap_or(corelane_client_core::CommitKey(u64::MAX)), partition)
     }

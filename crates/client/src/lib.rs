@@ -51,6 +51,7 @@ mod queues;
 mod settlement;
 mod shared;
 mod ticket;
+mod transaction;
 mod transport;
 mod trust;
 
@@ -74,6 +75,7 @@ pub use queue::{
 };
 pub use queues::{QueueDescription, QueueList, Queues};
 pub use ticket::{Delivered, Ticket};
+pub use transaction::{Transaction, TransactionError, Transactional, TransactionalBuilder};
 pub use transport::{BareEndpoint, connect_bare};
 
 pub use corelane_client_core::SendError as RefusedRecord;
@@ -82,11 +84,11 @@ pub use corelane_client_core::{
     OutOfRange, RequestError, SubscriptionError, TopicInfo, VerdictError,
 };
 pub use corelane_model::{
-    Acks, Backoff, CatalogVersion, Dispatch, ErrorCode, Generation, GroupName, GroupNameError, Isolation, LeaderEpoch,
-    MemberId, NameError, Offset, PartitionId, PartitionIndex, QueueWish, ResetPolicy, Retry, ShardId, StartAt,
-    StaticId, Strategy, TopicClass, TopicId, TopicName, TopicSettings, WallMillis,
+    Acks, Backoff, CatalogVersion, Decision, Dispatch, ErrorCode, Generation, GroupName, GroupNameError, Isolation,
+    LeaderEpoch, MemberId, NameError, Offset, PartitionId, PartitionIndex, QueueWish, ResetPolicy, Retry, ShardId,
+    StartAt, StaticId, Strategy, TopicClass, TopicId, TopicName, TopicSettings, WallMillis,
 };
-pub use corelane_record::{BatchError, BatchHead, Compression, Headers, RecordBatch, Records};
+pub use corelane_record::{BatchError, BatchHead, Compression, Headers, PushError, RecordBatch, Records};
 pub use corelane_wire::{
     GroupMember, GroupPartition, GroupSummary, PartitionDescription, QueueMember, QueuePartition, QueueSummary,
 };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use corelane_client_core::{Delivery, NewRecord, ProducerKey, ProducerSettings, Reservation, Sent};
 use corelane_model::{Acks, PartitionIndex, TopicClass, TopicName, WallMillis};
-use corelane_record::Compression;
+use corelane_record::{BatchBuilder, Compression, MESSAGE_ID_HEADER, PushError};
 use tokio::sync::oneshot;
 
 use crate::client::Handle;
@@ -68,6 +68,19 @@ impl<'a> Record<'a> {
     pub fn message_id(mut self, id: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         self.0.message_id = Some(id.as_ref());
         self
+    }
+
+    pub(crate) const fn parts(&self) -> &NewRecord<'a> {
+        &self.0
+    }
+
+    /// Adds it to a batch, made now unless it says otherwise.
+    pub(crate) fn push_into(&self, now: WallMillis, builder: &mut BatchBuilder) -> Result<(), PushError> {
+        let NewRecord { key, value, headers, timestamp, message_id, .. } = self.0;
+        let mut all = Vec::with_capacity(headers.len() + 1);
+        all.extend(message_id.map(|id| (MESSAGE_ID_HEADER, Some(id))));
+        all.extend_from_slice(headers);
+        builder.push(timestamp.unwrap_or(now), key, value, &all)
     }
 
     /// Sets the timestamp; without it the moment of sending is taken.

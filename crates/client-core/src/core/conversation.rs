@@ -121,6 +121,7 @@ impl ClientCore {
                 Asker::Group(..) | Asker::Queue(..) => {}
             }
         }
+        self.release_appends(connection);
         self.release_subscriptions(connection);
         self.release_groups(connection);
         self.release_leasings(connection);

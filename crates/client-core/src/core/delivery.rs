@@ -213,7 +213,16 @@ impl ClientCore {
     ) -> Result<(), BodyError> {
         let body = access::<ProduceAnswers>(frame)?;
         for (at, answer) in body.answers.iter().enumerate() {
-            let Some((key, index, low)) = split_correlation(answer.correlation.to_native()) else { continue };
+            let Some((key, index, low)) = split_correlation(answer.correlation.to_native()) else {
+                let text = body.texts.iter().find(|text| text.0.to_native() as usize == at);
+                let outcome = match answer.code.to_native() {
+                    0 => Ok(Offset(answer.base_offset.to_native())),
+                    code => Err((ErrorCode::from_wire(code), text.map_or_else(String::new, |text| text.1.to_string()))),
+                };
+                let correlation = CorrelationId(answer.correlation.to_native());
+                self.on_append_answer(now, connection, correlation, outcome);
+                continue;
+            };
             let (producers, mut tell) = self.split();
             let Some(producer) = producers.get_mut(key.0 as usize).and_then(Option::as_mut) else { continue };
             let class = producer.class;
@@ -267,6 +276,7 @@ impl ClientCore {
         for end in body.ends.iter() {
             let index = end.partition.to_native();
             let partition = PartitionId::new(TopicId(end.topic.to_native()), PartitionIndex(index));
+            self.on_append_durable(partition, Offset(end.end.to_native()));
             let waiters = self.durable_waiters.get(&partition).map_or(0, Vec::len);
             for at in 0..waiters {
                 let key = self.durable_waiters[&partition][at];

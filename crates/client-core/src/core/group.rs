@@ -160,6 +160,13 @@ impl ClientCore {
         Some(self.subscribe(settings))
     }
 
+    /// Who a member is to its group: its id as it is on the wire, and the newest generation that it knows.
+    #[must_use]
+    pub fn member_of_group(&mut self, group: GroupKey) -> Option<((u64, u64), Generation)> {
+        let membership = self.groups.get_mut(group)?;
+        Some((halves(membership.member), membership.seen))
+    }
+
     /// Asks for what memberships need, and says what they have to say.
     pub(super) fn advance_groups(&mut self, now: Now) {
         while let Some(key) = self.groups.take_marked() {

@@ -112,6 +112,12 @@ impl ClientCore {
             Request::Queue(request) => {
                 self.send_frame(connection, OutStream::Control, request.encode(correlation));
             }
+            Request::Transaction(request) => {
+                self.send_frame(connection, OutStream::Control, request.encode(correlation));
+            }
+            Request::Append { partition, batch, .. } => {
+                self.send_append(connection, correlation, info.expect("it has a target"), (*partition, batch));
+            }
             Request::FindOffset { partition, start, .. } => {
                 let body = FindOffset { topic, partition: partition.0, start: (*start).into() };
                 self.send_control(connection, correlation, &body);
@@ -184,7 +190,7 @@ impl ClientCore {
         }
     }
 
-    fn finish_operation(&mut self, operation: OperationKey, result: Result<Answer, RequestError>) {
+    pub(super) fn finish_operation(&mut self, operation: OperationKey, result: Result<Answer, RequestError>) {
         self.cancel(operation);
         self.effects.push_back(Effect::Done { operation, result });
     }
@@ -237,6 +243,9 @@ fn read_answer(request: &Request, frame: &Frame) -> Option<Answer> {
         }
         Request::Group(request) => Answer::Group(request.read_answer(frame)?),
         Request::Queue(request) => Answer::Queue(request.read_answer(frame)?),
+        Request::Transaction(request) => Answer::Transaction(request.read_answer(frame)?),
+        // It is answered among the outcomes of batches.
+        Request::Append { .. } => return None,
         Request::FindOffset { .. } => {
             let answer = decode::<FindOffsetAnswer>(frame).ok()?;
             Answer::Offset {

@@ -1,0 +1,32 @@
+//! Consume, process, produce, once: what was made of a record and that it is done take effect together, or not at all.
+//! Kill it at any moment and start it again: `cargo run -p corelane --example exactly_once -- matches wallets`.
+
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
+use corelane::{Event, Isolation, Record, ResetPolicy};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let input = args.next().unwrap_or_else(|| "matches".to_owned());
+    let output = args.next().unwrap_or_else(|| "wallets".to_owned());
+    let client = corelane::connect("corelane://127.0.0.1:7420").await?;
+    // Whoever had this id before is shut out, and what it left open is aborted.
+    let mut transactional = client.transactional("settle-matches").open().await?;
+    let group = client.group("settle-matches").topics([&input]).reset(ResetPolicy::Earliest).manual_commit();
+    let mut consumer = group.isolation(Isolation::Committed).join().await?;
+    while let Some(event) = consumer.next().await {
+        let Event::Batch(batch) = event? else { continue };
+        // An error ends the program: the transaction is aborted, and the next start does the batch again.
+        let mut transaction = transactional.begin().await?;
+        for record in &batch {
+            let mut settled = b"settled ".to_vec();
+            settled.extend_from_slice(record.value.unwrap_or_default());
+            transaction.send(&output, Record::new(&settled)).await?;
+        }
+        transaction.commit_offsets(&mut consumer).await?;
+        transaction.commit().await?;
+        println!("{} up to {}", batch.topic_partition(), batch.end_offset());
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! Errors of transactions.
+
+use corelane_client_core::RequestError;
+use corelane_model::{Decision, NameError};
+use corelane_record::PushError;
+
+/// Why something of a transaction was not done. Each says what state is left behind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransactionError {
+    /// The name cannot be a topic's. Nothing has changed.
+    #[error(transparent)]
+    Topic(#[from] NameError),
+    /// The record does not fit into any batch. Nothing has changed.
+    #[error(transparent)]
+    Record(#[from] PushError),
+    /// The broker refused or did not answer. If it was a batch, offsets or an end, it may have been carried out.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The member commits by itself or is in no group at the moment. Nothing is staged; the transaction can only be aborted.
+    #[error("offsets of a member of group {group} can be staged only while it is in the group and with manual_commit")]
+    NotByHand {
+        /// The group.
+        group: String,
+    },
+    /// The last end is not answered, so nobody knows whether it was carried out: ask with
+    /// [`Transactional::resolve`](crate::Transactional::resolve).
+    #[error("whether the last transaction of {id} ended with its {decision} is not known: ask with resolve")]
+    Undecided {
+        /// The transactional id.
+        id: String,
+        /// What was asked for.
+        decision: Decision,
+    },
+    /// The transaction is aborted, because something of it had failed or its time was over. The next one may begin.
+    #[error("the transaction of {id} is aborted: something of it had failed, or its time was over")]
+    Aborted {
+        /// The transactional id.
+        id: String,
+    },
+    /// Another client has opened the transactional id since. What was open is aborted.
+    #[error("another client has the transactional id {id} now, or it was forgotten; open it again to take it over")]
+    Fenced {
+        /// The transactional id.
+        id: String,
+    },
+}
+
+impl TransactionError {
+    /// Whether the transaction may be done again from its beginning.
+    #[must_use]
+    pub const fn is_retriable(&self) -> bool {
+        match self {
+            Self::Aborted { .. } => true,
+            Self::Request(error) => error.is_retriable(),
+            Self::Topic(_)
+            | Self::Record(_)
+            | Self::NotByHand { .. }
+            | Self::Undecided { .. }
+            | Self::Fenced { .. } => false,
+        }
+    }
+}

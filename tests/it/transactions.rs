@@ -1,0 +1,114 @@
+//! Transactions over the death of the broker.
+
+use std::time::Duration;
+
+use corelane::{Client, Decision, Event, Isolation, Record, ResetPolicy, StartAt, TopicSettings};
+
+use crate::DEADLINE;
+use crate::broker::{Broker, Place};
+
+const ROUNDS: u64 = 4;
+
+async fn connect(broker: &Broker<'_>, place: &Place) -> Client {
+    let pin = std::fs::read_to_string(place.path().join("run/corelane").join(broker.quic.port().to_string())).unwrap();
+    corelane::connect(&format!("corelane://{}?pin={}", broker.quic, pin.trim())).await.unwrap()
+}
+
+/// Values of all partitions up to what is the end of committed records now.
+async fn committed(client: &Client, topic: &str) -> Vec<String> {
+    let builder = client.consumer(topic).from(StartAt::Earliest).isolation(Isolation::Committed);
+    let mut consumer = builder.open().await.unwrap();
+    let mut values = Vec::new();
+    while consumer.positions().iter().any(|position| position.next < position.high_watermark) {
+        let corelane::Progress::Batch(batch) = consumer.progress().await.unwrap().unwrap() else { continue };
+        values.extend(batch.iter().map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap()));
+    }
+    values.sort();
+    values
+}
+
+fn run<F: Future<Output = ()>>(program: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(DEADLINE, program).await }).expect("all of it within the deadline");
+}
+
+#[test]
+fn a_broker_that_dies_between_records_and_commit_shows_all_of_them_or_none() {
+    let place = Place::new();
+    run(async {
+        let mut expected: Vec<String> = Vec::new();
+        for round in 0..ROUNDS {
+            let broker = Broker::start(&place, &["--shards", "2"]);
+            let client = connect(&broker, &place).await;
+            if round == 0 {
+                client.admin().create_topic("output", 4, TopicSettings::default()).await.unwrap();
+            }
+            let mut transactional = client.transactional("settle-matches").open().await.unwrap();
+            assert_eq!(committed(&client, "output").await, expected, "what was left open is aborted");
+            let values: Vec<String> = (0..4).map(|partition| format!("{round}-{partition}")).collect();
+            // What is committed before the crash survives it.
+            let mut transaction = transactional.begin().await.unwrap();
+            for (partition, value) in (0..).zip(&values) {
+                let record = Record::new(value).partition(corelane::PartitionIndex(partition));
+                transaction.send("output", record).await.unwrap();
+            }
+            transaction.commit().await.unwrap();
+            expected.extend(values);
+            assert_eq!(committed(&client, "output").await, expected);
+            // What is durable and not decided is seen by nobody, before and after.
+            let mut transaction = transactional.begin().await.unwrap();
+            for partition in 0..4 {
+                let record = Record::new("never").partition(corelane::PartitionIndex(partition));
+                transaction.send("output", record).await.unwrap();
+            }
+            transaction.flush().await.unwrap();
+            assert_eq!(committed(&client, "output").await, expected);
+            broker.kill();
+            client.close().await;
+        }
+    });
+}
+
+#[test]
+fn offsets_are_committed_with_what_was_made_of_them() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    run(async {
+        let client = connect(&broker, &place).await;
+        for topic in ["input", "output"] {
+            client.admin().create_topic(topic, 1, TopicSettings::default()).await.unwrap();
+        }
+        let producer = client.producer("input").open().await.unwrap();
+        producer.send(Record::new("match")).unwrap().stored().await.unwrap();
+        let mut transactional = client.transactional("pipe").timeout(Duration::from_secs(30)).open().await.unwrap();
+        for decision in [Decision::Abort, Decision::Commit] {
+            let group = client.group("pipe").topics(["input"]).reset(ResetPolicy::Earliest).manual_commit();
+            let mut member = group.isolation(Isolation::Committed).join().await.unwrap();
+            let mut transaction = transactional.begin().await.unwrap();
+            loop {
+                let Event::Batch(batch) = member.next().await.unwrap().unwrap() else { continue };
+                for record in &batch {
+                    transaction.send("output", Record::new(record.value.unwrap())).await.unwrap();
+                }
+                break;
+            }
+            // An abort does not send what has gathered, and it is to be in the log.
+            transaction.flush().await.unwrap();
+            assert_eq!(transaction.commit_offsets(&mut member).await.unwrap(), 1);
+            match decision {
+                Decision::Abort => transaction.abort().await.unwrap(),
+                Decision::Commit => transaction.commit().await.unwrap(),
+            }
+            member.close().await.unwrap();
+        }
+        assert_eq!(committed(&client, "output").await, ["match"]);
+        let described = client.groups().describe("pipe").await.unwrap();
+        assert_eq!(described.lag(), 0);
+        client.close().await;
+    });
+    // The command line sees the same: both without, one with the isolation.
+    let read = |isolation| {
+        broker.good(&["consume", "output", "--until", "end", "--isolation", isolation], b"").lines().count()
+    };
+    assert_eq!((read("uncommitted"), read("committed")), (2, 1));
+}
