@@ -36,7 +36,7 @@ pub enum SendError {
         limit: usize,
     },
     /// The topic has no such partition.
-    #[error("topic {topic} has no partition {partition}; how many it has: {partitions}")]
+    #[error("topic {topic} has no partition {partition}; its number of partitions is {partitions}, counted from 0")]
     UnknownPartition {
         /// The topic.
         topic: TopicName,
@@ -142,7 +142,7 @@ pub enum RequestError {
         topic: TopicName,
     },
     /// The topic has no such partition; nothing was changed.
-    #[error("topic {topic} has no partition {partition}; how many it has: {partitions}")]
+    #[error("topic {topic} has no partition {partition}; its number of partitions is {partitions}, counted from 0")]
     UnknownPartition {
         /// The topic.
         topic: TopicName,
@@ -206,7 +206,7 @@ pub enum SubscriptionError {
         topic: TopicName,
     },
     /// The topic has no such partition.
-    #[error("topic {topic} has no partition {partition}; how many it has: {partitions}")]
+    #[error("topic {topic} has no partition {partition}; its number of partitions is {partitions}, counted from 0")]
     UnknownPartition {
         /// The topic.
         topic: TopicName,

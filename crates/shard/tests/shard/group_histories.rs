@@ -241,11 +241,13 @@ impl History {
                 continue;
             }
             match self.world.answer::<GroupDone>(client, asked) {
-                // Commits of one partition are answered in order, so everything before this one is overwritten.
+                // Commits of one partition take effect in order, so everything before this one is overwritten. The answer of
+                // an earlier one may come later, by way of another shard: then it is overwritten itself.
                 Some(Ok(_)) => {
                     let may_be = self.may_be.entry(partition).or_default();
-                    let at = may_be.iter().position(|&offset| offset == to).expect("it was asked for");
-                    may_be.drain(..at);
+                    if let Some(at) = may_be.iter().position(|&offset| offset == to) {
+                        may_be.drain(..at);
+                    }
                     self.answered.insert(partition);
                 }
                 Some(Err(_)) => {}
