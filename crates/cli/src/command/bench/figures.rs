@@ -35,7 +35,7 @@ pub(crate) struct Crash {
 #[command(
     before_help = examples!(
         "corelane bench start                      with 1 GiB and with 10 GiB",
-        "corelane bench start --written 256MiB     with less",
+        "corelane bench start --written 512MiB     with less",
         "corelane bench start --rounds 9           more often",
     )
 )]
@@ -141,9 +141,12 @@ impl Start {
             let start = block_on(start::measure(&options, bytes, self.rounds)).map_err(failure)?;
             let median = corelane_loadgen::figure::median(&start.ready_s);
             text += &format!(
-                "{:>6} MiB written, {:>6} MiB on disk: ready after {median:.3} s (median of {})\n",
+                "{:>6} MiB written, {:>6} MiB on disk, {:>4} MiB of them in the journal (a default one holds {}): \
+                 ready after {median:.3} s (median of {})\n",
                 start.written_bytes >> 20,
                 start.disk_bytes >> 20,
+                start.journal_bytes >> 20,
+                start.journal_default_bytes >> 20,
                 start.ready_s.len()
             );
             starts.push(start);
