@@ -217,7 +217,8 @@ impl Storage {
         let retention = self.table.first_due().filter(|_| self.is_running()).map(|(due, _)| {
             self.now.monotonic.after(std::time::Duration::from_millis(due.millis_since(self.now.wall)))
         });
-        let compaction = if self.is_running() { self.compaction.next_deadline() } else { None };
+        let may_compact = self.is_running() && !self.is_compaction_held();
+        let compaction = if may_compact { self.compaction.next_deadline() } else { None };
         let ids = self.ids.deadline(self.now.monotonic).filter(|_| self.is_running());
         [self.journal.next_deadline(), settle, retention, compaction, ids].into_iter().flatten().min()
     }

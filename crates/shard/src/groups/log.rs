@@ -1,13 +1,14 @@
 //! A home's log: records of a round as batches, and snapshots that keep it short.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use corelane_group::AppendPosition;
 use corelane_model::{ErrorCode, GroupName, Offset, PartitionIndex};
 use corelane_queue::QueueName;
 use corelane_record::{BatchBuilder, ProducerStamp, SealedBatch};
 use corelane_session::Refused;
-use corelane_storage::{AppendError, ChangeTicket};
+use corelane_storage::ChangeTicket;
 
 use super::home::{Home, HomePhase};
 use crate::Shard;
@@ -81,6 +82,9 @@ struct Pending {
     value: Option<Vec<u8>>,
     reach: Option<Reach>,
 }
+
+/// Records that found no room in the journal are tried again after this time, if nothing else happens before.
+pub(crate) const WRITE_AGAIN: Duration = Duration::from_millis(5);
 
 /// What is on its way into a home's log.
 #[derive(Debug, Default)]
@@ -171,29 +175,20 @@ impl HomeLog {
 }
 
 impl Shard {
-    /// Appends the records of a home's round. Whether everything found room.
-    pub(super) fn write_home(&mut self, index: PartitionIndex) -> bool {
+    /// Appends the records of a home's round. What finds no room waits for [`WRITE_AGAIN`].
+    pub(super) fn write_home(&mut self, index: PartitionIndex) {
         let Self { groups, storage, now, is_storage_touched, .. } = self;
-        let Some(home) = groups.homes.get_mut(&index) else { return true };
+        let Some(home) = groups.homes.get_mut(&index) else { return };
         home.log.seal(&mut groups.builder, now.wall);
         while let Some((batch, _)) = home.log.unwritten.front() {
             *is_storage_touched = true;
             let bytes = batch.bytes().len() as u64;
-            match storage.append(*now, home.partition, batch) {
-                Ok(appended) => {
-                    let (_, reaches) = home.log.unwritten.pop_front().expect("it was there");
-                    home.log.unwritten_bytes -= bytes;
-                    home.log.bytes += bytes;
-                    home.log.written.push_back((appended.end_offset, reaches));
-                }
-                Err(AppendError::StorageFailed { .. } | AppendError::ShuttingDown | AppendError::Recovering) => {
-                    // Whoever waits was refused when that began.
-                    return true;
-                }
-                Err(_) => return false,
-            }
+            let Ok(appended) = storage.append(*now, home.partition, batch) else { return };
+            let (_, reaches) = home.log.unwritten.pop_front().expect("it was there");
+            home.log.unwritten_bytes -= bytes;
+            home.log.bytes += bytes;
+            home.log.written.push_back((appended.end_offset, reaches));
         }
-        true
     }
 
     /// One step of a home's snapshot. Whether more can be done at once.

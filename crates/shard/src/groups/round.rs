@@ -6,7 +6,7 @@ use corelane_group::{AppendPosition, Effect, Group, GroupStats, Phase};
 use corelane_model::{GroupName, MonotonicNanos, Offset, PartitionId, PartitionIndex, TopicId};
 
 use super::home::{Coordinated, Home, HomePhase};
-use super::log::{Owner, Reach};
+use super::log::{Owner, Reach, WRITE_AGAIN};
 use super::tell::{Telling, tell_assignment, tell_fence, tell_hand_over};
 use crate::Shard;
 use crate::boot::Phase as ShardPhase;
@@ -43,7 +43,7 @@ impl Shard {
         for &index in &homes {
             self.finish_home(index);
             self.finish_queues(index);
-            is_more |= !self.write_home(index);
+            self.write_home(index);
         }
         is_more |= self.shorten_logs(&homes);
         // What queues asked owners here was answered at once.
@@ -78,8 +78,10 @@ impl Shard {
         let groups = self.groups.homes.values().filter_map(|home| home.deadlines.first()).map(|&(at, _)| at).min();
         let groups = groups.map(|at| at.max(self.groups.lenient_until));
         let queues = self.groups.homes.values().filter_map(|home| home.queues.deadline()).min();
+        let is_waiting = self.groups.homes.values().any(|home| home.log.is_waiting());
+        let again = is_waiting.then(|| self.now.monotonic.after(WRITE_AGAIN));
         let others = [self.groups.arriving.deadline(), self.groups.lags.deadline(), self.groups.lists.deadline()];
-        others.into_iter().chain([groups, queues, self.queues.deadline()]).flatten().min()
+        others.into_iter().chain([groups, queues, self.queues.deadline(), again]).flatten().min()
     }
 
     /// Expires sessions and whatever else is due, after the traffic of the round was handled.

@@ -8,7 +8,7 @@ use corelane_model::{
 };
 use corelane_record::{BatchBuilder, BatchError, ProducerStamp, RecordBatch, SealedBatch};
 use corelane_session::Refused;
-use corelane_storage::{AppendError, Fetch, ReadError, ReadTicket};
+use corelane_storage::{Fetch, ReadError, ReadTicket};
 use corelane_transaction::{AppendPosition, Coordinator, DecodeError, RequestTicket, Restore, id_of};
 
 use super::run::Waiter;
@@ -187,6 +187,11 @@ impl Home {
         Some(known)
     }
 
+    /// Whether records found no room in the journal.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.phase, HomePhase::Serving) && !self.unwritten.is_empty()
+    }
+
     pub(super) fn first_deadline(&self) -> Option<MonotonicNanos> {
         self.deadlines.first().map(|&(at, _)| at)
     }
@@ -270,28 +275,19 @@ impl Shard {
         }
     }
 
-    /// Appends the records of a home's round. Whether everything found room.
-    pub(super) fn write_transactions(&mut self, index: PartitionIndex) -> bool {
+    /// Appends the records of a home's round. What finds no room waits for [`WRITE_AGAIN`](crate::groups::WRITE_AGAIN).
+    pub(super) fn write_transactions(&mut self, index: PartitionIndex) {
         let Self { transactions, storage, now, is_storage_touched, .. } = self;
-        let Some(home) = transactions.homes.get_mut(&index) else { return true };
+        let Some(home) = transactions.homes.get_mut(&index) else { return };
         home.seal(&mut transactions.builder, *now);
         while let Some((batch, _)) = home.unwritten.front() {
             *is_storage_touched = true;
             let bytes = batch.bytes().len() as u64;
-            match storage.append(*now, home.partition, batch) {
-                Ok(appended) => {
-                    let (_, reaches) = home.unwritten.pop_front().expect("it was there");
-                    home.unwritten_bytes -= bytes;
-                    home.written.push_back((appended.end_offset, reaches));
-                }
-                // Whoever waits was refused when that began.
-                Err(AppendError::StorageFailed { .. } | AppendError::ShuttingDown | AppendError::Recovering) => {
-                    return true;
-                }
-                Err(_) => return false,
-            }
+            let Ok(appended) = storage.append(*now, home.partition, batch) else { return };
+            let (_, reaches) = home.unwritten.pop_front().expect("it was there");
+            home.unwritten_bytes -= bytes;
+            home.written.push_back((appended.end_offset, reaches));
         }
-        true
     }
 
     /// Reads on where homes are being restored. Whether more can be done at once.

@@ -14,6 +14,7 @@ use super::{Apply, ToCoordinator, ToParticipant, TransactionAnswer};
 use crate::Shard;
 use crate::ask::{Answer, Asker};
 use crate::boot::Phase as ShardPhase;
+use crate::groups::WRITE_AGAIN;
 
 /// A decision that found no room at a participant is tried again after this time.
 const APPLY_AGAIN: Duration = Duration::from_millis(10);
@@ -132,7 +133,7 @@ impl Shard {
         }
         self.expire_arriving_transactions();
         self.apply_again();
-        let mut is_more = self.restore_transactions();
+        let is_more = self.restore_transactions();
         let now = self.now.monotonic;
         let busy = self.transactions.homes.iter().filter(|(_, home)| home.is_busy(now));
         let homes: Vec<PartitionIndex> = busy.map(|(&index, _)| index).collect();
@@ -149,7 +150,7 @@ impl Shard {
                     pump(home, &id, &mut out);
                 }
             }
-            is_more |= !self.write_transactions(index);
+            self.write_transactions(index);
             self.tell_transactions(out);
         }
         is_more
@@ -162,7 +163,10 @@ impl Shard {
         }
         let arriving = self.transactions.arriving.front().map(|&(at, _)| at);
         let again = (!self.transactions.unapplied.is_empty()).then(|| self.now.monotonic.after(APPLY_AGAIN));
-        self.transactions.homes.values().filter_map(Home::first_deadline).chain(arriving).chain(again).min()
+        let is_waiting = self.transactions.homes.values().any(Home::is_waiting);
+        let write = is_waiting.then(|| self.now.monotonic.after(WRITE_AGAIN));
+        let homes = self.transactions.homes.values().filter_map(Home::first_deadline);
+        homes.chain(arriving).chain(again).chain(write).min()
     }
 
     /// Records of a home became durable: what waited for them leaves.

@@ -13,13 +13,18 @@ use crate::round::Note;
 const RECORD_GROWTH_BYTES: u64 = 64;
 
 impl Storage {
+    /// Whether compaction stands back for now. Each end of that comes with something that happens, so that no deadline is
+    /// needed for it.
+    pub(super) fn is_compaction_held(&self) -> bool {
+        2 * SETTLE_FILL_MIN_PERMILLE <= u64::from(self.journal.pressure()) || self.is_space_low()
+    }
+
     /// A piece of compaction, unless settling is in a hurry or the disk is full.
     pub(super) fn compact(&mut self, now: Now) {
         if !self.is_running() {
             return self.compaction.stop();
         }
-        let is_busy = 2 * SETTLE_FILL_MIN_PERMILLE <= u64::from(self.journal.pressure()) || self.is_space_low();
-        if !is_busy {
+        if !self.is_compaction_held() {
             self.compaction.step(now, &self.table, &mut self.disk);
         }
         if let Some(swap) = self.compaction.ready() {

@@ -146,6 +146,32 @@ fn superseded_records_go_and_offsets_stay() {
 }
 
 #[test]
+fn compaction_that_stands_back_asks_for_no_rounds() {
+    let mut keyed = Keyed::new(8, compacted());
+    keyed.world.disk.faults.capacity = Some(keyed.world.disk.used() + (100 << 10));
+    let wants_round = |world: &World| world.storage.next_deadline().is_some_and(|at| at <= world.now.monotonic);
+    let mut looks = 0;
+    for _ in 0..20_000 {
+        keyed.append(20);
+        keyed.run(1);
+        if keyed.world.storage.stats().is_space_low == 0 || keyed.world.now.monotonic.0 < 2_000_000_000 {
+            continue;
+        }
+        let rounds = (0..100).take_while(|_| {
+            keyed.world.round();
+            wants_round(&keyed.world)
+        });
+        let rounds = rounds.count();
+        assert!(rounds < 3, "{rounds} rounds in a row, and nothing to do in them");
+        looks += 1;
+        if looks == 100 {
+            return;
+        }
+    }
+    panic!("the disk was full {looks} times: {:?}", keyed.world.storage.stats());
+}
+
+#[test]
 fn null_values_go_after_their_time_and_nothing_comes_back() {
     let mut keyed = Keyed::new(2, compacted());
     while keyed.passes() < 2 {
