@@ -231,12 +231,16 @@ impl Coordinator {
                     self.decide(now, decision);
                 }
                 Phase::Ending { .. } => self.ends.push(ticket),
-                // Nobody took part: there is nothing to end, and the same transaction may still begin.
-                _ => self.round.ended.push((ticket, Some(transaction))),
+                // Nobody took part, so there is nothing to tell. What its client sent and no longer waits for may still
+                // come: it finds that the transaction is over and does not get into the next one.
+                _ => {
+                    self.go_on(now, transaction, decision);
+                    self.round.passed.push((ticket, self.current));
+                }
             }
         } else {
             let next = self.current.filter(|current| current.producer == transaction.producer);
-            self.round.ended.push((ticket, next));
+            self.round.passed.push((ticket, next));
         }
         self.check();
         Ok(())
@@ -297,16 +301,22 @@ impl Coordinator {
         if self.current != Some(transaction) || !left.remove(participant) || !left.is_empty() {
             return;
         }
-        self.last = Some((transaction, *decision));
-        let epoch = transaction.epoch.0.checked_add(1);
-        self.current = epoch.map(|epoch| Transaction::new(transaction.producer, ProducerEpoch(epoch)));
-        self.phase = if self.current.is_some() { Phase::Empty } else { Phase::Unused };
+        let decision = *decision;
+        self.go_on(now, transaction, decision);
         for ticket in std::mem::take(&mut self.ends) {
             self.round.ended.push((ticket, self.current));
         }
-        self.touch(now);
         self.begin_producer(now);
         self.check();
+    }
+
+    /// A transaction is over everywhere: the next one may begin, if the producer has an epoch left.
+    fn go_on(&mut self, now: Now, over: Transaction, decision: Decision) {
+        self.last = Some((over, decision));
+        let epoch = over.epoch.0.checked_add(1);
+        self.current = epoch.map(|epoch| Transaction::new(over.producer, ProducerEpoch(epoch)));
+        self.phase = if self.current.is_some() { Phase::Empty } else { Phase::Unused };
+        self.touch(now);
     }
 
     /// Whether a participant that found something of the transaction at a restart will be told what was decided. If not,

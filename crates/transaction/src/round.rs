@@ -17,7 +17,10 @@ pub(crate) struct Round {
     pub(crate) is_decided: bool,
     pub(crate) joined: Vec<RequestTicket>,
     pub(crate) initialised: Vec<(RequestTicket, Transaction)>,
+    /// Every participant has just said that it has the decision.
     pub(crate) ended: Vec<(RequestTicket, Option<Transaction>)>,
+    /// Ends that no participant vouches for, only the record.
+    pub(crate) passed: Vec<(RequestTicket, Option<Transaction>)>,
     pub(crate) refused: Vec<(RequestTicket, TransactionError)>,
 }
 
@@ -74,6 +77,9 @@ impl Coordinator {
             // The decision is durable, and here and at every participant nothing can come after it but this.
             self.outbox.ready.push_back(Effect::Ended { ticket, next });
         }
+        for (ticket, next) in round.passed {
+            self.outbox.tell(Effect::Ended { ticket, next });
+        }
         if round.is_decided {
             self.tell_participants();
         }
@@ -115,8 +121,9 @@ impl Coordinator {
     /// Whether one more request may wait.
     pub(crate) fn check_room(&self) -> Result<(), TransactionError> {
         let round = &self.round;
-        let asked = round.joined.len() + round.initialised.len() + round.ended.len() + round.refused.len();
-        let waiting = self.outbox.waiting.len() + asked + self.ends.len();
+        let asked = round.joined.len() + round.initialised.len() + round.refused.len();
+        let ended = round.ended.len() + round.passed.len() + self.ends.len();
+        let waiting = self.outbox.waiting.len() + asked + ended;
         if TRANSACTION_WAITING_MAX <= waiting || self.phase == Phase::Forgotten {
             return Err(TransactionError::Waiting { waiting });
         }

@@ -115,15 +115,32 @@ fn what_runs_out_of_time_is_aborted_and_its_client_hears_so() {
 }
 
 #[test]
-fn an_end_with_nothing_in_it_ends_nothing() {
+fn what_comes_late_to_a_transaction_with_nothing_in_it_is_no_part_of_the_next() {
     let mut world = World::new();
     world.initialise(0);
     world.settle_a_little();
-    let open = world.transaction_of(0);
-    world.end(0, Decision::Commit);
-    world.settle_a_little();
-    assert_eq!(world.transaction_of(0), open);
-    assert_eq!(world.coordinator.stats().committed, 0);
+    let empty = world.transaction_of(0).expect("it was initialised");
+    let now = world.now;
+    for decision in [Decision::Abort, Decision::Abort] {
+        world.coordinator.end(now, RequestTicket(900), empty, decision).expect("it may be asked for again");
+        world.coordinator.finish_round();
+        let told = |effect: &Effect| matches!(effect, Effect::Ended { .. });
+        let effects: Vec<Effect> = std::iter::from_fn(|| world.coordinator.poll_effect()).collect();
+        assert!(!effects.iter().any(told), "a crash would begin the same one again: {effects:?}");
+    }
+    let appended = world.coordinator.appended();
+    world.coordinator.on_durable(appended);
+    let next = world.coordinator.current().expect("the producer has epochs left");
+    let told = Effect::Ended { ticket: RequestTicket(900), next: Some(next) };
+    assert_eq!(world.coordinator.poll_effect(), Some(told.clone()));
+    assert_eq!(world.coordinator.poll_effect(), Some(told));
+    assert_ne!(next, empty);
+    let late = world.coordinator.join(now, RequestTicket(901), empty, participant(0));
+    assert_eq!(late, Err(TransactionError::Ended { asked: empty, decision: Decision::Abort }));
+    let otherwise = world.coordinator.end(now, RequestTicket(902), empty, Decision::Commit);
+    assert_eq!(otherwise, Err(TransactionError::Ended { asked: empty, decision: Decision::Abort }));
+    let stats = world.coordinator.stats();
+    assert_eq!((stats.committed, stats.aborted), (0, 0), "nothing was decided");
 }
 
 #[test]
