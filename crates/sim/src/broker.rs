@@ -18,6 +18,8 @@ pub(crate) struct Seat {
     pub(crate) is_round_due: bool,
     /// The deadline that is in the queue.
     pub(crate) deadline: Option<MonotonicNanos>,
+    /// Rounds in a row to which nothing came and from which nothing followed.
+    pub(crate) idle_rounds: u64,
     pub(crate) is_ready: bool,
     pub(crate) is_drained: bool,
     /// Questions of the supervisor that are not answered.
@@ -96,6 +98,7 @@ impl Broker {
                 inbox: Vec::new(),
                 is_round_due: false,
                 deadline: None,
+                idle_rounds: 0,
                 is_ready: false,
                 is_drained: false,
                 open_questions: 0,

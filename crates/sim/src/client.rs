@@ -2,6 +2,7 @@
 
 mod manage;
 mod repeats;
+mod transaction;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,13 +14,14 @@ use corelane_client_core::{
     Request, SendError, SubscribeSettings, SubscriptionError, SubscriptionKey, TopicInfo,
 };
 use corelane_model::{
-    Acks, ErrorCode, Incarnation, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, SessionId, StartAt,
-    TopicClass, TopicName,
+    Acks, ErrorCode, Incarnation, Isolation, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, SessionId,
+    StartAt, TopicClass, TopicName,
 };
 use corelane_record::{RecordBatch, split_batch};
 
 use self::manage::Asked;
 use self::repeats::Repeats;
+use self::transaction::Transactor;
 use crate::payload;
 use crate::{ClientPlan, Oracle, Random, RecordId, Scenario, TopicPlan, Violation};
 
@@ -34,6 +36,8 @@ pub(crate) enum Todo {
     Manage,
     /// Send the next record.
     Send,
+    /// Do what comes next in the client's transactions, unless something else came in between.
+    Transact { turn: u32 },
     /// Subscribe to this partition from where the reader is.
     Read { partition: PartitionId },
     /// Say that bytes were consumed.
@@ -78,6 +82,7 @@ pub(crate) struct Client {
     /// Records without a last word.
     pending: BTreeMap<BatchKey, Vec<(PartitionId, RecordId)>>,
     repeats: Repeats,
+    transactor: Option<Transactor>,
     subscriptions: BTreeMap<SubscriptionKey, PartitionId>,
     readings: BTreeMap<PartitionId, Reading>,
 }
@@ -87,17 +92,24 @@ impl Client {
     pub(crate) fn from_scenario(scenario: &Scenario, random: &mut Random) -> Vec<Self> {
         let plans = scenario.clients.iter().enumerate();
         plans
-            .map(|(number, plan)| Self::new(u32::try_from(number).expect("few"), *plan, random.bits(), scenario))
+            .map(|(number, plan)| Self::new(u32::try_from(number).expect("few"), *plan, random.bits(), scenario, false))
             .collect()
     }
 
     /// A client that only reads everything from the start.
-    pub(crate) fn auditor(number: u32, seed: u64, scenario: &Scenario) -> Self {
-        let plan = ClientPlan { records: 0, pause: Duration::ZERO, acks: Acks::Stored, is_consumer: true };
-        Self::new(number, plan, seed, scenario)
+    pub(crate) fn auditor(number: u32, seed: u64, scenario: &Scenario, isolation: Isolation) -> Self {
+        let plan = ClientPlan {
+            records: 0,
+            pause: Duration::ZERO,
+            acks: Acks::Stored,
+            is_consumer: true,
+            isolation,
+            transactions: None,
+        };
+        Self::new(number, plan, seed, scenario, true)
     }
 
-    fn new(number: u32, plan: ClientPlan, seed: u64, scenario: &Scenario) -> Self {
+    fn new(number: u32, plan: ClientPlan, seed: u64, scenario: &Scenario, is_auditor: bool) -> Self {
         let mut settings = ClientSettings::new(SessionId(u128::from(number) + 1), seed);
         settings.name = format!("client-{number}");
         // With few streams of their own, partitions share streams and leave in bundles; which it is follows from the seed.
@@ -114,24 +126,33 @@ impl Client {
             value_bytes_max: scenario.value_bytes_max,
             batch_bytes_max: scenario.batch_bytes_max,
             next_number: 0,
-            is_auditor: plan.records == 0,
+            is_auditor,
             left: plan.records,
             operations: BTreeMap::new(),
             churn: scenario.churn_every,
             producers: BTreeMap::new(),
             pending: BTreeMap::new(),
             repeats: Repeats::new(seed),
+            transactor: plan.transactions.map(|plan| Transactor::new(number, plan, seed, scenario.value_bytes_max / 4)),
             subscriptions: BTreeMap::new(),
             readings: BTreeMap::new(),
         }
     }
 
-    pub(crate) const fn has_sent_all(&self) -> bool {
-        self.left == 0
+    pub(crate) fn has_sent_all(&self) -> bool {
+        self.left == 0 && self.transactor.as_ref().is_none_or(Transactor::has_begun_all)
     }
 
-    pub(crate) const fn stop_sending(&mut self) {
+    pub(crate) fn stop_sending(&mut self) {
         self.left = 0;
+        if let Some(transactor) = &mut self.transactor {
+            transactor.stop();
+        }
+    }
+
+    /// Which records it is to see, if it is there to see everything.
+    pub(crate) const fn audits(&self) -> Option<Isolation> {
+        if self.is_auditor { Some(self.plan.isolation) } else { None }
     }
 
     /// What was read of each partition whose records must all be there.
@@ -150,6 +171,9 @@ impl Client {
         if let Some((batch, records)) = self.pending.first_key_value() {
             let (partition, record) = records[0];
             return Some(format!("client {number}: no last word on batch {} ({partition} record {record})", batch.0));
+        }
+        if let Some(what) = self.transactor.as_ref().and_then(Transactor::restless) {
+            return Some(what);
         }
         if !self.plan.is_consumer {
             return None;
@@ -194,6 +218,7 @@ impl Client {
             }
             Todo::Manage => self.manage(now, oracle),
             Todo::Send => self.send(now, oracle),
+            Todo::Transact { turn } => self.transact(now, oracle, turn),
             Todo::Read { partition } => {
                 self.read(partition);
                 Vec::new()
@@ -272,6 +297,7 @@ impl Client {
         let start = if reading.next == Offset::ZERO { StartAt::Earliest } else { StartAt::Offset(reading.next) };
         let mut settings = SubscribeSettings::new(name, partition.index, start);
         settings.credit_bytes = self.random.skewed(2_000..400_000);
+        settings.isolation = self.plan.isolation;
         let subscription = self.core.subscribe(settings);
         self.subscriptions.insert(subscription, partition);
     }
@@ -367,7 +393,7 @@ impl Client {
                 let range = error.damaged().filter(|range| range.contains(&reading.next)).ok_or(unreadable)?;
                 reading.next = range.end;
                 reading.damaged.push(range);
-                oracle.on_reader(self.number, partition, Some(reading.next));
+                oracle.on_reader(self.number, partition, self.plan.isolation, Some(reading.next));
             }
             SubscriptionError::Refused { code: ErrorCode::OffsetOutOfRange, range, .. }
                 if reading.next < oracle.log_start(partition)
@@ -384,6 +410,21 @@ impl Client {
             | SubscriptionError::UnknownPartition { .. } => {}
         }
         Ok(vec![(Duration::from_millis(40), Todo::Read { partition })])
+    }
+
+    /// A reader of committed records is past what was aborted.
+    pub(crate) fn on_passed(
+        &mut self,
+        oracle: &mut Oracle,
+        subscription: SubscriptionKey,
+        next: Offset,
+        high_watermark: Offset,
+    ) -> Result<(), Violation> {
+        let Some(&partition) = self.subscriptions.get(&subscription) else { return Ok(()) };
+        let reading = self.readings.get_mut(&partition).expect("it is read");
+        reading.target = reading.target.max(high_watermark);
+        reading.next = reading.next.max(next);
+        oracle.on_passed(self.number, partition, next)
     }
 
     /// Batches of a subscription: every record goes to the oracle.

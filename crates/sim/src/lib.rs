@@ -23,9 +23,9 @@ mod trace;
 mod world;
 
 pub use disk::{Disk, DiskFault};
-pub use oracle::{Oracle, RecordId, Source, Violation};
+pub use oracle::{Claim, Fate, Oracle, RecordId, Source, TransactionKey, TransactionViolation, Violation};
 pub use queue::Queue;
 pub use random::Random;
 pub use run::{Report, Seeds, Summary, find, run, run_all};
-pub use scenario::{ClientPlan, DiskFaults, NetworkFaults, Scenario, TopicPlan};
+pub use scenario::{ClientPlan, DiskFaults, NetworkFaults, Scenario, TopicPlan, TransactionPlan};
 pub use trace::{Detail, Trace};

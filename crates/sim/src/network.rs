@@ -287,6 +287,9 @@ const fn is_request(kind: FrameKind) -> bool {
             | FrameKind::FindOffset
             | FrameKind::Produce
             | FrameKind::Subscribe
+            | FrameKind::SubscribeCommitted
+            | FrameKind::InitialiseTransactions
+            | FrameKind::EndTransaction
     )
 }
 
@@ -303,6 +306,8 @@ const fn is_answer(kind: FrameKind) -> bool {
             | FrameKind::ProducerIdAnswer
             | FrameKind::FindOffsetAnswer
             | FrameKind::SubscribeAnswer
+            | FrameKind::InitialiseTransactionsAnswer
+            | FrameKind::EndTransactionAnswer
             | FrameKind::JoinGroupAnswer
             | FrameKind::GroupDone
             | FrameKind::ListGroupsAnswer

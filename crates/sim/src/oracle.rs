@@ -3,11 +3,16 @@
 //! The oracle knows every record that the workload sent, every acknowledgement that a producer got and everything that a
 //! consumer was shown. It never looks inside the broker.
 
+mod transactions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
-use corelane_model::{Incarnation, Offset, PartitionId, ShardId, TopicClass};
+use corelane_model::{Incarnation, Isolation, Offset, PartitionId, ShardId, TopicClass};
+
+use self::transactions::Transactions;
+pub use self::transactions::{Claim, Fate, TransactionKey, TransactionViolation};
 
 /// A record of the workload, unique for the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -145,6 +150,14 @@ pub enum Violation {
         /// What does not end.
         what: String,
     },
+    /// A shard asks for one round after the other and does nothing in them.
+    #[error("shard {shard} asked for {rounds} rounds in a row in which nothing happened")]
+    Spinning {
+        /// The shard.
+        shard: ShardId,
+        /// How many.
+        rounds: u64,
+    },
     /// Recovery calls bytes damaged that this disk never damages.
     #[error("shard {shard}: {what}")]
     Damage {
@@ -171,6 +184,9 @@ pub enum Violation {
         /// The record.
         record: RecordId,
     },
+    /// A promise about transactions.
+    #[error(transparent)]
+    Transaction(#[from] TransactionViolation),
     /// A machine panicked: one of its assertions failed.
     #[error("panic: {text}")]
     Panic {
@@ -224,6 +240,7 @@ struct Ledger {
 /// Where a consumer is.
 #[derive(Debug)]
 struct Reader {
+    isolation: Isolation,
     expected: Option<Offset>,
     incarnation: Incarnation,
     /// For each producing client its latest record here and that record's place.
@@ -235,6 +252,7 @@ struct Reader {
 pub struct Oracle {
     ledgers: BTreeMap<PartitionId, Ledger>,
     readers: BTreeMap<(u32, PartitionId), Reader>,
+    transactions: Transactions,
 }
 
 impl Oracle {
@@ -357,8 +375,8 @@ impl Oracle {
     }
 
     /// A client's consumer begins, or begins anew, at this offset.
-    pub fn on_reader(&mut self, client: u32, partition: PartitionId, from: Option<Offset>) {
-        let reader = Reader { expected: from, incarnation: Incarnation(0), latest: BTreeMap::new() };
+    pub fn on_reader(&mut self, client: u32, partition: PartitionId, isolation: Isolation, from: Option<Offset>) {
+        let reader = Reader { isolation, expected: from, incarnation: Incarnation(0), latest: BTreeMap::new() };
         self.readers.insert((client, partition), reader);
     }
 
@@ -384,7 +402,8 @@ impl Oracle {
         }
         let reader = self.readers.get_mut(&(client, partition)).expect("a consumer was begun");
         let is_memory = !ledger.class.is_durable();
-        let may_skip = is_memory || ledger.is_compacted;
+        let is_committed = reader.isolation == Isolation::Committed;
+        let may_skip = is_memory || ledger.is_compacted || is_committed;
         if is_memory && reader.incarnation != incarnation {
             reader.latest.clear();
         }
@@ -394,7 +413,12 @@ impl Oracle {
         {
             return Err(Violation::NotDense { partition, client, shown: offset, expected });
         }
+        let passed = reader.expected.unwrap_or(offset)..offset;
         reader.expected = Some(offset.advance(1));
+        if is_committed {
+            self.transactions.on_range_passed(partition, ledger, passed)?;
+            self.transactions.on_shown(partition, offset, record)?;
+        }
         if let Some((earlier, earlier_offset)) = reader.latest.insert(record.client, (record, offset))
             && record < earlier
         {
@@ -492,7 +516,7 @@ mod tests {
         let mut oracle = Oracle::default();
         oracle.open_partition(P, TopicClass::Durable, false);
         (0..10).for_each(|number| oracle.on_sent(P, record(number), None));
-        oracle.on_reader(7, P, Some(Offset(0)));
+        oracle.on_reader(7, P, Isolation::Uncommitted, Some(Offset(0)));
         oracle
     }
 

@@ -5,12 +5,14 @@
 use std::time::Duration;
 
 use corelane_model::limits::{DEDUP_COUNT_MAX, SEGMENT_BYTES_MIN};
-use corelane_model::{Acks, TopicClass, TopicSettings};
+use corelane_model::{Acks, Isolation, TopicClass, TopicSettings};
 
 use crate::Random;
 
 /// The smallest journal file that a journal takes.
 const SMALLEST_FILE_BYTES: u64 = 64 << 10;
+/// One in so many seeds has clients with transactions.
+const TRANSACTIONS_RARITY: u64 = 3;
 
 /// What a disk does beyond the ordinary. A rarity of 0 means never, n means once in n.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +52,12 @@ pub struct TopicPlan {
 }
 
 impl TopicPlan {
+    /// Whether batches of transactions are written to it.
+    #[must_use]
+    pub fn takes_transactions(&self) -> bool {
+        self.class.is_durable() && self.compacted_ms.is_none()
+    }
+
     /// Whether each record needs a key.
     #[must_use]
     pub fn needs_keys(&self) -> bool {
@@ -84,6 +92,23 @@ pub struct ClientPlan {
     pub acks: Acks,
     /// Whether it subscribes to every partition.
     pub is_consumer: bool,
+    /// Which records it reads.
+    pub isolation: Isolation,
+    /// The transactions that it has, if it has any.
+    pub transactions: Option<TransactionPlan>,
+}
+
+/// What a client with a transactional id does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransactionPlan {
+    /// Which id; clients with the same one take it from each other.
+    pub id: u64,
+    /// Transactions that it begins while faults happen.
+    pub transactions: u64,
+    /// Time between two steps, at most.
+    pub pause: Duration,
+    /// A transaction that takes longer is aborted.
+    pub timeout_ms: u32,
 }
 
 /// Everything that a seed decides beforehand.
@@ -149,6 +174,8 @@ impl Scenario {
             pause: Duration::from_micros(random.skewed(100..30_000)),
             acks: if random.is_one_in(4) { Acks::Received } else { Acks::Stored },
             is_consumer: number == 0 || random.is_one_in(2),
+            isolation: Isolation::Uncommitted,
+            transactions: None,
         });
         let clients = clients.collect();
         let journal_file_bytes = *random.pick(&[128 << 10, 192 << 10, 256 << 10, 1 << 20]);
@@ -204,7 +231,42 @@ impl Scenario {
             scenario.crash_at_file_rarity = random.within(1..12);
         }
         scenario.decide_topics(random);
+        scenario.decide_transactions(random);
         scenario
+    }
+
+    /// Whether some client has transactions.
+    #[must_use]
+    pub fn has_transactions(&self) -> bool {
+        self.clients.iter().any(|client| client.transactions.is_some())
+    }
+
+    /// Clients with transactions in some of the seeds, and readers of committed records beside them.
+    fn decide_transactions(&mut self, random: &mut Random) {
+        if !random.is_one_in(TRANSACTIONS_RARITY) {
+            return;
+        }
+        if !self.topics.iter().any(TopicPlan::takes_transactions) {
+            let partitions = u32::try_from(random.within(1..5)).expect("few");
+            let class = TopicClass::Durable;
+            self.topics.push(TopicPlan { partitions, class, compacted_ms: None, has_ids: false });
+        }
+        for client in 0..random.within(1..4) {
+            let plan = TransactionPlan {
+                id: random.within(0..2),
+                transactions: random.skewed(5..120),
+                pause: Duration::from_micros(random.skewed(100..30_000)),
+                timeout_ms: u32::try_from(random.skewed(250..8_000)).expect("seconds"),
+            };
+            self.clients.push(ClientPlan {
+                records: 0,
+                pause: Duration::ZERO,
+                acks: Acks::Stored,
+                is_consumer: client == 0 || random.is_one_in(3),
+                isolation: Isolation::Committed,
+                transactions: Some(plan),
+            });
+        }
     }
 
     /// What topics are for beside keeping records.

@@ -163,8 +163,10 @@ impl World {
 
     /// Figures of the run so far.
     pub(crate) fn facts(&self) -> String {
+        let (committed, transactions) = self.oracle.transaction_counts();
         format!(
-            "{} happenings, {:.3} s of virtual time, {} starts, {} records stored",
+            "{} happenings, {:.3} s of virtual time, {} starts, {} records stored, {committed} of {transactions} transactions \
+             committed",
             self.happenings,
             Duration::from_nanos(self.now().monotonic.0).as_secs_f64(),
             self.broker.incarnation(),

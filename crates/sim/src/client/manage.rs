@@ -41,7 +41,7 @@ impl Client {
                 oracle.open_partition(partition, plan.class, plan.compacted_ms.is_some());
                 if self.plan.is_consumer {
                     let from = (plan.class == TopicClass::Durable).then_some(Offset::ZERO);
-                    oracle.on_reader(self.number, partition, from);
+                    oracle.on_reader(self.number, partition, self.plan.isolation, from);
                     wishes.push((Duration::from_micros(self.random.skewed(1..50_000)), Todo::Read { partition }));
                 }
             }
@@ -61,6 +61,9 @@ impl Client {
             let mut wishes = Vec::new();
             if 0 < self.plan.records {
                 wishes.push((Duration::ZERO, Todo::Send));
+            }
+            if self.transactor.is_some() {
+                wishes.push((Duration::ZERO, Todo::Transact { turn: 0 }));
             }
             if self.number == 0 && !self.churn.is_zero() {
                 wishes.push((self.churn, Todo::Manage));

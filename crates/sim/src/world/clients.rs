@@ -1,6 +1,6 @@
 //! The clients' side: what their machines want done and what their applications learn.
 
-use corelane_client_core::{ConnectFailure, Effect, Event, OutStream};
+use corelane_client_core::{Answer, ConnectFailure, Effect, Event, OperationKey, OutStream, RequestError};
 use corelane_model::{ErrorCode, MonotonicNanos};
 use corelane_wire::Frame;
 
@@ -119,7 +119,6 @@ impl World {
 
     /// Effects that tell the application something.
     fn tell(&mut self, client: usize, effect: Effect) {
-        let now = self.now();
         let state = &mut self.clients[client];
         let mut wishes = Vec::new();
         let mut result = Ok(());
@@ -166,26 +165,39 @@ impl World {
                 }
                 self.log(format_args!("c{client} subscription {} ended: {error}", subscription.0));
             }
-            Effect::Done { operation, result: answer } => {
-                let text = answer.as_ref().err().map(ToString::to_string);
-                match state.on_done(now, &mut self.oracle, operation, answer.ok()) {
-                    Ok(more) => wishes = more,
-                    Err(violation) => result = Err(violation),
-                }
-                let text = text.as_deref().unwrap_or("done");
-                self.log(format_args!("c{client} request {}: {text}", operation.0));
+            Effect::Passed { subscription, next, high_watermark } => {
+                result = state.on_passed(&mut self.oracle, subscription, next, high_watermark);
+                self.log(format_args!("c{client} subscription {} is past what was aborted, at {next}", subscription.0));
             }
+            Effect::Done { operation, result } => return self.tell_answer(client, operation, result),
             Effect::Connect { .. }
             | Effect::Send { .. }
             | Effect::Close { .. }
             | Effect::Ready { .. }
             | Effect::Unreachable { .. } => unreachable!("these are done, not told"),
-            Effect::Group { .. } | Effect::Queue { .. } | Effect::Grown { .. } | Effect::Passed { .. } => {
-                unreachable!("no client of the workload joins a group, follows a topic or reads committed records")
+            Effect::Group { .. } | Effect::Queue { .. } | Effect::Grown { .. } => {
+                unreachable!("no client of the workload joins a group or follows a topic")
             }
         }
         self.check(result);
         self.wish(client, wishes);
+    }
+
+    /// A request of the application was answered, or came to nothing.
+    fn tell_answer(&mut self, client: usize, operation: OperationKey, answer: Result<Answer, RequestError>) {
+        let now = self.now();
+        let text = answer.as_ref().err().map(ToString::to_string);
+        let state = &mut self.clients[client];
+        let done = if state.is_of_transaction(operation) {
+            state.on_transaction_done(now, &mut self.oracle, operation, answer)
+        } else {
+            state.on_done(now, &mut self.oracle, operation, answer.ok())
+        };
+        self.log(format_args!("c{client} request {}: {}", operation.0, text.as_deref().unwrap_or("done")));
+        match done {
+            Ok(wishes) => self.wish(client, wishes),
+            Err(violation) => self.check(Err(violation)),
+        }
     }
 
     fn send_to_shard(&mut self, link: LinkId, lane: Lane, frame: Frame) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use corelane_model::ShardId;
+use corelane_model::{Isolation, ShardId};
 
 use super::{Fault, Happening, LIVENESS, LOAD_MAX, Phase, SUPERVISION, World};
 use crate::broker::SHARDS;
@@ -187,9 +187,16 @@ impl World {
             self.crash("once more, for the audit");
             self.rot();
         }
+        self.send_auditor(Isolation::Uncommitted);
+        if self.scenario.has_transactions() {
+            self.send_auditor(Isolation::Committed);
+        }
+    }
+
+    fn send_auditor(&mut self, isolation: Isolation) {
         let seed = self.random.bits();
         let number = self.clients.len();
-        let auditor = Client::auditor(u32::try_from(number).expect("few clients"), seed, &self.scenario);
+        let auditor = Client::auditor(u32::try_from(number).expect("few clients"), seed, &self.scenario, isolation);
         self.clients.push(auditor);
         self.queue.after(Duration::from_micros(10), Happening::Work { client: number, todo: Todo::Begin });
     }
@@ -213,10 +220,15 @@ impl World {
             }
             return;
         }
-        let auditor = self.clients.last().expect("the auditor was added");
         let mut result = Ok(());
-        for (partition, reading) in auditor.readings() {
-            result = result.and_then(|()| self.oracle.on_read_whole(*partition, &reading.shown, &reading.damaged));
+        for (auditor, isolation) in self.clients.iter().filter_map(|client| Some((client, client.audits()?))) {
+            for (&partition, reading) in auditor.readings() {
+                let (shown, damaged) = (&reading.shown, &reading.damaged);
+                result = result.and_then(|()| match isolation {
+                    Isolation::Uncommitted => self.oracle.on_read_whole(partition, shown, damaged),
+                    Isolation::Committed => self.oracle.on_committed_read_whole(partition, shown, damaged),
+                });
+            }
         }
         self.check(result);
         self.log(format_args!("the audit is over"));

@@ -15,6 +15,8 @@ use crate::network::{Lane, LinkId, carry};
 
 /// A shard gathers events for at most this long before a round.
 const ROUND_GATHERS_MICROS: u64 = 200;
+/// A shard that asks for so many rounds in a row for nothing keeps a core busy.
+const IDLE_ROUNDS_MAX: u64 = 1_000;
 
 impl World {
     /// The process starts, unless something else happened to it in between.
@@ -68,6 +70,7 @@ impl World {
         let now = self.now();
         let seat = &mut self.broker.seats[usize::from(shard.0)];
         seat.is_round_due = false;
+        let mut is_idle = seat.inbox.is_empty();
         for event in std::mem::take(&mut seat.inbox) {
             seat.shard.handle(now, event);
         }
@@ -80,10 +83,16 @@ impl World {
                 self.crash("power is lost");
                 return;
             }
+            is_idle = false;
             self.carry_out(shard, effect);
             if generation != self.broker.generation || self.violation.is_some() {
                 return;
             }
+        }
+        let seat = &mut self.broker.seats[usize::from(shard.0)];
+        seat.idle_rounds = if is_idle { seat.idle_rounds + 1 } else { 0 };
+        if IDLE_ROUNDS_MAX < seat.idle_rounds {
+            return self.check(Err(Violation::Spinning { shard, rounds: IDLE_ROUNDS_MAX }));
         }
         self.plan_deadline(shard);
     }
