@@ -14,17 +14,17 @@ use crate::DEADLINE;
 use crate::broker::{Broker, Place};
 
 /// A program against a broker of its own.
-struct Lab {
+pub(crate) struct Lab {
     address: String,
 }
 
 impl Lab {
-    async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         corelane::connect(&self.address).await.unwrap()
     }
 }
 
-fn with_lab<F: Future<Output = ()>>(program: impl FnOnce(Lab) -> F) {
+pub(crate) fn with_lab<F: Future<Output = ()>>(program: impl FnOnce(Lab) -> F) {
     let place = Place::new();
     let broker = Broker::start(&place, &["--shards", "2"]);
     let pin = std::fs::read_to_string(place.path().join("run/corelane").join(broker.quic.port().to_string())).unwrap();
@@ -33,7 +33,7 @@ fn with_lab<F: Future<Output = ()>>(program: impl FnOnce(Lab) -> F) {
     runtime.block_on(async { tokio::time::timeout(DEADLINE, program(lab)).await }).expect("within the deadline");
 }
 
-async fn produce(client: &Client, topic: &str, partitions: u32, numbers: std::ops::Range<u32>) {
+pub(crate) async fn produce(client: &Client, topic: &str, partitions: u32, numbers: std::ops::Range<u32>) {
     let producer = client.producer(topic).open().await.unwrap();
     let mut tickets = Vec::new();
     for number in numbers {
@@ -323,7 +323,7 @@ fn wrong_wishes_of_members_are_told() {
 
 /// Waits for a condition of the broker.
 #[track_caller]
-fn wait_until(mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) {
     let begin = std::time::Instant::now();
     while !is_so() {
         assert!(begin.elapsed() < DEADLINE, "it did not come about in time");

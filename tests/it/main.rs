@@ -19,6 +19,7 @@ mod restart;
 mod round_trip;
 mod sdk;
 mod shutdown;
+mod standbys;
 mod strangers;
 mod transactions;
 

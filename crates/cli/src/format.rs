@@ -6,12 +6,34 @@ use std::io::{self, Write};
 #[derive(Clone, Debug)]
 pub(crate) struct Line<'a> {
     pub(crate) topic: &'a str,
+    pub(crate) role: Role,
     pub(crate) partition: u32,
     pub(crate) offset: u64,
     pub(crate) timestamp: i64,
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
     pub(crate) headers: Vec<(&'a str, Option<&'a [u8]>)>,
+}
+
+/// As what somebody reads a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Of a topic, or of a shared queue: there is nobody else's record.
+    Reader,
+    /// As the member of a group whose record it is.
+    Owner,
+    /// As a member that stands by.
+    Standby,
+}
+
+impl Role {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Owner => "owner",
+            Self::Standby => "standby",
+        }
+    }
 }
 
 /// A piece of a format.
@@ -28,6 +50,7 @@ enum Piece {
     ValueLengthBinary,
     Timestamp,
     Headers,
+    Role,
 }
 
 /// How records are printed.
@@ -39,7 +62,7 @@ pub(crate) struct Format(Vec<Piece>);
 pub(crate) enum FormatError {
     /// A letter that means nothing.
     #[error(
-        "%{0} is no format letter; there are %t topic, %p partition, %o offset, %k key, %K its length, %s value, %S its length, %R its length as four bytes, %T timestamp, %h headers, %% a percent sign"
+        "%{0} is no format letter; there are %t topic, %p partition, %o offset, %k key, %K its length, %s value, %S its length, %R its length as four bytes, %T timestamp, %h headers, %r the reader's role, %% a percent sign"
     )]
     Letter(char),
     /// A percent sign at the end.
@@ -91,6 +114,7 @@ const fn piece(letter: char) -> Result<Piece, FormatError> {
         'R' => Piece::ValueLengthBinary,
         'T' => Piece::Timestamp,
         'h' => Piece::Headers,
+        'r' => Piece::Role,
         other => return Err(FormatError::Letter(other)),
     })
 }
@@ -147,6 +171,7 @@ impl Format {
                 }
                 Piece::Timestamp => write!(out, "{}", line.timestamp)?,
                 Piece::Headers => headers(out, line)?,
+                Piece::Role => out.write_all(line.role.name().as_bytes())?,
             }
         }
         Ok(())
@@ -180,6 +205,9 @@ pub(crate) fn print_json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()
     object.insert("partition".to_owned(), line.partition.into());
     object.insert("offset".to_owned(), line.offset.into());
     object.insert("timestamp".to_owned(), line.timestamp.into());
+    if line.role != Role::Reader {
+        object.insert("role".to_owned(), line.role.name().into());
+    }
     insert_bytes(&mut object, "key", line.key);
     insert_bytes(&mut object, "value", line.value);
     let headers = line.headers.iter().map(|(name, value)| {
@@ -208,6 +236,7 @@ mod tests {
     fn line() -> Line<'static> {
         Line {
             topic: "inputs",
+            role: Role::Reader,
             partition: 3,
             offset: 42,
             timestamp: 1_700_000_000_000,

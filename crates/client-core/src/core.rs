@@ -7,6 +7,7 @@ mod group;
 mod lease;
 mod operation;
 mod reading;
+mod standby;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

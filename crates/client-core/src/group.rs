@@ -50,6 +50,8 @@ pub struct GroupSettings {
     pub credit_bytes: u64,
     /// Which records it reads.
     pub isolation: Isolation,
+    /// Where it begins to follow a partition that it stands by for; `None` follows none.
+    pub follow: Option<StartAt>,
 }
 
 impl GroupSettings {
@@ -69,6 +71,7 @@ impl GroupSettings {
             auto_commit: None,
             credit_bytes: SUBSCRIPTION_CREDIT_BYTES_DEFAULT,
             isolation: Isolation::Uncommitted,
+            follow: None,
         }
     }
 }
@@ -115,12 +118,26 @@ pub struct AssignedPartition {
     pub topic: TopicName,
     /// Since when the member has it: names this turn in commits.
     pub turn: Generation,
-    /// Where reading begins.
+    /// Where the group begins: what comes before is done.
     pub start: GroupStart,
+    /// The first record that the application was not through with while it followed the partition, once that was known.
+    /// If it lies before a committed offset, reading begins there, so that the state misses nothing.
+    pub followed: Option<Offset>,
     /// What is read with; `None` as long as it starts nowhere.
     pub subscription: Option<SubscriptionKey>,
     /// What the old owner left.
     pub blob: Option<Bytes>,
+}
+
+/// A partition that the member stands by for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandbyPartition {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its topic's name.
+    pub topic: TopicName,
+    /// What it is followed with; `None` if the member does not follow.
+    pub subscription: Option<SubscriptionKey>,
 }
 
 /// Why a member was put out of its group.
@@ -297,8 +314,8 @@ pub enum GroupNews {
         /// Why.
         reason: LostReason,
     },
-    /// It should follow these partitions, and no others, so that it can take over warm.
-    Standby(Vec<(TopicName, PartitionId)>),
+    /// It stands by for these partitions, and no others, so that it can take them over warm.
+    Standby(Vec<StandbyPartition>),
     /// All commits before this one are settled: durable, or reported by [`Self::CommitFailed`].
     CommitsSettled {
         /// The first that is not.

@@ -47,7 +47,7 @@ pub use error::{ConnectFailure, DeliveryError, RequestError, SendError, Subscrip
 pub use event::Event;
 pub use group::{
     AssignedPartition, CommitError, CommitKey, CommitOffset, FenceReason, GroupKey, GroupNews, GroupSettings,
-    GroupStart, LostReason, MembershipError,
+    GroupStart, LostReason, MembershipError, StandbyPartition,
 };
 pub use lease::{DeliveryKey, QueueMemberKey, QueueMemberSettings, QueueNews, Verdict, VerdictError, VerdictKey};
 pub use queue::{Delivery, NewRecord};

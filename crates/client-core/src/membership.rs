@@ -2,6 +2,7 @@
 
 mod commits;
 mod holding;
+mod standby;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use crate::{CommitError, FenceReason, GroupNews, GroupSettings, LostReason, Memb
 use commits::{Commits, Offsets};
 pub(crate) use holding::Assignment;
 use holding::{Holding, Phase};
+use standby::Standbys;
 
 /// Heartbeats in a session time-out: two may be lost.
 const HEARTBEATS: u32 = 3;
@@ -79,6 +81,8 @@ pub(crate) enum Change {
     /// These turns begin; open what they are read with, then tell.
     Begin(Vec<PartitionId>),
     End(SubscriptionKey),
+    /// What is stood by for has changed; open what it is followed with, then tell.
+    Follow,
     Tell(GroupNews),
 }
 
@@ -95,7 +99,7 @@ pub(crate) struct Membership {
     /// Frames of an assignment that has not come whole.
     partial: Option<Assignment>,
     pub(crate) holding: Holding,
-    standby: Vec<PartitionId>,
+    pub(crate) standbys: Standbys,
     commits: Commits,
     /// Given up with something for the next owner, and not answered.
     giving: BTreeMap<PartitionId, (Bytes, bool)>,
@@ -124,7 +128,7 @@ impl Membership {
             seen: Generation(0),
             partial: None,
             holding: Holding::default(),
-            standby: Vec::new(),
+            standbys: Standbys::default(),
             commits: Commits::default(),
             giving: BTreeMap::new(),
             is_report_due: false,
@@ -397,13 +401,19 @@ impl Membership {
         if !held.is_empty() {
             self.tell(GroupNews::Lost { partitions: held.into_keys().collect(), reason });
         }
-        if !std::mem::take(&mut self.standby).is_empty() {
+        if !self.standbys.is_empty() {
+            self.stop_following();
             self.tell(GroupNews::Standby(Vec::new()));
         }
         self.giving.clear();
         self.partial = None;
         self.seen = Generation(0);
         self.auto_commit_at = None;
+    }
+
+    fn stop_following(&mut self) {
+        let subscriptions = self.standbys.clear();
+        self.changes.extend(subscriptions.into_iter().map(Change::End));
     }
 
     /// Ends the membership; the last word.
@@ -417,6 +427,7 @@ impl Membership {
         self.changes.extend(settled.map(Change::Tell));
         let held = self.holding.clear();
         self.changes.extend(held.values().filter_map(|held| held.subscription).map(Change::End));
+        self.stop_following();
         self.tell(GroupNews::Ended { error });
     }
 
@@ -433,6 +444,7 @@ impl Membership {
         let subscriptions: Vec<_> =
             self.holding.held.values_mut().filter_map(|held| held.subscription.take()).collect();
         self.changes.extend(subscriptions.into_iter().map(Change::End));
+        self.stop_following();
         match self.state {
             State::Member { .. } => self.state = State::Leaving { is_restarting, asked: None, deadline },
             // The join may have been carried out, so that there may be something to leave.

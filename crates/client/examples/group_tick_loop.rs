@@ -54,7 +54,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                         states.remove(&partition);
                     }
                 }
-                Event::Standby(_) | Event::Lagging { .. } => {}
+                Event::Standby(_) | Event::Followed(_) | Event::Lagging { .. } => {}
             }
         }
         for partition in going {

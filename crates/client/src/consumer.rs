@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -348,7 +349,7 @@ impl Consumer {
                     position.next = records.head().end_offset();
                     position.high_watermark = run.high_watermark;
                 }
-                Ok(Batch { partition, records, from: run.from, high_watermark: run.high_watermark })
+                Ok(Batch::new(partition, records, run.from, run.high_watermark))
             }
             Err(error) => {
                 source.is_ended = true;
@@ -404,17 +405,24 @@ pub struct Batch {
     partition: PartitionIndex,
     records: RecordBatch,
     from: Offset,
+    /// Records from there on are not of it, although they are in the same record batch.
+    until: Offset,
     high_watermark: Offset,
 }
 
 impl Batch {
-    pub(crate) const fn new(
-        partition: PartitionIndex,
-        records: RecordBatch,
-        from: Offset,
-        high_watermark: Offset,
-    ) -> Self {
-        Self { partition, records, from, high_watermark }
+    pub(crate) fn new(partition: PartitionIndex, records: RecordBatch, from: Offset, high_watermark: Offset) -> Self {
+        let until = records.head().end_offset();
+        Self { partition, records, from, until, high_watermark }
+    }
+
+    /// The same with the records alone that are in a range of offsets too.
+    pub(crate) fn between(self, range: Range<Offset>) -> Self {
+        Self { from: self.from.max(range.start), until: self.until.min(range.end), ..self }
+    }
+
+    pub(crate) const fn base_offset(&self) -> Offset {
+        self.records.head().base_offset
     }
 
     pub(crate) const fn head(&self) -> &corelane_record::BatchHead {
@@ -430,7 +438,7 @@ impl Batch {
     /// The records, in order, from the offset that was asked for on.
     #[must_use]
     pub fn iter(&self) -> Records<'_> {
-        self.records.iter_from(self.from)
+        self.records.iter_between(self.from, self.until)
     }
 
     /// How many records [`Self::iter`] gives.
@@ -447,8 +455,8 @@ impl Batch {
 
     /// Exclusive end of the batch's offsets.
     #[must_use]
-    pub fn end_offset(&self) -> Offset {
-        self.records.head().end_offset()
+    pub const fn end_offset(&self) -> Offset {
+        self.until
     }
 
     /// When the broker took the batch.

@@ -1,9 +1,11 @@
 //! Consuming as a member of a group.
 
 mod commit;
+mod committed;
 mod drain;
 mod error;
 mod event;
+mod following;
 mod turns;
 
 use std::collections::VecDeque;
@@ -25,9 +27,12 @@ use crate::client::Handle;
 use crate::consumer::ReaderQueue;
 pub(crate) use commit::CommitCell;
 pub use commit::CommitTicket;
+pub use committed::Committed;
+pub(crate) use committed::fetch as fetch_committed;
 pub use drain::Drain;
 pub use error::GroupError;
-pub use event::{Assigned, Event, GroupBatch, TopicPartition};
+pub use event::{Assigned, Event, FollowedBatch, GroupBatch, TopicPartition};
+use following::Following;
 use turns::{InHand, Run, Turns};
 
 /// How often what was finished is committed when nothing is said.
@@ -57,6 +62,7 @@ struct Wishes {
     auto_commit: Option<Duration>,
     credit_bytes: Option<u64>,
     isolation: Isolation,
+    follow: Option<StartAt>,
 }
 
 impl GroupBuilder {
@@ -71,6 +77,7 @@ impl GroupBuilder {
             auto_commit: Some(AUTO_COMMIT_DEFAULT),
             credit_bytes: None,
             isolation: Isolation::Uncommitted,
+            follow: None,
         };
         let group = group.to_owned();
         Self { handle, group, topics: Vec::new(), static_id: None, lagging_above: None, settings }
@@ -154,6 +161,15 @@ impl GroupBuilder {
         self
     }
 
+    /// Follows the partitions that this member stands by for, beginning there in each: their records come as
+    /// [`Event::Followed`], for a state that is to be warm when the member takes them over. How many follow each partition is
+    /// a setting of the group ([`crate::GroupChange::standbys`]). A state that was kept from before is followed on after a
+    /// [`GroupConsumer::seek`]. Without a call the member is only told what it stands by for.
+    pub const fn follow_standbys(mut self, from: StartAt) -> Self {
+        self.settings.follow = Some(from);
+        self
+    }
+
     /// Tells by [`Event::Lagging`] when a partition is behind by more records than this.
     pub const fn lagging_above(mut self, records: u64) -> Self {
         self.lagging_above = Some(records);
@@ -186,6 +202,7 @@ impl GroupBuilder {
             cell,
             is_auto,
             turns: Turns::new(self.lagging_above),
+            following: Following::default(),
             ready: VecDeque::new(),
             current: None,
             in_hand: None,
@@ -229,6 +246,7 @@ impl GroupBuilder {
             auto_commit,
             credit_bytes: self.settings.credit_bytes.unwrap_or(defaults.credit_bytes),
             isolation: self.settings.isolation,
+            follow: self.settings.follow,
             ..defaults
         })
     }
@@ -270,6 +288,7 @@ pub struct GroupConsumer {
     cell: Arc<CommitCell>,
     is_auto: bool,
     turns: Turns,
+    following: Following,
     /// What is told before anything else.
     ready: VecDeque<Result<Event, GroupError>>,
     /// A run of batches that was begun.
@@ -387,30 +406,39 @@ impl GroupConsumer {
         CommitTicket::new(Arc::clone(&self.cell), key.unwrap_or(corelane_client_core::CommitKey(u64::MAX)), partition)
     }
 
-    /// Reads a partition from elsewhere. What waited here is dropped; nothing is committed.
+    /// Reads a partition from elsewhere, one that is this member's or that it follows. What waited here is dropped; nothing
+    /// is committed.
     ///
     /// # Errors
-    /// The partition is not this member's, or was asked back. Nothing is changed.
+    /// The partition is neither, or was asked back. Nothing is changed.
     pub fn seek(&mut self, partition: &TopicPartition, start: StartAt) -> Result<(), GroupError> {
         let not_held = || GroupError::NotHeld {
             topic: partition.topic.clone(),
             partition: partition.partition,
             wanted: "this member's to read",
         };
-        let (id, turn) = self.turns.find(partition).ok_or_else(not_held)?;
         // What is in hand is finished before the seek, not after it.
         if let Some(in_hand) = self.in_hand.take() {
             self.finish(in_hand);
         }
+        if let Some(id) = self.following.find(partition) {
+            return self.seek_followed(id, start).ok_or_else(not_held);
+        }
+        let id = self.turns.find(partition).ok_or_else(not_held)?;
+        self.seek_turn(id, start).ok_or_else(not_held)
+    }
+
+    /// `None` when it is not this member's to read any more.
+    fn seek_turn(&mut self, id: PartitionId, start: StartAt) -> Option<()> {
+        let turn = self.turns.turn(id)?;
         let queue = Arc::clone(&self.queue);
         let subscription = self.handle.shared.act(|inner, _| {
             let subscription = inner.core.seek(self.key, id, turn, start)?;
             inner.readers.insert(subscription, queue);
             Some(subscription)
-        });
-        let subscription = subscription.ok_or_else(not_held)?;
+        })?;
         self.turns.on_seek(id, subscription);
-        Ok(())
+        Some(())
     }
 
     /// Gives up a partition that was asked back, and leaves its next owner something, at most 65,536 bytes. Commit what is
@@ -423,8 +451,8 @@ impl GroupConsumer {
         if GROUP_HANDOVER_BYTES_MAX < len {
             return Err(GroupError::HandOverTooLarge { len, limit: GROUP_HANDOVER_BYTES_MAX });
         }
-        let found = self.turns.find(partition).filter(|(id, _)| self.asked_back.contains(id));
-        let Some((id, _)) = found else {
+        let found = self.turns.find(partition).filter(|id| self.asked_back.contains(id));
+        let Some(id) = found else {
             return Err(GroupError::NotHeld {
                 topic: partition.topic.clone(),
                 partition: partition.partition,
@@ -494,7 +522,8 @@ impl futures_core::Stream for GroupConsumer {
 
 impl Drop for GroupConsumer {
     fn drop(&mut self) {
-        let subscriptions = self.turns.subscriptions();
+        let subscriptions: Vec<_> =
+            self.turns.subscriptions().into_iter().chain(self.following.subscriptions()).collect();
         self.handle.shared.act(|inner, _| {
             inner.core.abandon_group(self.key);
             inner.groups.remove(&self.key);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_client_core::{Answer, GroupAnswer, GroupRequest, Request, RequestError};
-use corelane_model::{GroupName, Offset, PartitionIndex, StartAt, StaticId, Strategy, TopicName};
+use corelane_model::{GroupName, Offset, PartitionId, PartitionIndex, StartAt, StaticId, Strategy, TopicId, TopicName};
 use corelane_wire::{
     AlterGroup, DeleteGroup, DescribeGroup, DrainGroup, GroupMember, GroupPartition, GroupSummary, ListGroups,
     OffsetReset, RemoveStaticMember, ResetOffsets, ResumeGroup,
@@ -13,6 +13,7 @@ use corelane_wire::{
 
 use crate::admin::{ask, find_topic};
 use crate::client::Handle;
+use crate::group::{Committed, fetch_committed};
 use crate::{Error, GroupError};
 
 /// Lines that one question asks for.
@@ -147,6 +148,19 @@ impl Groups {
                 return Ok(whole.expect("there was an answer"));
             }
         }
+    }
+
+    /// What a group has committed in a topic, by partition. One without a committed offset is left out; offsets that a
+    /// transaction has staged and not committed are not in it. [`Self::describe`] has all topics, and the lag.
+    ///
+    /// # Errors
+    /// A name breaks a rule, there is no such group or topic, or no answer.
+    pub async fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<PartitionIndex, Committed>, GroupError> {
+        let group = GroupName::parse(group)?;
+        let (id, partitions) = self.partitions(topic, &[]).await?;
+        let partitions = partitions.into_iter().map(|index| PartitionId::new(TopicId(id), index));
+        let found = fetch_committed(&self.handle, group.as_str(), partitions).await?;
+        Ok(found.into_iter().map(|(id, committed)| (id.index, committed)).collect())
     }
 
     /// Puts the committed offsets of a topic's partitions, of all of them if none is named, to what a start position means

@@ -63,7 +63,8 @@ pub use deduplicate::Deduplicate;
 pub use error::{ConnectError, ConsumeError, Error, SendError};
 pub use gather::Gathering;
 pub use group::{
-    Assigned, CommitTicket, Drain, Event, GroupBatch, GroupBuilder, GroupConsumer, GroupError, TopicPartition,
+    Assigned, CommitTicket, Committed, Drain, Event, FollowedBatch, GroupBatch, GroupBuilder, GroupConsumer,
+    GroupError, TopicPartition,
 };
 pub use groups::{GroupChange, GroupDescription, GroupList, Groups};
 #[cfg(feature = "serde")]

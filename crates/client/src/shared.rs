@@ -287,6 +287,10 @@ impl Inner {
                 let subscriptions = assigned.iter().filter_map(|one| one.subscription);
                 self.readers.extend(subscriptions.map(|subscription| (subscription, Arc::clone(queue))));
             }
+            GroupNews::Standby(standbys) => {
+                let subscriptions = standbys.iter().filter_map(|one| one.subscription);
+                self.readers.extend(subscriptions.map(|subscription| (subscription, Arc::clone(queue))));
+            }
             GroupNews::Ended { .. } => {
                 let cell = Arc::clone(cell);
                 let waker = queue.push(Effect::Group { group, news });

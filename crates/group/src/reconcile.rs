@@ -167,6 +167,7 @@ impl Group {
             return;
         };
         let owner = hold.owner();
+        self.round.is_handed_on |= before.is_none_or(|before| before.owner() != owner);
         self.members.get_mut(&owner).expect("only members own").holds.insert(partition);
         self.round.tell.insert(owner);
         if let Hold::Revoking { deadline, .. } = hold {
@@ -196,10 +197,7 @@ impl Group {
 
     /// Decides anew who is meant to have what, and begins to make it so.
     pub(crate) fn reassign(&mut self, now: Now) {
-        let union = if self.phase == Phase::Open { self.subscriptions.union() } else { Topics::new() };
-        let mut seats: Vec<_> = self.members.iter().map(|(&id, member)| (member.seat, id)).collect();
-        seats.sort_unstable();
-        let order: Vec<MemberId> = seats.into_iter().map(|(_, id)| id).collect();
+        let (union, order) = self.union_and_order();
         let targets = self.targets(&union, &order);
         let is_moved = |(partition, target): (&PartitionId, &Option<MemberId>)| {
             self.slots.get(partition).and_then(|slot| slot.hold.target()) != *target
@@ -211,6 +209,22 @@ impl Group {
             self.aim(now, partition, target);
         }
         self.choose_standbys(&union, &order);
+    }
+
+    /// Chooses standbys anew while everybody keeps what it is meant to have.
+    pub(crate) fn fill_standbys(&mut self) {
+        if self.settings.standbys != 0 {
+            let (union, order) = self.union_and_order();
+            self.choose_standbys(&union, &order);
+        }
+    }
+
+    /// What the members want, and the members in the order of their seats.
+    fn union_and_order(&self) -> (Topics, Vec<MemberId>) {
+        let union = if self.phase == Phase::Open { self.subscriptions.union() } else { Topics::new() };
+        let mut seats: Vec<_> = self.members.iter().map(|(&id, member)| (member.seat, id)).collect();
+        seats.sort_unstable();
+        (union, seats.into_iter().map(|(_, id)| id).collect())
     }
 
     /// Who is meant to have each partition that somebody has or wants.

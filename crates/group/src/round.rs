@@ -27,6 +27,8 @@ pub(crate) struct Round {
     pub(crate) fenced: Vec<(MemberId, FenceReason)>,
     /// The assignment has to be decided anew.
     pub(crate) is_stale: bool,
+    /// A partition has another owner, who does not follow it any more, while the one before may.
+    pub(crate) is_handed_on: bool,
     /// Somebody came or went, so it is another generation even if nothing moves.
     pub(crate) is_membership_changed: bool,
     /// A look at the reports of processing time is scheduled.
@@ -73,7 +75,10 @@ impl Group {
             self.reassign(now);
             self.round.is_stale = false;
             self.round.is_membership_changed = false;
+        } else if self.round.is_handed_on {
+            self.fill_standbys();
         }
+        self.round.is_handed_on = false;
         self.finish_drain();
         self.append_changes();
         self.tell_changes();

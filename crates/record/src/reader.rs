@@ -100,8 +100,20 @@ impl RecordBatch {
     /// The records from an offset on, in order; all of them if it lies before the batch, none if behind it.
     #[must_use]
     pub fn iter_from(&self, from: Offset) -> Records<'_> {
-        let behind = from.since(self.head.base_offset);
-        let next = match &self.layout.offsets {
+        Records { batch: self, next: self.index_at(from), end: self.len() }
+    }
+
+    /// The records from an offset on and before another.
+    #[must_use]
+    pub fn iter_between(&self, from: Offset, until: Offset) -> Records<'_> {
+        let next = self.index_at(from);
+        Records { batch: self, next, end: self.index_at(until).max(next) }
+    }
+
+    /// The first record at an offset or after it; the number of records if there is none.
+    fn index_at(&self, offset: Offset) -> usize {
+        let behind = offset.since(self.head.base_offset);
+        match &self.layout.offsets {
             None => usize::try_from(behind).unwrap_or(usize::MAX).min(self.len()),
             Some(column) => {
                 let (mut low, mut high) = (0, self.len());
@@ -115,8 +127,7 @@ impl RecordBatch {
                 }
                 low
             }
-        };
-        Records { batch: self, next, end: self.len() }
+        }
     }
 
     fn record(&self, index: usize) -> Record<'_> {

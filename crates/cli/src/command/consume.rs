@@ -13,7 +13,7 @@ use corelane_model::{Isolation, Offset, PartitionIndex, WallMillis};
 
 use super::examples;
 use crate::failure::{Failure, Outcome, refused};
-use crate::format::{Format, Line, print_json};
+use crate::format::{Format, Line, Role, print_json};
 use crate::start::From;
 use crate::target::{Target, run};
 
@@ -27,7 +27,7 @@ use crate::target::{Target, run};
         "corelane consume inputs chat -g scores          share two topics with a group",
     ),
     after_help = "Format letters: %t topic, %p partition, %o offset, %k key, %K its length, %s value, %S its length, %R its \
-                  length as four bytes, %T append timestamp in milliseconds, %h headers, %% a percent sign; and \\n \\r \\t \
+                  length as four bytes, %T append timestamp in milliseconds, %h headers, %r the reader's role, %% a percent sign; and \\n \\r \\t \
                   \\0 \\\\ \\xHH."
 )]
 pub(crate) struct Consume {
@@ -151,7 +151,7 @@ impl Consume {
                 break;
             }
             reading.left -= 1;
-            self.print_record(out, &self.topics[0], batch, &record)?;
+            self.print_record(out, (&self.topics[0], Role::Reader), batch, &record)?;
         }
         reading.is_at(partition, batch.end_offset());
         Ok(())
@@ -160,12 +160,13 @@ impl Consume {
     fn print_record(
         &self,
         out: &mut impl Write,
-        topic: &str,
+        (topic, role): (&str, Role),
         batch: &Batch,
         record: &RecordView<'_>,
     ) -> io::Result<()> {
         let line = Line {
             topic,
+            role,
             partition: batch.partition().0,
             offset: record.offset.0,
             timestamp: batch.append_timestamp().0,

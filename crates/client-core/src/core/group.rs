@@ -123,6 +123,12 @@ impl ClientCore {
         for change in membership.take_changes() {
             match change {
                 Change::End(subscription) => self.unsubscribe(subscription),
+                Change::Follow => {
+                    self.follow_standbys(key);
+                    let told = self.groups.get_mut(key).map(|membership| membership.standbys.told());
+                    let news = GroupNews::Standby(told.unwrap_or_default());
+                    self.effects.push_back(Effect::Group { group: key, news });
+                }
                 Change::Begin(partitions) => {
                     let assigned = partitions.into_iter().filter_map(|partition| {
                         let subscription = self.open_turn(key, partition, None);
@@ -143,8 +149,20 @@ impl ClientCore {
     /// Opens what a turn is read with.
     fn open_turn(&mut self, key: GroupKey, partition: PartitionId, from: Option<StartAt>) -> Option<SubscriptionKey> {
         let membership = self.groups.get_mut(key)?;
-        let start = from.or_else(|| membership.start_of(partition)?.start_at())?;
+        let start = from.or_else(|| membership.read_from(partition))?;
         let topic = membership.holding.held.get(&partition)?.topic.clone();
+        self.subscribe_as_member(key, partition, topic, start)
+    }
+
+    /// Reads a partition as a member's settings say.
+    pub(super) fn subscribe_as_member(
+        &mut self,
+        key: GroupKey,
+        partition: PartitionId,
+        topic: TopicName,
+        start: StartAt,
+    ) -> Option<SubscriptionKey> {
+        let membership = self.groups.get_mut(key)?;
         let out_of_range = match membership.settings.reset {
             ResetPolicy::Earliest | ResetPolicy::Time(_) => OutOfRange::Earliest,
             ResetPolicy::Latest => OutOfRange::Latest,

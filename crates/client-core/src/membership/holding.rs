@@ -29,6 +29,8 @@ pub(crate) struct Held {
     pub(crate) topic: TopicName,
     pub(crate) since: Generation,
     pub(crate) committed: Option<Offset>,
+    /// How far the application had followed it before.
+    pub(crate) followed: Option<Offset>,
     pub(crate) phase: Phase,
     pub(crate) subscription: Option<SubscriptionKey>,
     /// What was finished and is not on its way to be committed.
@@ -100,8 +102,14 @@ impl Holding {
     }
 
     /// A turn begins.
-    pub(crate) fn begin(&mut self, partition: PartitionId, since: Generation, topic: TopicName, at: Option<Offset>) {
-        let held = Held { topic, since, committed: at, phase: Phase::Owned, subscription: None, owed: None };
+    pub(crate) fn begin(
+        &mut self,
+        partition: PartitionId,
+        since: Generation,
+        topic: TopicName,
+        (committed, followed): (Option<Offset>, Option<Offset>),
+    ) {
+        let held = Held { topic, since, committed, followed, phase: Phase::Owned, subscription: None, owed: None };
         self.held.insert(partition, held);
     }
 

@@ -1,7 +1,7 @@
 //! Turns of partitions: how they begin, what is committed in them, how they end.
 
 use bytes::Bytes;
-use corelane_model::{ConnectionKey, Generation, MemberId, MonotonicNanos, Offset, PartitionId};
+use corelane_model::{ConnectionKey, Generation, MemberId, MonotonicNanos, Offset, PartitionId, StartAt};
 
 use super::{Assignment, Change, Membership, Phase, State};
 use crate::{
@@ -61,7 +61,9 @@ impl Membership {
         for &(partition, since, committed) in &told.owned {
             let Some(topic) = told.topics.get(&partition.topic) else { continue };
             if self.holding.held.get(&partition).is_none_or(|held| held.since != since) {
-                self.holding.begin(partition, since, topic.clone(), committed);
+                let (followed, subscription) = self.standbys.take_over(partition).unwrap_or_default();
+                self.changes.extend(subscription.map(Change::End));
+                self.holding.begin(partition, since, topic.clone(), (committed, followed));
                 begun.push(partition);
             }
         }
@@ -69,11 +71,10 @@ impl Membership {
         if !begun.is_empty() {
             self.changes.push(Change::Begin(begun));
         }
-        if self.standby != told.standby {
-            let name = |&partition: &PartitionId| Some((told.topics.get(&partition.topic)?.clone(), partition));
-            let standby = told.standby.iter().filter_map(name).collect();
-            self.standby.clone_from(&told.standby);
-            self.tell(GroupNews::Standby(standby));
+        let name = |&partition: &PartitionId| Some((partition, told.topics.get(&partition.topic)?.clone()));
+        if let Some(ended) = self.standbys.replace(told.standby.iter().filter_map(name).collect()) {
+            self.changes.extend(ended.into_iter().map(Change::End));
+            self.changes.push(Change::Follow);
         }
         self.is_report_due |= is_changed || !is_repeated;
     }
@@ -112,13 +113,23 @@ impl Membership {
         let blob = self.holding.take_blob(partition);
         let held = self.holding.held.get_mut(&partition)?;
         held.subscription = subscription;
-        Some(AssignedPartition { partition, topic: held.topic.clone(), turn: held.since, start, subscription, blob })
+        let (topic, turn, followed) = (held.topic.clone(), held.since, held.followed);
+        Some(AssignedPartition { partition, topic, turn, start, followed, subscription, blob })
     }
 
     /// Where a turn begins.
     pub(crate) fn start_of(&self, partition: PartitionId) -> Option<GroupStart> {
         let held = self.holding.held.get(&partition)?;
         Some(GroupStart::of(held.committed, self.settings.reset))
+    }
+
+    /// Where a turn is read from: a state that was kept warm misses nothing between where it was and where the group is.
+    pub(crate) fn read_from(&self, partition: PartitionId) -> Option<StartAt> {
+        let held = self.holding.held.get(&partition)?;
+        match (held.followed, held.committed) {
+            (Some(followed), Some(committed)) if followed < committed => Some(StartAt::Offset(followed)),
+            _ => self.start_of(partition)?.start_at(),
+        }
     }
 
     /// Commits offsets of turns that last; the others fail.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use corelane_client_core::{
     CommitError, CommitOffset, Effect, FenceReason, GroupKey, GroupNews, GroupSettings, GroupStart, MembershipError,
-    ProducerKey, ProducerSettings, SubscriptionKey,
+    ProducerKey, ProducerSettings, StandbyPartition, SubscriptionKey,
 };
 use corelane_group::Settings;
 use corelane_model::{Generation, GroupName, Offset, PartitionId, ResetPolicy, StartAt, StaticId, TopicClass};
@@ -25,6 +25,8 @@ struct Turn {
     turn: Generation,
     subscription: Option<SubscriptionKey>,
     next: u64,
+    /// The first record that came.
+    first: Option<u64>,
 }
 
 /// An application that is a member.
@@ -38,6 +40,11 @@ struct App {
     commits_settled: u64,
     failures: Vec<CommitError>,
     lost: usize,
+    standbys: Vec<StandbyPartition>,
+    /// Offsets that came while it followed, by partition; they stay when it takes over.
+    warm: BTreeMap<PartitionId, Vec<u64>>,
+    /// What was said of each partition when it was assigned: where the group begins, and how far it was followed.
+    begun: Vec<(PartitionId, GroupStart, Option<Offset>)>,
     end: Option<Option<MembershipError>>,
 }
 
@@ -48,18 +55,23 @@ struct Members {
     /// Offsets that some member has done, for each partition.
     done: BTreeMap<u32, BTreeSet<u64>>,
     is_auto: bool,
+    follow: Option<StartAt>,
 }
 
 impl Members {
     fn new(is_auto: bool) -> Self {
+        Self::with(is_auto, Settings::default())
+    }
+
+    fn with(is_auto: bool, settings: Settings) -> Self {
         let mut world = World::new(2);
         world.broker.create("t", PARTITIONS as usize, TopicClass::Durable);
         world.broker.create("__groups", 64, TopicClass::Durable);
         let id = world.broker.topics["t"].id;
         let topics = BTreeMap::from([("t".to_owned(), (id, PARTITIONS))]);
-        world.broker.coordinator = Some(Coordinator::new(world.now, "g", Settings::default(), topics));
+        world.broker.coordinator = Some(Coordinator::new(world.now, "g", settings, topics));
         let producer = world.open("t", ProducerSettings::default());
-        Self { world, producer, apps: Vec::new(), done: BTreeMap::new(), is_auto }
+        Self { world, producer, apps: Vec::new(), done: BTreeMap::new(), is_auto, follow: None }
     }
 
     fn join(&mut self, static_id: Option<&str>) -> usize {
@@ -68,6 +80,7 @@ impl Members {
             session_timeout: SESSION,
             reset: ResetPolicy::Earliest,
             static_id: static_id.map(|id| StaticId::parse(id).unwrap()),
+            follow: self.follow,
             auto_commit: self.is_auto.then_some(Duration::from_millis(20)),
             ..GroupSettings::new(GroupName::parse("g").unwrap())
         };
@@ -88,7 +101,10 @@ impl Members {
                 Effect::Deliver { subscription, .. } => *subscription,
                 _ => continue,
             };
-            let has = |app: &&mut App| app.turns.values().any(|turn| turn.subscription == Some(subscription));
+            let has = |app: &&mut App| {
+                let owned = app.turns.values().map(|turn| turn.subscription);
+                owned.chain(app.standbys.iter().map(|one| one.subscription)).any(|found| found == Some(subscription))
+            };
             if let Some(app) = self.apps.iter_mut().find(has) {
                 app.inbox.push_back(effect);
             }
@@ -100,22 +116,26 @@ impl Members {
         self.sort_out();
         let app = &mut self.apps[at];
         let Some(key) = app.key else { return };
-        if let Some(Effect::Deliver { subscription, mut bytes, from, .. }) = app.inbox.pop_front() {
+        if let Some(Effect::Deliver { subscription, bytes, from, .. }) = app.inbox.pop_front() {
             let len = bytes.len() as u64;
+            if let Some(one) = app.standbys.iter().find(|one| one.subscription == Some(subscription)) {
+                let partition = one.partition;
+                let offsets = offsets_of(bytes, from);
+                self.world.core.consumed(subscription, len);
+                self.world.core.followed(key, partition, Offset(offsets.last().unwrap() + 1));
+                app.warm.entry(partition).or_default().extend(offsets);
+                return self.world.round();
+            }
             let Some((&partition, turn)) =
                 app.turns.iter_mut().find(|(_, turn)| turn.subscription == Some(subscription))
             else {
                 return;
             };
-            while let Some(batch) = split_batch(&mut bytes).unwrap() {
-                let batch = RecordBatch::parse(batch).unwrap();
-                for record in &batch {
-                    if from <= record.offset {
-                        assert!(turn.next <= record.offset.0, "{partition} went back");
-                        turn.next = record.offset.0 + 1;
-                        self.done.entry(partition.index.0).or_default().insert(record.offset.0);
-                    }
-                }
+            for offset in offsets_of(bytes, from) {
+                assert!(turn.next <= offset, "{partition} went back");
+                turn.next = offset + 1;
+                turn.first.get_or_insert(offset);
+                self.done.entry(partition.index.0).or_default().insert(offset);
             }
             let (turn, offset) = (turn.turn, Offset(turn.next));
             self.world.core.consumed(subscription, len);
@@ -179,6 +199,15 @@ impl Members {
     }
 }
 
+fn offsets_of(mut bytes: Bytes, from: Offset) -> Vec<u64> {
+    let mut offsets = Vec::new();
+    while let Some(batch) = split_batch(&mut bytes).unwrap() {
+        let batch = RecordBatch::parse(batch).unwrap();
+        offsets.extend(batch.iter_from(from).map(|record| record.offset.0));
+    }
+    offsets
+}
+
 impl App {
     fn take(&mut self, effect: Effect) {
         let Effect::Group { news, .. } = effect else { panic!("only news") };
@@ -190,7 +219,9 @@ impl App {
                         GroupStart::Reset(_) | GroupStart::Nowhere => 0,
                     };
                     self.blobs.extend(one.blob);
-                    let turn = Turn { turn: one.turn, subscription: one.subscription, next };
+                    self.begun.push((one.partition, one.start, one.followed));
+                    let next = one.followed.map_or(next, |followed| next.min(followed.0));
+                    let turn = Turn { turn: one.turn, subscription: one.subscription, next, first: None };
                     let before = self.turns.insert(one.partition, turn);
                     assert!(before.is_none(), "{} was assigned twice", one.partition);
                 }
@@ -218,7 +249,8 @@ impl App {
                 self.revoking.clear();
                 self.end = Some(error);
             }
-            GroupNews::Joined { .. } | GroupNews::Standby(_) | GroupNews::HandOverRefused { .. } => {}
+            GroupNews::Standby(standbys) => self.standbys = standbys,
+            GroupNews::Joined { .. } | GroupNews::HandOverRefused { .. } => {}
         }
     }
 }
@@ -253,6 +285,75 @@ fn what_moves_is_handed_over_and_read_on_from_the_commit() {
     members.settle();
     members.check_all_done();
     assert_eq!(members.apps[a].lost, 0);
+}
+
+#[test]
+fn a_standby_is_as_far_as_the_owner_when_it_takes_over() {
+    let mut members = Members::with(true, Settings { standbys: 1, ..Settings::default() });
+    members.follow = Some(StartAt::Earliest);
+    let a = members.join(None);
+    members.produce(40);
+    members.settle();
+    let b = members.join(None);
+    members.settle();
+    let stands_by = |app: &App| app.standbys.iter().map(|one| one.partition.index.0).collect::<BTreeSet<_>>();
+    assert_eq!(stands_by(&members.apps[b]), members.held(a));
+    assert_eq!(stands_by(&members.apps[a]), members.held(b), "who gave a partition up follows it");
+    members.produce(40);
+    members.settle();
+    let warm = members.apps[b].warm.clone();
+    assert_eq!(warm.len(), 2);
+    assert!(warm.values().all(|offsets| offsets.iter().copied().eq(0..20)), "from the first on: {warm:?}");
+    members.check_all_done();
+
+    // The owner dies: what is followed is taken over where the group is, and nothing comes twice.
+    members.apps[b].begun.clear();
+    members.world.core.abandon_group(members.apps[a].key.take().unwrap());
+    for _ in 0..3 {
+        members.settle();
+    }
+    assert_eq!(members.held(b).len(), 4);
+    for (_, start, followed) in &members.apps[b].begun {
+        assert_eq!((*start, *followed), (GroupStart::Committed(Offset(20)), Some(Offset(20))));
+    }
+    assert_eq!((members.apps[b].begun.len(), members.apps[b].standbys.len()), (2, 0));
+    members.produce(40);
+    members.settle();
+    members.check_all_done();
+}
+
+#[test]
+fn a_standby_that_is_behind_reads_what_its_state_misses() {
+    let mut members = Members::with(true, Settings { standbys: 1, ..Settings::default() });
+    members.follow = Some(StartAt::Earliest);
+    let (a, b) = (members.join(None), members.join(None));
+    members.settle();
+    members.produce(40);
+    // The application of the standby is through with a few records of each partition when the owner goes.
+    for _ in 0..30 {
+        members.world.round();
+        while members.world.up(0) || members.world.down(0) {}
+        members.world.broker.sync();
+        members.world.notices();
+        members.work(a);
+        members.world.advance(Duration::from_millis(10));
+    }
+    for index in members.held(a) {
+        let partition = *members.apps[a].turns.keys().find(|partition| partition.index.0 == index).unwrap();
+        members.world.core.followed(members.apps[b].key.unwrap(), partition, Offset(3));
+        members.apps[b].inbox.clear();
+    }
+    let had = members.held(a);
+    members.apps[b].begun.clear();
+    members.world.core.leave_group(members.world.now, members.apps[a].key.unwrap(), false);
+    members.settle();
+    assert_eq!(members.held(b).len(), 4);
+    for (partition, start, followed) in &members.apps[b].begun {
+        assert!(had.contains(&partition.index.0));
+        assert_eq!((*start, *followed), (GroupStart::Committed(Offset(10)), Some(Offset(3))));
+        assert_eq!(members.apps[b].turns[partition].first, Some(3), "it is read from where the state is");
+    }
+    assert_eq!(members.apps[b].begun.len(), 2);
 }
 
 #[test]

@@ -27,8 +27,8 @@ pub enum GroupError {
         /// Why.
         error: MembershipError,
     },
-    /// A partition cannot be read. The member still has it, and goes on with its others; it is read again after a
-    /// [`crate::GroupConsumer::seek`].
+    /// A partition cannot be read. The member still has it or stands by for it, and goes on with its others; it is read
+    /// again after a [`crate::GroupConsumer::seek`].
     #[error("topic {topic} partition {partition}: {error}")]
     Partition {
         /// Its topic.

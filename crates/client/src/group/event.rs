@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use corelane_client_core::{GroupStart, LostReason};
-use corelane_model::{Generation, PartitionId, PartitionIndex, TopicName};
+use corelane_model::{Generation, Offset, PartitionId, PartitionIndex, TopicName};
 use corelane_record::Records;
 
 use crate::{Batch, RecordView};
@@ -30,15 +30,18 @@ impl std::fmt::Display for TopicPartition {
 pub struct Assigned {
     /// Which.
     pub partition: Arc<TopicPartition>,
-    /// Where its records begin.
+    /// Where the group begins: what comes before is done.
     pub start: GroupStart,
+    /// The first record that was not handed out while this member followed the partition; `None` if it did not. What lies
+    /// between it and a committed offset after it comes first, as [`Event::Followed`]; what lies between a committed offset
+    /// and it comes again, because the old owner had not done it.
+    pub followed: Option<Offset>,
     /// What the old owner left for this one, see [`crate::GroupConsumer::give_up`].
     pub blob: Option<Bytes>,
 }
 
 /// Something from a [`crate::GroupConsumer`].
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "batches are what comes, and a box for each would be an allocation")]
 pub enum Event {
     /// Records, in order within their partition.
     Batch(GroupBatch),
@@ -55,8 +58,11 @@ pub enum Event {
         /// Why.
         reason: LostReason,
     },
-    /// These are the partitions, and no others, that this member should follow so that it can take them over warm.
-    Standby(Vec<TopicPartition>),
+    /// These are the partitions, and no others, that this member stands by for. With
+    /// [`crate::GroupBuilder::follow_standbys`] their records come as [`Event::Followed`].
+    Standby(Vec<Arc<TopicPartition>>),
+    /// Records that are another's to work on, or were when they were done: they keep the state of a standby warm.
+    Followed(FollowedBatch),
     /// A partition is behind by more records than was set by [`crate::GroupBuilder::lagging_above`]. Told again when it
     /// has caught up to half of that and fallen behind anew.
     Lagging {
@@ -93,6 +99,50 @@ impl GroupBatch {
     #[must_use]
     pub fn lag(&self) -> u64 {
         self.batch.high_watermark().since(self.batch.end_offset())
+    }
+}
+
+/// A record batch of a partition that this member stands by for; lends its records in place. It cannot be committed.
+#[derive(Clone, Debug)]
+pub struct FollowedBatch {
+    pub(super) partition: Arc<TopicPartition>,
+    pub(super) batch: Batch,
+}
+
+impl FollowedBatch {
+    /// Its partition, with the topic.
+    #[must_use]
+    pub const fn topic_partition(&self) -> &Arc<TopicPartition> {
+        &self.partition
+    }
+
+    /// Its topic.
+    #[must_use]
+    pub fn topic(&self) -> &TopicName {
+        &self.partition.topic
+    }
+
+    /// How many records this standby was behind when the batch left the broker.
+    #[must_use]
+    pub const fn lag(&self) -> u64 {
+        self.batch.high_watermark().since(self.batch.end_offset())
+    }
+}
+
+impl Deref for FollowedBatch {
+    type Target = Batch;
+
+    fn deref(&self) -> &Batch {
+        &self.batch
+    }
+}
+
+impl<'a> IntoIterator for &'a FollowedBatch {
+    type Item = RecordView<'a>;
+    type IntoIter = Records<'a>;
+
+    fn into_iter(self) -> Records<'a> {
+        self.batch.iter()
     }
 }
 

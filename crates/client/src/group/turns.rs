@@ -1,18 +1,18 @@
 //! The partitions of a member, from when they are assigned until they are another's.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Instant;
+mod handing_out;
 
-use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
 use corelane_client_core::{
     AssignedPartition, CommitOffset, Effect, GroupNews, GroupStart, SubscriptionError, SubscriptionKey,
 };
 use corelane_model::{Generation, Offset, PartitionId};
-use corelane_record::{RecordBatch, split_batch};
 
-use super::{Assigned, Event, GroupBatch, GroupConsumer, GroupError, TopicPartition};
-use crate::Batch;
+use super::{Assigned, Event, GroupConsumer, GroupError, TopicPartition};
+pub(super) use handing_out::{InHand, Role, Run};
 
 /// A partition's time with this member.
 #[derive(Debug)]
@@ -22,6 +22,10 @@ struct Turn {
     subscription: Option<SubscriptionKey>,
     /// The first record that was not handed out, if something was since the last commit.
     uncommitted: Option<Offset>,
+    /// What was handed out since the turn began, or since it was read from elsewhere.
+    read: Option<Range<Offset>>,
+    /// What a standby had missed when it took over: done by the group, and wanted by the state.
+    missed: Option<Range<Offset>>,
     is_lagging: bool,
 }
 
@@ -35,27 +39,6 @@ pub(super) struct Turns {
     /// Subscriptions that nothing comes for any more.
     stale: Vec<SubscriptionKey>,
     lagging_above: Option<u64>,
-}
-
-/// Batches of one push that were not handed out yet.
-#[derive(Debug)]
-pub(super) struct Run {
-    subscription: SubscriptionKey,
-    bytes: Bytes,
-    from: Offset,
-    high_watermark: Offset,
-}
-
-/// The batch that the application works on.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct InHand {
-    id: PartitionId,
-    turn: Generation,
-    subscription: SubscriptionKey,
-    end: Offset,
-    bytes: u64,
-    records: u32,
-    since: Instant,
 }
 
 impl Turns {
@@ -77,20 +60,47 @@ impl Turns {
         self.by_subscription.keys().chain(&self.stale).copied().collect()
     }
 
-    pub(super) fn find(&self, wanted: &TopicPartition) -> Option<(PartitionId, Generation)> {
-        let found = self.by_id.iter().find(|(_, turn)| *turn.partition == *wanted);
-        found.map(|(&id, turn)| (id, turn.turn))
+    pub(super) fn find(&self, wanted: &TopicPartition) -> Option<PartitionId> {
+        self.by_id.iter().find(|(_, turn)| *turn.partition == *wanted).map(|(&id, _)| id)
     }
 
-    fn begin(&mut self, assigned: AssignedPartition) -> Assigned {
-        let AssignedPartition { partition: id, topic, turn, start, subscription, blob } = assigned;
+    pub(super) fn turn(&self, id: PartitionId) -> Option<Generation> {
+        self.by_id.get(&id).map(|turn| turn.turn)
+    }
+
+    pub(super) fn by_id(&self) -> BTreeMap<PartitionId, Arc<TopicPartition>> {
+        self.by_id.iter().map(|(&id, turn)| (id, Arc::clone(&turn.partition))).collect()
+    }
+
+    /// What was handed out of each partition without a break, if anything was.
+    pub(super) fn read(&self) -> BTreeMap<PartitionId, Range<Offset>> {
+        self.by_id.iter().filter_map(|(&id, turn)| Some((id, turn.read.clone()?))).collect()
+    }
+
+    /// A turn begins; `told` is how far it was followed as the application knows it.
+    fn begin(&mut self, assigned: AssignedPartition, told: Option<Offset>) -> Assigned {
+        let AssignedPartition { partition: id, topic, turn, start, followed, subscription, blob } = assigned;
+        // What was in hand when the machine decided where reading begins may be done by now.
+        let missed = match (start, followed) {
+            (GroupStart::Committed(committed), Some(followed)) if followed < committed => {
+                Some(told.unwrap_or(followed).max(followed)..committed)
+            }
+            _ => None,
+        };
         let partition = Arc::new(TopicPartition { topic, partition: id.index });
         self.end(id);
         self.by_subscription.extend(subscription.map(|subscription| (subscription, id)));
-        let begun =
-            Turn { partition: Arc::clone(&partition), turn, subscription, uncommitted: None, is_lagging: false };
+        let begun = Turn {
+            partition: Arc::clone(&partition),
+            turn,
+            subscription,
+            uncommitted: None,
+            read: None,
+            missed,
+            is_lagging: false,
+        };
         self.by_id.insert(id, begun);
-        Assigned { partition, start, blob }
+        Assigned { partition, start, followed: told, blob }
     }
 
     pub(super) fn on_seek(&mut self, id: PartitionId, subscription: SubscriptionKey) {
@@ -100,8 +110,15 @@ impl Turns {
                 self.stale.push(before);
             }
             turn.uncommitted = None;
+            turn.missed = None;
+            turn.read = None;
             self.by_subscription.insert(subscription, id);
         }
+    }
+
+    /// Nothing comes with these any more.
+    pub(super) fn on_stale(&mut self, subscriptions: impl IntoIterator<Item = SubscriptionKey>) {
+        self.stale.extend(subscriptions);
     }
 
     /// Nothing more is handed out; commits may still come.
@@ -174,17 +191,22 @@ impl GroupConsumer {
     }
 
     pub(super) fn finish(&self, in_hand: InHand) {
-        let InHand { id, turn, subscription, end, bytes, records, since } = in_hand;
+        let InHand { id, subscription, end, bytes, role } = in_hand;
         let shared = &self.handle.shared;
         let now = shared.now();
         let mut inner = shared.lock();
         let mut has_work = inner.core.consumed(subscription, bytes);
-        if self.is_auto {
-            has_work |= inner.core.finished(now, self.key, id, turn, end);
-        }
-        if !self.is_measured_by_hand && 0 < records {
-            let micros = since.elapsed().as_micros() / u128::from(records);
-            inner.core.measure(self.key, u32::try_from(micros).unwrap_or(u32::MAX).max(1));
+        match role {
+            Role::Owner { turn, records, since } => {
+                if self.is_auto {
+                    has_work |= inner.core.finished(now, self.key, id, turn, end);
+                }
+                if !self.is_measured_by_hand && 0 < records {
+                    let micros = since.elapsed().as_micros() / u128::from(records);
+                    inner.core.measure(self.key, u32::try_from(micros).unwrap_or(u32::MAX).max(1));
+                }
+            }
+            Role::Standby => inner.core.followed(self.key, id, end),
         }
         let driver = if has_work { shared.notify_locked(&mut inner) } else { None };
         drop(inner);
@@ -203,6 +225,9 @@ impl GroupConsumer {
             Effect::Passed { subscription, next, .. } => self.pass(subscription, next),
             Effect::Ended { subscription, error } => self.on_ended(subscription, error),
             Effect::Subscribed { subscription, next, high_watermark, .. } => {
+                if let Some(id) = self.following.by_subscription(subscription) {
+                    self.on_following(id, next);
+                }
                 if let Some(&id) = self.turns.by_subscription.get(&subscription) {
                     self.ready.extend(self.turns.is_news(id, high_watermark.since(next)).map(Ok));
                 }
@@ -213,8 +238,14 @@ impl GroupConsumer {
 
     /// Aborted records are done by being passed: everything before them was handed out and finished.
     fn pass(&mut self, subscription: SubscriptionKey, next: Offset) {
+        if let Some(id) = self.following.by_subscription(subscription) {
+            return self.pass_followed(id, next);
+        }
         let Some(&id) = self.turns.by_subscription.get(&subscription) else { return };
         let Some(turn) = self.turns.by_id.get_mut(&id) else { return };
+        if turn.missed.as_ref().is_some_and(|missed| next <= missed.end) {
+            return;
+        }
         if turn.uncommitted.replace(next).is_none() {
             self.turns.touched.push(id);
         }
@@ -228,7 +259,7 @@ impl GroupConsumer {
         match news {
             GroupNews::Assigned(assigned) => {
                 let is_nowhere = |one: &&Assigned| one.start == GroupStart::Nowhere;
-                let assigned: Vec<Assigned> = assigned.into_iter().map(|one| self.turns.begin(one)).collect();
+                let assigned: Vec<Assigned> = assigned.into_iter().map(|one| self.begin(one)).collect();
                 let nowhere: Vec<_> =
                     assigned.iter().filter(is_nowhere).map(|one| Arc::clone(&one.partition)).collect();
                 self.ready.push_back(Ok(Event::Assigned(assigned)));
@@ -247,10 +278,7 @@ impl GroupConsumer {
                 let partitions = partitions.into_iter().filter_map(|id| self.turns.end(id)).collect();
                 self.ready.push_back(Ok(Event::Lost { partitions, reason }));
             }
-            GroupNews::Standby(partitions) => {
-                let named = partitions.into_iter().map(|(topic, id)| TopicPartition { topic, partition: id.index });
-                self.ready.push_back(Ok(Event::Standby(named.collect())));
-            }
+            GroupNews::Standby(partitions) => self.stand_by(partitions),
             GroupNews::HandOverRefused { partition, text } => {
                 self.ready.push_back(Err(GroupError::HandOverRefused { partition, text }));
             }
@@ -262,55 +290,24 @@ impl GroupConsumer {
         }
     }
 
-    fn on_ended(&mut self, subscription: SubscriptionKey, error: SubscriptionError) {
-        let Some(id) = self.turns.by_subscription.remove(&subscription) else { return };
-        let Some(turn) = self.turns.by_id.get_mut(&id) else { return };
-        turn.subscription = None;
-        // The group assigns its partitions anew when a topic is gone.
-        if !matches!(error, SubscriptionError::UnknownTopic { .. }) {
-            let (topic, partition) = (turn.partition.topic.clone(), turn.partition.partition);
-            self.ready.push_back(Err(GroupError::Partition { topic, partition, error }));
-        }
+    /// A turn begins. What it was followed with until then is not read any more.
+    fn begin(&mut self, assigned: AssignedPartition) -> Assigned {
+        let (told, followed_with) = self.following.take_over(assigned.partition);
+        self.turns.on_stale(followed_with);
+        self.turns.begin(assigned, told)
     }
 
-    /// Cuts the next batch off a run; what is left stays for the next call. A run of a turn that is over is dropped.
-    pub(super) fn next_of(&mut self, mut run: Run) -> Option<Result<Event, GroupError>> {
-        let id = *self.turns.by_subscription.get(&run.subscription)?;
-        let bytes = split_batch(&mut run.bytes).expect("the machine has checked the heads")?;
-        let taken = bytes.len() as u64;
-        let subscription = run.subscription;
-        let records = match RecordBatch::parse(bytes) {
-            Ok(records) => records,
-            Err(error) => {
-                self.handle.shared.act(|inner, _| inner.core.unsubscribe(subscription));
-                self.on_ended(subscription, SubscriptionError::Batch(error));
-                return None;
-            }
-        };
-        let turn = self.turns.by_id.get_mut(&id)?;
-        let end = records.head().end_offset();
-        if turn.uncommitted.replace(end).is_none() {
-            self.turns.touched.push(id);
+    fn on_ended(&mut self, subscription: SubscriptionKey, error: SubscriptionError) {
+        let owned = self.turns.by_subscription.remove(&subscription).and_then(|id| self.turns.by_id.get_mut(&id));
+        let owned = owned.map(|turn| {
+            turn.subscription = None;
+            Arc::clone(&turn.partition)
+        });
+        let Some(ended) = owned.or_else(|| self.following.on_ended(subscription)) else { return };
+        // The group assigns its partitions anew when a topic is gone.
+        if !matches!(error, SubscriptionError::UnknownTopic { .. }) {
+            let (topic, partition) = (ended.topic.clone(), ended.partition);
+            self.ready.push_back(Err(GroupError::Partition { topic, partition, error }));
         }
-        let batch = GroupBatch {
-            partition: Arc::clone(&turn.partition),
-            id,
-            turn: turn.turn,
-            batch: Batch::new(id.index, records, run.from, run.high_watermark),
-        };
-        let in_hand = InHand {
-            id,
-            turn: batch.turn,
-            subscription,
-            end,
-            bytes: taken,
-            records: u32::try_from(batch.len()).unwrap_or(u32::MAX),
-            since: Instant::now(),
-        };
-        self.in_hand = Some(in_hand);
-        self.current = Some(run);
-        // Behind the batch: asking for it would else finish a batch that nobody has seen.
-        self.ready.extend(self.turns.is_news(id, batch.lag()).map(Ok));
-        Some(Ok(Event::Batch(batch)))
     }
 }

@@ -253,6 +253,17 @@ fn standbys_follow_and_take_over() {
 }
 
 #[test]
+fn who_gave_a_partition_up_may_follow_it() {
+    let mut world = World::new(Settings { standbys: 1, ..Settings::default() }, &[2]);
+    world.member(&[0], None);
+    world.settle_round();
+    assert_eq!(world.clients[0].standby, []);
+    world.member(&[0], None);
+    world.settle_round();
+    assert_eq!((world.clients[0].standby.clone(), world.clients[1].standby.clone()), (world.works(1), world.works(0)));
+}
+
+#[test]
 fn load_moves_to_who_answers_faster_after_the_interval() {
     let mut world = World::new(Settings { strategy: Strategy::LeastResponseTime, ..Settings::default() }, &[12]);
     world.member(&[0], None);

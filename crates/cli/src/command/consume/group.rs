@@ -4,13 +4,16 @@ use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use corelane::{Client, CommitTicket, Event, GroupBatch, GroupBuilder, GroupConsumer, GroupError, Offset};
+use corelane::{
+    Client, CommitTicket, Event, FollowedBatch, GroupBatch, GroupBuilder, GroupConsumer, GroupError, Offset,
+};
 use corelane_broker::quantity::Span;
 use corelane_model::{ResetPolicy, StartAt, Strategy, WallMillis};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Consume, Stop, wall_clock};
 use crate::failure::{Failure, Outcome};
+use crate::format::Role;
 use crate::start::From;
 
 /// How often `--commit auto` commits.
@@ -46,6 +49,10 @@ pub(super) struct Membership {
     /// since 1970 [default: latest].
     #[arg(long, value_name = "START", allow_hyphen_values = true, requires = "group")]
     reset: Option<Reset>,
+    /// Follow the partitions that this member stands by for, from there on in each, and print their records too; the format
+    /// letter %r and "role" in JSON tell them apart. How many follow each partition says corelane group alter.
+    #[arg(long, value_name = "START", allow_hyphen_values = true, requires = "group")]
+    follow_standbys: Option<From>,
 }
 
 /// What is committed when.
@@ -119,6 +126,9 @@ impl Membership {
         if let Some(reset) = self.reset {
             builder = builder.reset(reset.to_model(wall_clock()));
         }
+        if let Some(from) = self.follow_standbys {
+            builder = builder.follow_standbys(from.to_model(wall_clock()));
+        }
         builder
     }
 
@@ -187,9 +197,18 @@ impl Consume {
     ) -> Result<(), Stop> {
         match event {
             Ok(Event::Batch(batch)) => self.print_as_member(consumer, &batch, reading, out),
+            Ok(Event::Followed(batch)) => self.print_followed(&batch, out),
             Ok(_) => Ok(()),
             Err(error) => Err(stop(&error)),
         }
+    }
+
+    /// What is another's is printed as it comes; it counts for nothing and is not committed.
+    fn print_followed(&self, batch: &FollowedBatch, out: &mut impl Write) -> Result<(), Stop> {
+        for record in batch {
+            self.print_record(out, (batch.topic().as_str(), Role::Standby), batch, &record)?;
+        }
+        Ok(out.flush()?)
     }
 
     fn print_as_member(
@@ -206,7 +225,7 @@ impl Consume {
                 break;
             }
             reading.left -= 1;
-            self.print_record(out, batch.topic().as_str(), batch, &record)?;
+            self.print_record(out, (batch.topic().as_str(), Role::Owner), batch, &record)?;
             done = Some(record.offset);
             if mode == CommitMode::Each {
                 out.flush()?;

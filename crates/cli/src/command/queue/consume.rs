@@ -13,7 +13,7 @@ use super::{Named, Wishes, outcome};
 use crate::command::consume::wall_clock;
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
-use crate::format::{Format, Line, print_json};
+use crate::format::{Format, Line, Role, print_json};
 use crate::start::From;
 
 /// Records that a member which works one after the other has at once.
@@ -130,6 +130,7 @@ impl Consume {
     fn print(&self, out: &mut impl Write, record: &LeasedRecord<'_>) -> io::Result<()> {
         let line = Line {
             topic: &self.named.topic,
+            role: Role::Reader,
             partition: record.lease.partition.0,
             offset: record.lease.offset.0,
             timestamp: record.timestamp.0,
