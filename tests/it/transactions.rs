@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use corelane::{Client, Decision, Event, Isolation, Record, ResetPolicy, StartAt, TopicSettings};
+use corelane::{
+    Client, Decision, Event, GroupBatch, GroupConsumer, Isolation, PartitionIndex, Record, ResetPolicy, StartAt,
+    TopicSettings, TransactionError, Transactional,
+};
 
 use crate::DEADLINE;
 use crate::broker::{Broker, Place};
@@ -49,7 +52,7 @@ fn a_broker_that_dies_between_records_and_commit_shows_all_of_them_or_none() {
             // What is committed before the crash survives it.
             let mut transaction = transactional.begin().await.unwrap();
             for (partition, value) in (0..).zip(&values) {
-                let record = Record::new(value).partition(corelane::PartitionIndex(partition));
+                let record = Record::new(value).partition(PartitionIndex(partition));
                 transaction.send("output", record).await.unwrap();
             }
             transaction.commit().await.unwrap();
@@ -58,7 +61,7 @@ fn a_broker_that_dies_between_records_and_commit_shows_all_of_them_or_none() {
             // What is durable and not decided is seen by nobody, before and after.
             let mut transaction = transactional.begin().await.unwrap();
             for partition in 0..4 {
-                let record = Record::new("never").partition(corelane::PartitionIndex(partition));
+                let record = Record::new("never").partition(PartitionIndex(partition));
                 transaction.send("output", record).await.unwrap();
             }
             transaction.flush().await.unwrap();
@@ -66,6 +69,87 @@ fn a_broker_that_dies_between_records_and_commit_shows_all_of_them_or_none() {
             broker.kill();
             client.close().await;
         }
+    });
+}
+
+/// Makes an output of a batch, and ends in one of five ways.
+async fn settle(
+    transactional: &mut Transactional,
+    member: &mut GroupConsumer,
+    batch: &GroupBatch,
+    way: u32,
+) -> Result<bool, TransactionError> {
+    let mut transaction = transactional.begin().await?;
+    for record in batch {
+        transaction.send("output", Record::new(record.value.unwrap())).await?;
+    }
+    transaction.flush().await?;
+    match way {
+        0 => drop(transaction),
+        1 => transaction.abort().await?,
+        _ => {
+            transaction.commit_offsets(member).await?;
+            match way {
+                2 => drop(transaction),
+                3 => transaction.abort().await?,
+                _ => transaction.commit().await?,
+            }
+        }
+    }
+    Ok(way == 4)
+}
+
+#[test]
+fn what_was_aborted_is_read_again_by_the_same_member() {
+    const RECORDS: u32 = 24;
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    run(async {
+        let client = connect(&broker, &place).await;
+        for topic in ["input", "output"] {
+            client.admin().create_topic(topic, 2, TopicSettings::default()).await.unwrap();
+        }
+        let producer = client.producer("input").open().await.unwrap();
+        let mut expected = Vec::new();
+        for number in 0..RECORDS {
+            // A batch each.
+            let value = format!("match {number:02}");
+            let record = Record::new(&value).partition(PartitionIndex(number % 2));
+            producer.send(record).unwrap().stored().await.unwrap();
+            expected.push(value);
+        }
+        let mut transactional = client.transactional("pipe").open().await.unwrap();
+        let group = client.group("pipe").topics(["input"]).reset(ResetPolicy::Earliest).manual_commit();
+        let mut member = group.isolation(Isolation::Committed).join().await.unwrap();
+        let (mut rounds, mut done) = (0, 0);
+        while done < RECORDS {
+            let Event::Batch(batch) = member.next().await.unwrap().unwrap() else { continue };
+            if settle(&mut transactional, &mut member, &batch, rounds % 5).await.unwrap() {
+                done += u32::try_from(batch.len()).unwrap();
+            } else {
+                let ended = transactional.rewind(&mut member).await.unwrap();
+                assert_eq!(ended, [0, 2].contains(&(rounds % 5)).then_some(Decision::Abort));
+            }
+            rounds += 1;
+        }
+        assert!(4 * RECORDS < rounds, "each batch was aborted four times before: {rounds}");
+        assert_eq!(committed(&client, "output").await, expected, "each once");
+        let of_member = member.committed().await.unwrap();
+        let of_group = client.groups().committed("pipe", "input").await.unwrap();
+        assert!(
+            of_member
+                .iter()
+                .map(|(partition, committed)| (partition.partition, committed))
+                .eq(of_group.iter().map(|(&partition, committed)| (partition, committed)))
+        );
+        let half = u64::from(RECORDS / 2);
+        assert!(of_group.values().all(|committed| committed.offset.0 == half && 0 < committed.at.0), "{of_group:?}");
+        assert_eq!(of_group.len(), 2);
+        member.rewind().await.unwrap();
+        assert!(member.try_next().is_none(), "there is nothing to read again");
+        let unknown = client.groups().committed("nobody", "input").await.unwrap_err();
+        assert!(!unknown.is_retriable(), "{unknown}");
+        client.close().await;
     });
 }
 

@@ -3,7 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
-use corelane::{Event, Isolation, Record, ResetPolicy};
+use corelane::{Event, GroupBatch, GroupConsumer, Isolation, Record, ResetPolicy, TransactionError, Transactional};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,16 +17,32 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut consumer = group.isolation(Isolation::Committed).join().await?;
     while let Some(event) = consumer.next().await {
         let Event::Batch(batch) = event? else { continue };
-        // An error ends the program: the transaction is aborted, and the next start does the batch again.
-        let mut transaction = transactional.begin().await?;
-        for record in &batch {
-            let mut settled = b"settled ".to_vec();
-            settled.extend_from_slice(record.value.unwrap_or_default());
-            transaction.send(&output, Record::new(&settled)).await?;
+        match settle(&mut transactional, &mut consumer, &batch, &output).await {
+            Ok(()) => println!("{} up to {}", batch.topic_partition(), batch.end_offset()),
+            // What was not committed is read again.
+            Err(error) if error.is_retriable() => {
+                println!("once more: {error}");
+                transactional.rewind(&mut consumer).await?;
+            }
+            // An error ends the program: the transaction is aborted, and the next start does the batch again.
+            Err(error) => return Err(error.into()),
         }
-        transaction.commit_offsets(&mut consumer).await?;
-        transaction.commit().await?;
-        println!("{} up to {}", batch.topic_partition(), batch.end_offset());
     }
     Ok(())
+}
+
+async fn settle(
+    transactional: &mut Transactional,
+    consumer: &mut GroupConsumer,
+    batch: &GroupBatch,
+    output: &str,
+) -> Result<(), TransactionError> {
+    let mut transaction = transactional.begin().await?;
+    for record in batch {
+        let mut settled = b"settled ".to_vec();
+        settled.extend_from_slice(record.value.unwrap_or_default());
+        transaction.send(output, Record::new(&settled)).await?;
+    }
+    transaction.commit_offsets(consumer).await?;
+    transaction.commit().await
 }

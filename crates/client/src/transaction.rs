@@ -124,6 +124,31 @@ impl Transactional {
         Ok(Some(decision))
     }
 
+    /// After an abort or any other error of a transaction: ends what was begun and is not ended, as it was asked to end or
+    /// with an abort, and lets a member read again what is not committed. So a loop over its batches does them again. Returns
+    /// how the transaction ended if that was not known before.
+    ///
+    /// # Errors
+    /// Another client has the id, or there is no answer: nothing is read again yet, and it may be called again.
+    pub async fn rewind(&mut self, consumer: &mut GroupConsumer) -> Result<Option<Decision>, TransactionError> {
+        let decision = match self.state {
+            State::Ready => None,
+            State::Open => Some(Decision::Abort),
+            State::Ending(decision) => Some(decision),
+            State::Fenced => return Err(TransactionError::Fenced { id: self.id.clone() }),
+        };
+        let ended = match decision {
+            None => None,
+            Some(decision) => match self.end(decision).await {
+                Ok(()) => Some(decision),
+                Err(TransactionError::Aborted { .. }) => Some(Decision::Abort),
+                Err(error) => return Err(error),
+            },
+        };
+        consumer.rewind_to_committed().await?;
+        Ok(ended)
+    }
+
     async fn initialise(&mut self) -> Result<(), TransactionError> {
         let body = InitialiseTransactions { id: self.id.clone(), timeout_ms: self.timeout_ms };
         let TransactionAnswer::Initialised(answer) = self.ask(TransactionRequest::Initialise(body)).await? else {
@@ -297,8 +322,8 @@ impl Transaction<'_> {
     }
 
     /// Stages everything that a member with [`manual_commit`](crate::GroupBuilder::manual_commit) handed out, the batch in hand
-    /// included, to be committed with the transaction. Returns of how many partitions. After an abort the member goes on where
-    /// it was: seek, or leave the group, to read again what is to be done again.
+    /// included, to be committed with the transaction. Returns of how many partitions. After an abort, or an error,
+    /// [`Transactional::rewind`] lets the member read again what is to be done again.
     ///
     /// # Errors
     /// The member commits by itself or is in no group, or the group refuses: the transaction can only be aborted.
@@ -351,7 +376,8 @@ impl Transaction<'_> {
         self.owner.end(Decision::Commit).await
     }
 
-    /// Aborts: no reader of committed records ever sees any of it, and staged offsets are dropped.
+    /// Aborts: no reader of committed records ever sees any of it, and staged offsets are dropped. A member whose records it
+    /// was made of reads them again after [`Transactional::rewind`].
     ///
     /// # Errors
     /// Another client has the id, or no answer came; it is aborted then by its time-out.
