@@ -169,7 +169,8 @@ impl Shard {
         // What was done before is in the round; what these outputs led to needs another one. On the way in and out
         // storage takes its own steps from round to round.
         let is_on_its_way = was_any && !matches!(self.phase, Phase::Serving { .. });
-        self.wants_round = self.push_round() | self.is_storage_touched | is_on_its_way | are_groups_busy;
+        let is_left = are_groups_busy || self.transactions.is_behind();
+        self.wants_round = self.push_round() | self.is_storage_touched | is_on_its_way | is_left;
         self.flush_gathered();
     }
 

@@ -92,6 +92,8 @@ pub(crate) struct Transactions {
     /// The internal topic, once this shard's catalog has it and its homes are open.
     topic: Option<TopicId>,
     homes: BTreeMap<PartitionIndex, Home>,
+    /// Something came for a coordinator since the homes had their turn.
+    is_behind: bool,
     /// Requests that came before there was a topic, in the order of their deadlines.
     arriving: VecDeque<(MonotonicNanos, ToCoordinator)>,
     /// What participants here may take.
@@ -115,6 +117,7 @@ impl Default for Transactions {
         Self {
             topic: None,
             homes: BTreeMap::new(),
+            is_behind: false,
             arriving: VecDeque::new(),
             joined: BTreeSet::new(),
             batches: BTreeMap::new(),
@@ -129,6 +132,11 @@ impl Default for Transactions {
 }
 
 impl Transactions {
+    /// Whether a coordinator has something to do although the round is over.
+    pub(crate) const fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
     fn ticket(&mut self) -> u64 {
         self.last_ticket += 1;
         self.last_ticket

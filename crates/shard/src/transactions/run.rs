@@ -63,8 +63,9 @@ impl Shard {
                 touch(home, &id);
             }
         }
-        // The coordinator's round ends with the shard's.
+        // The coordinator's round ends with the shard's, or with the next one's if the homes had their turn in this one.
         self.is_storage_touched = true;
+        self.transactions.is_behind = true;
     }
 
     fn run_transaction_request(
@@ -135,6 +136,7 @@ impl Shard {
         self.apply_again();
         let is_more = self.restore_transactions();
         let now = self.now.monotonic;
+        self.transactions.is_behind = false;
         let busy = self.transactions.homes.iter().filter(|(_, home)| home.is_busy(now));
         let homes: Vec<PartitionIndex> = busy.map(|(&index, _)| index).collect();
         for index in homes {

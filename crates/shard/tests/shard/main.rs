@@ -3,6 +3,7 @@
 mod ends;
 mod group_histories;
 mod groups;
+mod late_transactions;
 mod lifecycle;
 mod members;
 mod produce;

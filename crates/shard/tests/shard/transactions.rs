@@ -15,31 +15,31 @@ use crate::members::{Member, join_of, settle};
 use crate::records::{batch, memory_topic};
 use crate::world::{Client, World, config};
 
-type Refused = (ErrorCode, String);
+pub(crate) type Refused = (ErrorCode, String);
 
-const COMMIT: u8 = 1;
-const ABORT: u8 = 2;
+pub(crate) const COMMIT: u8 = 1;
+pub(crate) const ABORT: u8 = 2;
 
 /// A client with a transactional id.
-struct Pipe {
-    client: Client,
+pub(crate) struct Pipe {
+    pub(crate) client: Client,
     id: String,
     producer: u64,
-    epoch: u16,
-    home: u16,
+    pub(crate) epoch: u16,
+    pub(crate) home: u16,
     sequences: BTreeMap<(u64, u32), u32>,
     last: u64,
 }
 
 impl Pipe {
-    fn new(world: &mut World, client: Client, id: &str) -> Result<Self, Refused> {
+    pub(crate) fn new(world: &mut World, client: Client, id: &str) -> Result<Self, Refused> {
         let body = InitialiseTransactions { id: id.to_owned(), timeout_ms: 10_000 };
         let InitialiseTransactionsAnswer { producer, epoch, home } = world.ask(client, &body)?;
         Ok(Self { client, id: id.to_owned(), producer, epoch, home, sequences: BTreeMap::new(), last: 0 })
     }
 
     /// Sends a batch; its correlation id.
-    fn send(&mut self, world: &mut World, (topic, partition): (u64, u32), value: &str) -> u64 {
+    pub(crate) fn send(&mut self, world: &mut World, (topic, partition): (u64, u32), value: &str) -> u64 {
         let mut builder = BatchBuilder::new(Compression::None);
         builder.push(WallMillis(1), None, Some(value.as_bytes()), &[]).expect("a small record fits");
         let sequence = self.sequences.entry((topic, partition)).or_default();
@@ -56,18 +56,18 @@ impl Pipe {
     }
 
     /// Sends a batch, runs, and hears what became of it.
-    fn write(&mut self, world: &mut World, partition: (u64, u32), value: &str) -> Result<u64, ErrorCode> {
+    pub(crate) fn write(&mut self, world: &mut World, partition: (u64, u32), value: &str) -> Result<u64, ErrorCode> {
         let sent = self.send(world, partition, value);
         world.run();
         let outcomes = world.outcomes(self.client);
         outcomes.into_iter().find(|(correlation, _)| *correlation == sent).expect("it was answered").1
     }
 
-    fn end_of(&self, decision: u8) -> EndTransaction {
+    pub(crate) fn end_of(&self, decision: u8) -> EndTransaction {
         EndTransaction { id: self.id.clone(), producer: self.producer, epoch: self.epoch, decision }
     }
 
-    fn end(&mut self, world: &mut World, decision: u8) -> Result<(), Refused> {
+    pub(crate) fn end(&mut self, world: &mut World, decision: u8) -> Result<(), Refused> {
         let answer: EndTransactionAnswer = world.ask(self.client, &self.end_of(decision))?;
         self.take_next(&answer);
         Ok(())
@@ -79,10 +79,10 @@ impl Pipe {
         self.sequences.clear();
     }
 
-    fn stage(&self, world: &mut World, member: &Member, offset: ((u64, u32), u64)) -> Result<u32, Refused> {
+    pub(crate) fn stage_of(&self, member: &Member, offset: ((u64, u32), u64)) -> StageOffsets {
         let ((topic, partition), offset) = offset;
         let offset = OffsetCommit { topic, partition, offset, leader_epoch: 0, metadata: String::new() };
-        let body = StageOffsets {
+        StageOffsets {
             id: self.id.clone(),
             producer: self.producer,
             epoch: self.epoch,
@@ -90,26 +90,35 @@ impl Pipe {
             member: member.id,
             generation: member.generation,
             offsets: vec![offset],
-        };
+        }
+    }
+
+    pub(crate) fn stage(&self, world: &mut World, member: &Member, offset: ((u64, u32), u64)) -> Result<u32, Refused> {
+        let body = self.stage_of(member, offset);
         world.ask::<_, StageOffsetsAnswer>(self.client, &body).map(|answer| answer.offsets)
     }
 }
 
 impl World {
     /// The end that the reader is told.
-    fn subscribe_committed(&mut self, client: Client, subscription: u64, (topic, partition): (u64, u32)) -> u64 {
+    pub(crate) fn subscribe_committed(
+        &mut self,
+        client: Client,
+        subscription: u64,
+        (topic, partition): (u64, u32),
+    ) -> u64 {
         let start = StartAt::Earliest.into();
         let body = SubscribeCommitted { subscription, topic, partition, start, credit: 1 << 20 };
         let answer: SubscribeAnswer = self.ask(client, &body).expect("the partition is there");
         answer.high_watermark
     }
 
-    fn values(&mut self, client: Client, subscription: u64) -> Vec<String> {
+    pub(crate) fn values(&mut self, client: Client, subscription: u64) -> Vec<String> {
         self.pushed(client, subscription).into_iter().map(|(_, value)| value).collect()
     }
 }
 
-fn restart(world: World, incarnation: u64) -> World {
+pub(crate) fn restart(world: World, incarnation: u64) -> World {
     let shards = world.shards.len();
     let configs = (0..shards)
         .map(|shard| ShardConfig { incarnation: Incarnation(incarnation), was_clean: false, ..config(shard, shards) })
