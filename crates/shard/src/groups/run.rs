@@ -56,12 +56,14 @@ impl Shard {
 
     /// Runs a request that waited for ends; whether it did not have to wait again.
     pub(super) fn run_parked(&mut self, index: PartitionIndex, request: GroupRequest, needs: Option<u64>) -> bool {
-        match self.admit_group(index, &request) {
-            Ok(()) => self.run_or_park(index, request, needs),
-            Err(refused) => {
-                self.refuse(request.asker, None, refused);
-                true
-            }
+        if let Err(refused) = self.admit_group(index, &request) {
+            self.refuse(request.asker, None, refused);
+            return true;
+        }
+        // Its transaction may be over by now: what is staged after that nobody would ever decide.
+        match self.hold_offsets(request) {
+            Some(request) => self.run_or_park(index, request, needs),
+            None => true,
         }
     }
 

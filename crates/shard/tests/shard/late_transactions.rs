@@ -1,6 +1,7 @@
 //! What comes too late for its transaction, or finds that its partition is gone.
 
-use corelane_wire::{DescribeTopic, DescribeTopicAnswer};
+use corelane_model::ErrorCode;
+use corelane_wire::{DescribeTopic, DescribeTopicAnswer, StageOffsetsAnswer};
 
 use crate::members::{Member, join_of, settle};
 use crate::records::batch;
@@ -12,6 +13,11 @@ fn owner(world: &mut World, client: Client, topic: &str, partition: u32) -> usiz
     let ask = DescribeTopic { name: topic.to_owned(), from: partition, most: 1 };
     let answer: DescribeTopicAnswer = world.ask(client, &ask).expect("the topic is there");
     answer.partitions[0].shard.into()
+}
+
+/// The partition of a topic that a shard has.
+fn partition_on(world: &mut World, client: Client, topic: &str, shard: usize) -> u32 {
+    (0..8).find(|&partition| owner(world, client, topic, partition) == shard).expect("topics are spread")
 }
 
 /// A client with a transactional id whose coordinator is on that shard.
@@ -52,4 +58,32 @@ fn an_end_is_answered_when_a_participant_beside_its_coordinator_has_it() {
         // No time passes and nothing else happens.
         pipe.end(&mut world, decision).expect("it goes on");
     }
+}
+
+#[test]
+fn offsets_that_waited_too_long_are_not_staged() {
+    let mut world = World::new(2);
+    let client = world.connect(0);
+    let input = world.create(client, "input", 2);
+    for partition in 0..2 {
+        world.produce(client, input, partition, u64::from(partition), batch(&["x"]));
+    }
+    world.run();
+    let mut member = member_here(&mut world, client, "input");
+    let mut pipe = pipe_on(&mut world, client, 0);
+    let far = partition_on(&mut world, client, "input", 1);
+
+    // The group joins the transaction and waits for the end of a log on the other shard.
+    world.cut_off.insert(1);
+    let staging = world.send(client, &pipe.stage_of(&member, ((input, far), 1)));
+    world.run();
+    assert!(world.answer::<StageOffsetsAnswer>(client, staging).is_none());
+    pipe.end(&mut world, ABORT).expect("everybody that takes part has heard of it");
+    world.cut_off.clear();
+    world.run();
+    let staged = world.answer::<StageOffsetsAnswer>(client, staging).expect("it was answered");
+    assert_eq!(staged.map_err(|(code, _)| code), Err(ErrorCode::TransactionEnded));
+    member.commit(&mut world, &[((input, far), 1)]).expect("nothing is staged");
+    assert_eq!(pipe.stage(&mut world, &member, ((input, far), 1)), Ok(1));
+    pipe.end(&mut world, COMMIT).expect("it goes on");
 }
