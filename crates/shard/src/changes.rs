@@ -222,6 +222,7 @@ impl Shard {
         for request in self.backlog.take_topic(topic) {
             self.refuse_request(request, deleted());
         }
+        self.forget_topic_in_transactions(topic, &deleted());
         let first = PartitionId::new(topic, PartitionIndex(0));
         let last = PartitionId::new(topic, PartitionIndex(u32::MAX));
         let partitions: Vec<PartitionId> = self.active.range(first..=last).map(|(&partition, _)| partition).collect();

@@ -2,7 +2,7 @@
 
 use corelane_group::RequestTicket;
 use corelane_model::limits::TRANSACTION_HOMES;
-use corelane_model::{ErrorCode, GroupName, PartitionId, PartitionIndex, Transaction};
+use corelane_model::{ErrorCode, GroupName, PartitionId, PartitionIndex, TopicId, Transaction};
 use corelane_session::{GroupAsk, Refused};
 use corelane_storage::ChangeTicket;
 use corelane_transaction::Participant;
@@ -88,6 +88,12 @@ impl Shard {
         transaction: Transaction,
         result: &Result<(), Refused>,
     ) {
+        if let Participant::Partition(partition) = participant
+            && self.storage.describe(partition).is_none()
+        {
+            // It was deleted meanwhile, and whoever waited was refused.
+            return;
+        }
         if result.is_ok() {
             self.transactions.joined.insert((participant.clone(), transaction));
         }
@@ -178,6 +184,21 @@ impl Shard {
     pub(crate) fn on_apply_done(&mut self, apply: Apply) {
         let Apply { participant, transaction, home, .. } = apply;
         self.send_to_coordinator(ToCoordinator::Applied { home, transaction, participant });
+    }
+
+    /// A topic is deleted: what waits for a coordinator's word about its partitions is refused, since none comes any more.
+    pub(crate) fn forget_topic_in_transactions(&mut self, topic: TopicId, refused: &Refused) {
+        let is_of_topic = |participant: &Participant| match participant {
+            Participant::Partition(partition) => partition.topic == topic,
+            Participant::Group(_) => false,
+        };
+        self.transactions.joined.retain(|(participant, _)| !is_of_topic(participant));
+        let gone = self.transactions.batches.extract_if(.., |(partition, _), _| partition.topic == topic);
+        let gone: Vec<PartitionRequest> = gone.flat_map(|(_, requests)| requests).collect();
+        for request in gone {
+            self.transactions.batches_bytes -= bytes_of(&request);
+            self.refuse_request(request, refused.clone());
+        }
     }
 
     /// Refuses what waits for a coordinator's word.

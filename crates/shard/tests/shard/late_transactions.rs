@@ -1,10 +1,11 @@
 //! What comes too late for its transaction, or finds that its partition is gone.
 
 use corelane_model::ErrorCode;
-use corelane_wire::{DescribeTopic, DescribeTopicAnswer, StageOffsetsAnswer};
+use corelane_wire::{DescribeTopic, DescribeTopicAnswer, StageOffsetsAnswer, TopicDone};
 
 use crate::members::{Member, join_of, settle};
 use crate::records::batch;
+use crate::topics::named;
 use crate::transactions::{ABORT, COMMIT, Pipe};
 use crate::world::{Client, World};
 
@@ -86,4 +87,27 @@ fn offsets_that_waited_too_long_are_not_staged() {
     member.commit(&mut world, &[((input, far), 1)]).expect("nothing is staged");
     assert_eq!(pipe.stage(&mut world, &member, ((input, far), 1)), Ok(1));
     pipe.end(&mut world, COMMIT).expect("it goes on");
+}
+
+#[test]
+fn a_batch_that_waits_for_its_coordinator_is_answered_when_its_topic_goes() {
+    let mut world = World::new(2);
+    let client = world.connect(0);
+    let mut pipe = pipe_on(&mut world, client, 1);
+    let large = "x".repeat(900_000);
+    // More than may wait at once, so that what is not given back is missed.
+    for round in 0..20 {
+        let name = format!("output-{round}");
+        let topic = world.create(client, &name, 2);
+        let near = partition_on(&mut world, client, &name, 0);
+        world.cut_off.insert(1);
+        let sent = pipe.send(&mut world, (topic, near), &large);
+        let deleting = world.send(client, &named(&name));
+        world.run();
+        assert_eq!(world.outcomes(client), [(sent, Err(ErrorCode::Deleted))], "round {round}");
+        world.cut_off.clear();
+        world.run();
+        world.answer::<TopicDone>(client, deleting).expect("it was answered").expect("the topic was there");
+    }
+    pipe.end(&mut world, COMMIT).expect("what is gone has nothing to decide");
 }

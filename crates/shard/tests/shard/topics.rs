@@ -9,7 +9,7 @@ use corelane_wire::{
 use crate::records::batch;
 use crate::world::World;
 
-fn named(name: &str) -> DeleteTopic {
+pub(crate) fn named(name: &str) -> DeleteTopic {
     DeleteTopic { name: name.to_owned() }
 }
 
