@@ -270,10 +270,9 @@ impl World {
                 client.waits = Waits::Nothing;
                 client.is_broken = false;
                 client.transaction = next;
-                if next != Some(transaction) {
-                    self.on_told(transaction, decision);
-                    self.check_answered(transaction, decision);
-                }
+                assert_ne!(next, Some(transaction), "what was ended may begin again");
+                self.on_told(transaction, decision);
+                self.check_answered(transaction, decision);
             }
             Effect::Refused { ticket, error } => {
                 assert!(matches!(error, TransactionError::Superseded { .. }), "{error}");
