@@ -50,8 +50,6 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct RunOptions {
     /// The broker's address, as [`corelane::connect`] takes it.
     pub broker: String,
-    /// Bearer token, where the broker wants one.
-    pub token: Option<String>,
     /// What producers wait for; `received` leaves the figures of `stored` empty.
     pub acks: Acks,
     /// No progress on the terminal.
@@ -290,8 +288,7 @@ pub const fn class_name(class: TopicClass) -> &'static str {
 }
 
 async fn connect(options: &RunOptions, name: &str) -> anyhow::Result<Client> {
-    let token = options.token.clone();
-    let options_of_client = Options { name: Some(name.to_owned()), token, ..Options::default() };
+    let options_of_client = Options { name: Some(name.to_owned()), ..Options::default() };
     Ok(corelane::connect_with(&options.broker, options_of_client).await?)
 }
 

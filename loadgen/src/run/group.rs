@@ -2,8 +2,10 @@
 //! another, or with one that dies.
 
 mod member;
+mod process;
 mod watch_partitions;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -20,7 +22,11 @@ use crate::run::sender::{Sender, SenderEnd};
 use crate::run::tickets;
 use crate::scenario::NxM;
 use member::{Command, GroupMember, MemberEnd};
+use process::MemberProcess;
 use watch_partitions::Watch;
+
+pub use member::Join;
+pub use process::run_member;
 
 /// What happens to the members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,12 +37,12 @@ pub enum Disturbance {
     Restart,
     /// One is restarted, then all are, one after another.
     Rolling,
-    /// One dies without a word.
+    /// One, in a process of its own, is killed.
     Crash,
 }
 
 /// The knobs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct GroupBench {
     /// N: how many members.
     pub members: u32,
@@ -54,6 +60,8 @@ pub struct GroupBench {
     pub session_timeout: Duration,
     /// Whether members have static ids, so that a restart moves nothing.
     pub is_static: bool,
+    /// The program whose command `bench member` is the member that is killed.
+    pub program: PathBuf,
 }
 
 /// Members must share all partitions within this time before the load begins.
@@ -82,7 +90,7 @@ pub async fn run(bench: GroupBench, options: &RunOptions) -> anyhow::Result<Grou
     // Named after the topic, which is named after the run.
     let group = topics[0].clone();
     let schedule = std::mem::replace(&mut plan.schedule, Box::new(std::iter::empty()));
-    let ended = on_topic(bench, options, &client, &topics, &group, &plan, schedule).await;
+    let ended = on_topic(&bench, options, &client, &topics, &group, &plan, schedule).await;
     delete_topics(&client, &topics).await;
     // What is left of the group goes with its retention all the same.
     if let Err(error) = client.groups().delete(&group).await {
@@ -93,7 +101,7 @@ pub async fn run(bench: GroupBench, options: &RunOptions) -> anyhow::Result<Grou
 }
 
 async fn on_topic(
-    bench: GroupBench,
+    bench: &GroupBench,
     options: &RunOptions,
     client: &Client,
     topics: &[String],
@@ -162,6 +170,11 @@ impl GroupBench {
         }
     }
 
+    /// Whether this member is one to be killed.
+    fn is_killed(&self, member: u32) -> bool {
+        self.steps().iter().any(|&(_, other, command)| other == member && command == Command::Die)
+    }
+
     /// What a member takes at most. Where members fall out the others take their share too, so that there is no limit.
     fn rate_max(&self) -> Option<u32> {
         (self.disturbance == Disturbance::None).then_some(self.rate)
@@ -189,7 +202,7 @@ struct Crew {
 
 impl Crew {
     async fn assemble(
-        bench: GroupBench,
+        bench: &GroupBench,
         options: &RunOptions,
         topic: &str,
         group: &str,
@@ -199,20 +212,31 @@ impl Crew {
         let joined = Arc::new(AtomicU32::new(0));
         let mut crew = Self { commands: Vec::new(), tasks: Vec::new(), joined: Arc::clone(&joined) };
         for number in 0..bench.members {
-            let member = GroupMember {
-                number,
-                bench,
-                options: options.clone(),
+            let join = Join {
                 topic: topic.to_owned(),
                 group: group.to_owned(),
+                static_id: bench.is_static.then(|| format!("member-{number}")),
+                session_timeout: bench.session_timeout,
+            };
+            let member = GroupMember {
+                number,
+                join,
+                rate_max: bench.rate_max(),
+                options: options.clone(),
                 counts: Arc::clone(counts),
                 watch: Arc::clone(watch),
             };
             let (sender, receiver) = mpsc::unbounded_channel();
-            let consumer = member.join().await?;
+            let task = if bench.is_killed(number) {
+                let process = MemberProcess::start(&bench.program, &member).await?;
+                tokio::spawn(process.run(Arc::clone(counts), Arc::clone(watch), receiver))
+            } else {
+                let consumer = member.join().await?;
+                tokio::spawn(member.run(consumer, receiver))
+            };
             joined.fetch_add(1, Ordering::Relaxed);
             crew.commands.push(sender);
-            crew.tasks.push(tokio::spawn(member.run(consumer, receiver)));
+            crew.tasks.push(task);
         }
         Ok(crew)
     }
@@ -264,7 +288,7 @@ async fn await_all(expected: u64, counts: &Counts, silence_max: Duration, show: 
 }
 
 fn judge(
-    bench: GroupBench,
+    bench: &GroupBench,
     plan: &crate::plan::Plan,
     sent: &SenderEnd,
     tickets: &tickets::TicketsEnd,

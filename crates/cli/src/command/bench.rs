@@ -54,6 +54,8 @@ enum BenchCommand {
     Floor(floor::Floor),
     Ratios(ratios::Ratios),
     Group(group::Group),
+    #[command(hide = true)]
+    Member(group::Member),
     Crash(figures::Crash),
     Start(figures::Start),
     Idle(figures::Idle),
@@ -163,6 +165,7 @@ impl Bench {
             Some(BenchCommand::Floor(floor)) => floor.run(),
             Some(BenchCommand::Ratios(ratios)) => ratios.run(),
             Some(BenchCommand::Group(group)) => group.run(),
+            Some(BenchCommand::Member(member)) => member.run(),
             Some(BenchCommand::Crash(crash)) => crash.run(),
             Some(BenchCommand::Start(start)) => start.run(),
             Some(BenchCommand::Idle(idle)) => idle.run(),
@@ -177,7 +180,6 @@ impl Load {
         let plan = self.plan()?;
         let options = RunOptions {
             broker: self.target.address(),
-            token: None,
             acks: match self.acks {
                 AcksArgument::Stored => Acks::Stored,
                 AcksArgument::Received => Acks::Received,

@@ -50,16 +50,19 @@ const SWEEP_MEMBERS: [u32; 3] = [1, 2, 4];
 const SWEEP_RATE: u32 = 5_000;
 const PARTITIONS: u32 = 8;
 /// A group of 4 at 64 messages a second for each of 8 partitions, one of which dies.
-const GROUP: GroupBench = GroupBench {
-    members: 4,
-    rate: 128,
-    partitions_per_member: 2,
-    size: 100,
-    duration: Duration::from_secs(5),
-    disturbance: Disturbance::Crash,
-    session_timeout: Duration::from_millis(500),
-    is_static: false,
-};
+fn group() -> Outcome<GroupBench> {
+    Ok(GroupBench {
+        members: 4,
+        rate: 128,
+        partitions_per_member: 2,
+        size: 100,
+        duration: Duration::from_secs(5),
+        disturbance: Disturbance::Crash,
+        session_timeout: Duration::from_millis(500),
+        is_static: false,
+        program: std::env::current_exe().map_err(Failure::failed)?,
+    })
+}
 
 impl Demo {
     pub(crate) fn run(self) -> Outcome {
@@ -93,7 +96,6 @@ impl Demo {
     fn play(&self, config: &Config, broker: &Running) -> Outcome<(Vec<Report>, GroupReport)> {
         let options = RunOptions {
             broker: format!("corelane://{}", broker.quic()),
-            token: None,
             acks: Acks::Stored,
             is_quiet: self.output.is_quiet(),
             keep_topics: false,
@@ -103,7 +105,8 @@ impl Demo {
         let play = |plan| run(async { carry_out(plan, &options).await.map_err(failure) });
         let mut plans = plans().into_iter();
         let mut reports: Vec<Report> = plans.by_ref().take(1).map(play).collect::<Outcome<_>>()?;
-        let group = run(async { carry_out_group(GROUP, &options).await.map_err(failure) })?;
+        let bench = group()?;
+        let group = run(async { carry_out_group(bench, &options).await.map_err(failure) })?;
         for plan in plans {
             reports.push(play(plan)?);
         }
@@ -164,7 +167,7 @@ fn text(config: &Config, reports: &[Report], group: &GroupReport) -> Result<Stri
 
 fn group_text(out: &mut String, group: &GroupReport) -> std::fmt::Result {
     let longest = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), |us| format!("{:.0} ms", us / 1000.0));
-    writeln!(out, "a group of 4 loses a member, without a word")?;
+    writeln!(out, "a group of 4 loses a member to kill -9")?;
     writeln!(
         out,
         "  its {} partitions were silent for {} at most, with a session time-out of {} ms; the other {} for {}",

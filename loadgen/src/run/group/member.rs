@@ -8,7 +8,7 @@ use corelane::{Client, Event, GroupConsumer, ResetPolicy};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::watch_partitions::Watch;
-use super::{AWAY, Counts, GroupBench, RunOptions};
+use super::{AWAY, Counts, RunOptions};
 use crate::pacer::RateLimit;
 use crate::run::connect;
 
@@ -17,19 +17,50 @@ use crate::run::connect;
 pub(super) enum Command {
     /// Leave in order, come back soon.
     Restart,
-    /// End without a word, as a process that is killed.
+    /// Be killed. Only a member process can be.
     Die,
     /// The run is over.
     Leave,
 }
 
-/// A member.
+/// How a member joins.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// The topic that it subscribes to.
+    pub topic: String,
+    /// The group.
+    pub group: String,
+    /// Its static id, where it has one.
+    pub static_id: Option<String>,
+    /// Its session time-out.
+    pub session_timeout: Duration,
+}
+
+impl Join {
+    /// Connects and joins.
+    pub(super) async fn join(&self, options: &RunOptions) -> anyhow::Result<(Client, GroupConsumer)> {
+        let client = connect(options, "corelane-bench-member").await?;
+        let mut builder = client
+            .group(&self.group)
+            .topics([&self.topic])
+            .reset(ResetPolicy::Earliest)
+            .session_timeout(self.session_timeout)
+            .manual_commit();
+        if let Some(id) = &self.static_id {
+            builder = builder.static_id(id);
+        }
+        let consumer = builder.join().await?;
+        Ok((client, consumer))
+    }
+}
+
+/// A member within this process.
 pub(super) struct GroupMember {
     pub(super) number: u32,
-    pub(super) bench: GroupBench,
+    pub(super) join: Join,
+    /// What it takes at most, messages a second.
+    pub(super) rate_max: Option<u32>,
     pub(super) options: RunOptions,
-    pub(super) topic: String,
-    pub(super) group: String,
     pub(super) counts: Arc<Counts>,
     pub(super) watch: Arc<Watch>,
 }
@@ -44,7 +75,11 @@ pub(super) struct MemberEnd {
 }
 
 impl MemberEnd {
-    fn fail(&mut self, error: &impl std::fmt::Display) {
+    pub(super) fn new(number: u32) -> Self {
+        Self { number, ..Self::default() }
+    }
+
+    pub(super) fn fail(&mut self, error: &impl std::fmt::Display) {
         self.errors += 1;
         self.first_error.get_or_insert_with(|| error.to_string());
     }
@@ -53,28 +88,17 @@ impl MemberEnd {
 impl GroupMember {
     /// Connects and joins.
     pub(super) async fn join(&self) -> anyhow::Result<(Client, GroupConsumer)> {
-        let client = connect(&self.options, "corelane-bench-member").await?;
-        let mut builder = client
-            .group(&self.group)
-            .topics([&self.topic])
-            .reset(ResetPolicy::Earliest)
-            .session_timeout(self.bench.session_timeout)
-            .manual_commit();
-        if self.bench.is_static {
-            builder = builder.static_id(&format!("member-{}", self.number));
-        }
-        let consumer = builder.join().await?;
-        Ok((client, consumer))
+        self.join.join(&self.options).await
     }
 
-    /// Reads until it is told to leave or to die.
+    /// Reads until it is told to leave.
     pub(super) async fn run(
         self,
         (mut client, mut consumer): (Client, GroupConsumer),
         mut commands: UnboundedReceiver<Command>,
     ) -> MemberEnd {
-        let mut end = MemberEnd { number: self.number, ..MemberEnd::default() };
-        let mut limit = self.bench.rate_max().map(RateLimit::new);
+        let mut end = MemberEnd::new(self.number);
+        let mut limit = self.rate_max.map(RateLimit::new);
         let begin = Instant::now();
         loop {
             let command = tokio::select! {
@@ -93,14 +117,9 @@ impl GroupMember {
                     continue;
                 }
             };
-            if command == Command::Die {
-                drop(consumer);
-                client.close().await;
-                return end;
-            }
             let is_coming_back = command == Command::Restart;
-            let left =
-                if is_coming_back && self.bench.is_static { consumer.detach().await } else { consumer.close().await };
+            let is_static = self.join.static_id.is_some();
+            let left = if is_coming_back && is_static { consumer.detach().await } else { consumer.close().await };
             if let Err(error) = left {
                 end.fail(&error);
             }
@@ -130,7 +149,8 @@ impl GroupMember {
     ) -> Option<Duration> {
         match event {
             Event::Batch(batch) => {
-                let took = self.watch.on_batch(batch);
+                let records = batch.iter().map(|record| (record.key, record.value));
+                let took = self.watch.on_records(batch.partition().0, records);
                 consumer.commit_batch(batch);
                 end.consumed += took;
                 self.counts.consumed.fetch_add(took, Ordering::Relaxed);

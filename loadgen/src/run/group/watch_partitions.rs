@@ -3,8 +3,6 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use corelane::GroupBatch;
-
 use crate::measure::{Latency, Percentiles};
 use crate::report::group::Silence;
 use crate::stamp::StreamIndex;
@@ -91,16 +89,20 @@ impl Watch {
         shares.iter().sum::<usize>() == state.partitions.len() && most <= least.map(|least| least + 1)
     }
 
-    /// A member has a batch. Returns how many of its messages came for the first time.
-    pub(super) fn on_batch(&self, batch: &GroupBatch) -> u64 {
+    /// A member has records of a partition, each with key and value. Returns how many of its messages came for the first time.
+    pub(super) fn on_records<'a>(
+        &self,
+        partition: u32,
+        records: impl Iterator<Item = (Option<&'a [u8]>, Option<&'a [u8]>)>,
+    ) -> u64 {
         let mut state = self.lock();
         let state = &mut *state;
         let now = u64::try_from(state.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let before = state.verifier.consumed();
-        let partition = &mut state.partitions[batch.partition().0 as usize];
+        let partition = &mut state.partitions[partition as usize];
         let mut first_due = None;
-        for record in batch {
-            if let Some(due) = state.verifier.judge(record.key, record.value) {
+        for (key, value) in records {
+            if let Some(due) = state.verifier.judge(key, value) {
                 first_due.get_or_insert(due.0);
                 state.latency.record_nanos(now.saturating_sub(due.0));
                 state.last = now;

@@ -8,7 +8,7 @@ use corelane::Acks;
 use corelane_broker::quantity::Span;
 use corelane_loadgen::report::group::GroupReport;
 use corelane_loadgen::run::RunOptions;
-use corelane_loadgen::run::group::{Disturbance, GroupBench, run as carry_out};
+use corelane_loadgen::run::group::{Disturbance, GroupBench, Join, run as carry_out, run_member};
 
 use super::{Output, failure};
 use crate::command::examples;
@@ -24,7 +24,7 @@ use crate::target::{Target, run};
     before_help = examples!(
         "corelane bench group --members 4 --rate 20000      four, 20,000/s each",
         "corelane bench group --disturb rolling --rate 128  restart one, then all",
-        "corelane bench group --disturb crash --rate 128    one dies without a word",
+        "corelane bench group --disturb crash --rate 128    one is killed, kill -9",
     )
 )]
 pub(crate) struct Group {
@@ -70,8 +70,47 @@ enum Disturb {
     Restart,
     /// One is restarted, then all are, one after another.
     Rolling,
-    /// One dies without a word.
+    /// One, in a process of its own, is killed.
     Crash,
+}
+
+/// One member of a bench's group in a process of its own; its parent reads what it says, and kills it.
+#[derive(Debug, Args)]
+pub(crate) struct Member {
+    #[command(flatten)]
+    target: Target,
+    /// The topic that it reads.
+    #[arg(long, value_name = "TOPIC")]
+    topic: String,
+    /// The group that it joins.
+    #[arg(long, value_name = "GROUP")]
+    group: String,
+    /// Its static id.
+    #[arg(long, value_name = "ID")]
+    static_id: Option<String>,
+    /// Its session time-out.
+    #[arg(long, value_name = "TIME")]
+    session_timeout: Span,
+}
+
+impl Member {
+    pub(super) fn run(self) -> Outcome {
+        let options = RunOptions {
+            broker: self.target.address(),
+            acks: Acks::Stored,
+            is_quiet: true,
+            keep_topics: false,
+            data: None,
+            admin: None,
+        };
+        let join = Join {
+            topic: self.topic,
+            group: self.group,
+            static_id: self.static_id,
+            session_timeout: self.session_timeout.0,
+        };
+        run(async { run_member(join, &options).await.map_err(failure) })
+    }
 }
 
 impl Group {
@@ -93,10 +132,10 @@ impl Group {
             },
             session_timeout: self.session_timeout.0,
             is_static: self.is_static,
+            program: std::env::current_exe().map_err(Failure::failed)?,
         };
         let options = RunOptions {
             broker: self.target.address(),
-            token: None,
             acks: Acks::Stored,
             is_quiet: self.output.is_quiet(),
             keep_topics: false,

@@ -300,7 +300,6 @@ impl Round<'_> {
         for _ in 0..VOID_RUNS_MAX {
             let options = RunOptions {
                 broker: self.address(),
-                token: None,
                 acks: Acks::Stored,
                 is_quiet: true,
                 keep_topics: false,
