@@ -1,5 +1,6 @@
 //! One client of the workload: the SDK's decisions, driven by an application that sends, reads and remembers.
 
+mod keyed;
 mod manage;
 mod repeats;
 mod transaction;
@@ -19,6 +20,7 @@ use corelane_model::{
 };
 use corelane_record::{RecordBatch, split_batch};
 
+use self::keyed::Keyed;
 use self::manage::Asked;
 use self::repeats::Repeats;
 use self::transaction::Transactor;
@@ -40,6 +42,8 @@ pub(crate) enum Todo {
     Transact { turn: u32 },
     /// Subscribe to this partition from where the reader is.
     Read { partition: PartitionId },
+    /// Begin this partition's reader anew, if it reads the newest of each key.
+    Renew { partition: PartitionId },
     /// Say that bytes were consumed.
     Consumed { subscription: SubscriptionKey, bytes: u64 },
 }
@@ -82,6 +86,9 @@ pub(crate) struct Client {
     /// Records without a last word.
     pending: BTreeMap<BatchKey, Vec<(PartitionId, RecordId)>>,
     repeats: Repeats,
+    keyed: Keyed,
+    /// The wall clock jumps in this run.
+    is_jumping: bool,
     transactor: Option<Transactor>,
     subscriptions: BTreeMap<SubscriptionKey, PartitionId>,
     readings: BTreeMap<PartitionId, Reading>,
@@ -133,6 +140,8 @@ impl Client {
             producers: BTreeMap::new(),
             pending: BTreeMap::new(),
             repeats: Repeats::new(seed),
+            keyed: Keyed::new(seed, scenario.is_renewing && !is_auditor),
+            is_jumping: scenario.is_jumping,
             transactor: plan.transactions.map(|plan| Transactor::new(number, plan, seed, scenario.value_bytes_max / 4)),
             subscriptions: BTreeMap::new(),
             readings: BTreeMap::new(),
@@ -145,6 +154,7 @@ impl Client {
 
     pub(crate) fn stop_sending(&mut self) {
         self.left = 0;
+        self.keyed.stop();
         if let Some(transactor) = &mut self.transactor {
             transactor.stop();
         }
@@ -163,7 +173,7 @@ impl Client {
     }
 
     /// What of this client has not ended, if anything.
-    pub(crate) fn restless(&self, oracle: &Oracle) -> Option<String> {
+    pub(crate) fn restless(&self, now: Now, oracle: &Oracle) -> Option<String> {
         let number = self.number;
         if let Some((name, ..)) = self.topics.iter().find(|(_, _, info)| info.is_none()) {
             return Some(format!("client {number} does not know {name}"));
@@ -187,9 +197,13 @@ impl Client {
                 };
                 let is_durable = plan.class == TopicClass::Durable;
                 let told = if is_durable { oracle.durable_end(partition) } else { Offset::ZERO };
-                if is_durable && reading.next < reading.target.max(told) {
-                    let target = reading.target.max(told);
+                let target = reading.target.max(told);
+                let is_at_end = || oracle.is_rest_gone(partition, reading.next..target, &reading.shown, now.wall);
+                if is_durable && reading.next < target && !is_at_end() {
                     return Some(format!("client {number} read {partition} to {}, not to {target}", reading.next));
+                }
+                if let Some(what) = oracle.missing_newest(number, partition) {
+                    return Some(what);
                 }
             }
         }
@@ -223,6 +237,7 @@ impl Client {
                 self.read(partition);
                 Vec::new()
             }
+            Todo::Renew { partition } => self.renew(oracle, partition),
             Todo::Consumed { subscription, bytes } => {
                 self.core.consumed(subscription, bytes);
                 Vec::new()
@@ -249,7 +264,7 @@ impl Client {
         for _ in 0..burst.min(self.left) {
             let (producer, topic) = *self.random.pick(&open);
             if self.topics[topic].1.has_ids && self.repeats.is_time() {
-                self.send_again(now, producer, topic);
+                self.send_again(now, oracle, producer, topic);
             }
             let info = self.topics[topic].2.as_ref().expect("the producer is open");
             let needs_key = self.topics[topic].1.needs_keys();
@@ -261,10 +276,13 @@ impl Client {
             let partition = self.random.within(0..u64::from(info.partitions()));
             let partition = PartitionIndex(u32::try_from(partition).expect("few"));
             let id = (self.topics[topic].1.has_ids && self.repeats.is_to_have_id()).then(|| record.to_string());
+            let is_deletion = self.topics[topic].1.deletions_ms.is_some() && self.keyed.is_deletion();
+            let name = payload::encode(record, 0);
+            let header = [(payload::HEADER, Some(&name[..]))];
             let new = NewRecord {
                 key: (self.random.is_one_in(2) || needs_key).then_some(key.as_bytes()),
-                value: Some(&value),
-                headers: &[],
+                value: (!is_deletion).then_some(&value),
+                headers: if is_deletion { &header } else { &[] },
                 message_id: id.as_ref().map(String::as_bytes),
                 timestamp: None,
                 partition: self.random.is_one_in(2).then_some(partition),
@@ -273,6 +291,9 @@ impl Client {
                 Ok(sent) => {
                     let partition = PartitionId::new(info.topic, sent.partition);
                     oracle.on_sent(partition, record, needs_key.then_some(number));
+                    if is_deletion {
+                        oracle.on_deletion_sent(partition, record, now.wall);
+                    }
                     let records = self.pending.entry(sent.batch).or_default();
                     assert_eq!(records.len(), sent.index as usize, "a record's place in its batch");
                     records.push((partition, record));
@@ -323,11 +344,13 @@ impl Client {
             return Err(Violation::ResolvedTwice { client: self.number, batch: batch.0 });
         };
         if let [(_, record)] = records[..] {
-            self.repeats.on_delivered(batch, record, is_stored);
+            self.repeats.on_delivered(oracle, batch, record, is_stored);
         }
-        if is_stored {
-            for (index, (partition, record)) in (0..).zip(records) {
-                oracle.on_stored(partition, placement.base_offset.advance(index), record)?;
+        for (index, (partition, record)) in (0..).zip(records) {
+            let offset = placement.base_offset.advance(index);
+            oracle.on_acknowledged(partition, offset, record);
+            if is_stored {
+                oracle.on_stored(partition, offset, record)?;
             }
         }
         Ok(())
@@ -344,7 +367,8 @@ impl Client {
             return Err(Violation::ResolvedTwice { client: self.number, batch: batch.0 });
         };
         // A repetition that fails says nothing of the record, which is in the log from before.
-        if !self.repeats.on_failed(batch) && !may_be_stored {
+        let is_repetition = self.repeats.on_failed(oracle, batch, &records, may_be_stored);
+        if !is_repetition && !may_be_stored {
             for (partition, record) in records {
                 oracle.on_refused(partition, record)?;
             }
@@ -445,7 +469,7 @@ impl Client {
         while let Some(batch) = split_batch(&mut bytes).map_err(|_| damaged(from, "what was pushed is no batch"))? {
             let batch = RecordBatch::parse(batch).map_err(|_| damaged(from, "what was pushed is no batch"))?;
             for record in batch.iter().filter(|record| from <= record.offset) {
-                let id = record.value.and_then(payload::decode);
+                let id = payload::identify(&record);
                 let id = id.ok_or_else(|| damaged(record.offset, "the record's bytes changed"))?;
                 if high_watermark <= record.offset {
                     return Err(damaged(record.offset, "the record lies above the high watermark"));

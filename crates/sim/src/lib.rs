@@ -23,7 +23,9 @@ mod trace;
 mod world;
 
 pub use disk::{Disk, DiskFault};
-pub use oracle::{Claim, Fate, Oracle, RecordId, Source, TransactionKey, TransactionViolation, Violation};
+pub use oracle::{
+    Claim, Fate, KeyViolation, Oracle, ReadSpan, RecordId, Source, TransactionKey, TransactionViolation, Violation,
+};
 pub use queue::Queue;
 pub use random::Random;
 pub use run::{Report, Seeds, Summary, find, run, run_all};

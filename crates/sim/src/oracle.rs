@@ -3,16 +3,23 @@
 //! The oracle knows every record that the workload sent, every acknowledgement that a producer got and everything that a
 //! consumer was shown. It never looks inside the broker.
 
+mod ids;
+mod keys;
 mod transactions;
+mod violation;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
-use corelane_model::{Incarnation, Isolation, Offset, PartitionId, ShardId, TopicClass};
+use corelane_model::{Incarnation, Isolation, Offset, PartitionId, TopicClass};
 
+pub(crate) use self::ids::Repeatable;
+use self::keys::Keys;
+pub use self::keys::{KeyViolation, ReadSpan};
 use self::transactions::Transactions;
 pub use self::transactions::{Claim, Fate, TransactionKey, TransactionViolation};
+pub use self::violation::{Source, Violation};
 
 /// A record of the workload, unique for the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,198 +36,15 @@ impl fmt::Display for RecordId {
     }
 }
 
-/// A promise that was broken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
-    /// Two records at one place.
-    #[error("{partition} offset {offset}: was record {before} ({source_before}), is record {now} ({source_now})")]
-    Differs {
-        /// Where.
-        partition: PartitionId,
-        /// At which offset.
-        offset: Offset,
-        /// The first that was there.
-        before: RecordId,
-        /// Who said so.
-        source_before: Source,
-        /// The second.
-        now: RecordId,
-        /// Who says so.
-        source_now: Source,
-    },
-    /// One record at two places.
-    #[error("{partition}: record {record} stands at offset {before} and again at {now}")]
-    Duplicate {
-        /// Where.
-        partition: PartitionId,
-        /// The record.
-        record: RecordId,
-        /// Its first place.
-        before: Offset,
-        /// Its second place.
-        now: Offset,
-    },
-    /// A stored record is gone.
-    #[error("{partition}: record {record} was stored at offset {offset} and is gone")]
-    Lost {
-        /// Where.
-        partition: PartitionId,
-        /// The record.
-        record: RecordId,
-        /// Where it was.
-        offset: Offset,
-    },
-    /// A consumer was not shown an offset, or was shown it again.
-    #[error("{partition}: consumer of client {client} was shown offset {shown} where {expected} comes next")]
-    NotDense {
-        /// Where.
-        partition: PartitionId,
-        /// Whose consumer.
-        client: u32,
-        /// What came.
-        shown: Offset,
-        /// What had to come.
-        expected: Offset,
-    },
-    /// A record that was never sent to this partition, or whose bytes changed.
-    #[error("{partition} offset {offset}: {what}")]
-    Foreign {
-        /// Where.
-        partition: PartitionId,
-        /// At which offset.
-        offset: Offset,
-        /// What is wrong with it.
-        what: &'static str,
-    },
-    /// Two records of one producer stand in the wrong order.
-    #[error("{partition}: record {later} stands at offset {later_offset}, before record {earlier} at {earlier_offset}")]
-    Disorder {
-        /// Where.
-        partition: PartitionId,
-        /// Sent first.
-        earlier: RecordId,
-        /// Its place.
-        earlier_offset: Offset,
-        /// Sent later.
-        later: RecordId,
-        /// Its place.
-        later_offset: Offset,
-    },
-    /// A partition's end moved back.
-    #[error("{partition}: the durable end was {before} and is {now}")]
-    EndMovedBack {
-        /// Where.
-        partition: PartitionId,
-        /// The furthest that was told.
-        before: Offset,
-        /// What is told now.
-        now: Offset,
-    },
-    /// A partition's beginning moved back.
-    #[error("{partition}: the log start was {before} and is {now}")]
-    StartMovedBack {
-        /// Where.
-        partition: PartitionId,
-        /// What was reported as durable.
-        before: Offset,
-        /// What is told now.
-        now: Offset,
-    },
-    /// An answer without a question, or a second one.
-    #[error("connection {connection}: an answer to correlation {correlation}, which is not open")]
-    AnsweredTwice {
-        /// The connection.
-        connection: u64,
-        /// The correlation id.
-        correlation: u64,
-    },
-    /// A ticket of the client came to an end twice.
-    #[error("client {client}: batch {batch} was resolved twice")]
-    ResolvedTwice {
-        /// The client.
-        client: u32,
-        /// The batch.
-        batch: u64,
-    },
-    /// Faults are over and something does not end.
-    #[error("faults ended {seconds} s ago and {what}")]
-    NotLive {
-        /// How long ago.
-        seconds: u64,
-        /// What does not end.
-        what: String,
-    },
-    /// A shard asks for one round after the other and does nothing in them.
-    #[error("shard {shard} asked for {rounds} rounds in a row in which nothing happened")]
-    Spinning {
-        /// The shard.
-        shard: ShardId,
-        /// How many.
-        rounds: u64,
-    },
-    /// Recovery calls bytes damaged that this disk never damages.
-    #[error("shard {shard}: {what}")]
-    Damage {
-        /// The shard.
-        shard: ShardId,
-        /// What it says.
-        what: String,
-    },
-    /// A reader is told that what is there cannot be read.
-    #[error("a reader of client {client} hears: {what}")]
-    Unreadable {
-        /// The client.
-        client: u32,
-        /// What it is told.
-        what: String,
-    },
-    /// A record was refused for good and is in the log all the same.
-    #[error("{partition} offset {offset}: record {record} was reported as not in the log")]
-    Revenant {
-        /// Where.
-        partition: PartitionId,
-        /// At which offset.
-        offset: Offset,
-        /// The record.
-        record: RecordId,
-    },
-    /// A promise about transactions.
-    #[error(transparent)]
-    Transaction(#[from] TransactionViolation),
-    /// A machine panicked: one of its assertions failed.
-    #[error("panic: {text}")]
-    Panic {
-        /// Its message.
-        text: String,
-    },
-}
-
-/// Who told the oracle of a record's place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// An answer to a producer: `stored`.
-    Stored,
-    /// A consumer was shown it.
-    Shown,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Stored => "stored",
-            Self::Shown => "shown",
-        })
-    }
-}
-
 /// What is known of one partition.
 #[derive(Debug)]
 struct Ledger {
     class: TopicClass,
     /// Only the newest record of each key has to be there.
     is_compacted: bool,
-    /// The keys of records of a compacted topic.
-    keys: BTreeMap<RecordId, u64>,
+    keys: Keys,
+    /// Records that may stand behind what was sent after them.
+    late: BTreeSet<RecordId>,
     sent: BTreeSet<RecordId>,
     /// Records whose producer was told that they are not in the log.
     refused: BTreeSet<RecordId>,
@@ -245,6 +69,10 @@ struct Reader {
     incarnation: Incarnation,
     /// For each producing client its latest record here and that record's place.
     latest: BTreeMap<u32, (RecordId, Offset)>,
+    /// Where keys' newest records stood that were acknowledged before it began.
+    floor: BTreeMap<u64, Offset>,
+    /// The last record of each key that it was shown.
+    newest: BTreeMap<u64, Offset>,
 }
 
 /// Everything that is known from outside.
@@ -253,6 +81,9 @@ pub struct Oracle {
     ledgers: BTreeMap<PartitionId, Ledger>,
     readers: BTreeMap<(u32, PartitionId), Reader>,
     transactions: Transactions,
+    repeatables: Vec<Repeatable>,
+    /// The broker's present start.
+    incarnation: Incarnation,
 }
 
 impl Oracle {
@@ -261,7 +92,8 @@ impl Oracle {
         self.ledgers.entry(partition).or_insert_with(|| Ledger {
             class,
             is_compacted,
-            keys: BTreeMap::new(),
+            keys: Keys::default(),
+            late: BTreeSet::new(),
             sent: BTreeSet::new(),
             refused: BTreeSet::new(),
             places: BTreeMap::new(),
@@ -273,12 +105,13 @@ impl Oracle {
         });
     }
 
-    /// The workload handed a record to a client, with its key if the topic is compacted.
+    /// The workload handed a record to a client, with its key if the topic keeps the newest of each.
     pub fn on_sent(&mut self, partition: PartitionId, record: RecordId, key: Option<u64>) {
+        let incarnation = self.incarnation;
         let ledger = self.ledger(partition);
         ledger.sent.insert(record);
         if let Some(key) = key {
-            ledger.keys.insert(record, key);
+            ledger.keys.on_sent(record, key, incarnation);
         }
     }
 
@@ -376,7 +209,12 @@ impl Oracle {
 
     /// A client's consumer begins, or begins anew, at this offset.
     pub fn on_reader(&mut self, client: u32, partition: PartitionId, isolation: Isolation, from: Option<Offset>) {
-        let reader = Reader { isolation, expected: from, incarnation: Incarnation(0), latest: BTreeMap::new() };
+        let ledger = &self.ledgers[&partition];
+        let is_latest = ledger.class == TopicClass::Latest;
+        let floor = if is_latest { ledger.keys.newest.clone() } else { BTreeMap::new() };
+        let incarnation = Incarnation(0);
+        let (latest, newest) = (BTreeMap::new(), BTreeMap::new());
+        let reader = Reader { isolation, expected: from, incarnation, latest, floor, newest };
         self.readers.insert((client, partition), reader);
     }
 
@@ -419,7 +257,14 @@ impl Oracle {
             self.transactions.on_range_passed(partition, ledger, passed)?;
             self.transactions.on_shown(partition, offset, record)?;
         }
-        if let Some((earlier, earlier_offset)) = reader.latest.insert(record.client, (record, offset))
+        if let Some(key) = ledger.keys.key(record).filter(|_| ledger.class == TopicClass::Latest) {
+            if let Some(&floor) = reader.floor.get(&key).filter(|&&floor| offset < floor) {
+                return Err(KeyViolation::Stale { partition, client, key, floor, shown: offset }.into());
+            }
+            reader.newest.insert(key, offset);
+        }
+        if !ledger.late.contains(&record)
+            && let Some((earlier, earlier_offset)) = reader.latest.insert(record.client, (record, offset))
             && record < earlier
         {
             let (later, later_offset) = (earlier, earlier_offset);
@@ -439,16 +284,17 @@ impl Oracle {
         partition: PartitionId,
         shown: &BTreeMap<Offset, RecordId>,
         damaged: &[Range<Offset>],
+        span: ReadSpan,
     ) -> Result<(), Violation> {
         let ledger = &self.ledgers[&partition];
         for (&offset, &record) in &ledger.stored {
             let is_damaged = damaged.iter().any(|range| range.contains(&offset));
-            let is_superseded = || ledger.is_superseded(offset, record, shown);
-            if !is_damaged && shown.get(&offset) != Some(&record) && !is_superseded() {
+            let may_be_gone = || ledger.may_be_gone(offset, record, shown, span);
+            if !is_damaged && shown.get(&offset) != Some(&record) && !may_be_gone() {
                 return Err(Violation::Lost { partition, record, offset });
             }
         }
-        Ok(())
+        if damaged.is_empty() { ledger.check_deletions(partition, shown, span) } else { Ok(()) }
     }
 
     /// Every partition, with its class.
@@ -468,12 +314,6 @@ impl Oracle {
 }
 
 impl Ledger {
-    /// Whether a newer record of the same key was shown, so that compaction may have left this one out.
-    fn is_superseded(&self, offset: Offset, record: RecordId, shown: &BTreeMap<Offset, RecordId>) -> bool {
-        let key = self.keys.get(&record);
-        self.is_compacted && shown.range(offset.advance(1)..).any(|(_, newer)| self.keys.get(newer) == key)
-    }
-
     fn place(
         &mut self,
         partition: PartitionId,
@@ -556,8 +396,9 @@ mod tests {
     fn a_stored_record_is_found_at_the_end() {
         let mut oracle = oracle();
         oracle.on_stored(P, Offset(0), record(0)).unwrap();
-        assert!(matches!(oracle.on_read_whole(P, &BTreeMap::new(), &[]), Err(Violation::Lost { .. })));
-        assert_eq!(oracle.on_read_whole(P, &BTreeMap::from([(Offset(0), record(0))]), &[]), Ok(()));
+        let span = ReadSpan { until: corelane_model::WallMillis(0), took: std::time::Duration::ZERO };
+        assert!(matches!(oracle.on_read_whole(P, &BTreeMap::new(), &[], span), Err(Violation::Lost { .. })));
+        assert_eq!(oracle.on_read_whole(P, &BTreeMap::from([(Offset(0), record(0))]), &[], span), Ok(()));
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! Values that say which record they are, and that nobody can change unnoticed.
 
+use corelane_record::Record;
+
 use crate::{Random, RecordId};
 
 const HEAD_BYTES: usize = 12;
+/// The header that says which record it is where there is no value.
+pub(crate) const HEADER: &str = "record";
 
 /// A value of about `length` bytes.
 pub(crate) fn encode(record: RecordId, length: u64) -> Vec<u8> {
@@ -17,6 +21,14 @@ pub(crate) fn encode(record: RecordId, length: u64) -> Vec<u8> {
     let crc = crc32c::crc32c(&value).to_le_bytes();
     value[8..12].copy_from_slice(&crc);
     value
+}
+
+/// Which record this is, by its value or, if that is null, by its header.
+pub(crate) fn identify(record: &Record<'_>) -> Option<RecordId> {
+    match record.value {
+        Some(value) => decode(value),
+        None => record.headers().find(|(name, _)| *name == HEADER).and_then(|(_, value)| decode(value?)),
+    }
 }
 
 /// Which record a value is; `None` when it is not one of ours, unchanged.

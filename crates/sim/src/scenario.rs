@@ -11,6 +11,7 @@ use crate::Random;
 
 /// The smallest journal file that a journal takes.
 const SMALLEST_FILE_BYTES: u64 = 64 << 10;
+const DAY_MS: u64 = 24 * 3_600_000;
 /// One in so many seeds has clients with transactions.
 const TRANSACTIONS_RARITY: u64 = 3;
 
@@ -49,9 +50,18 @@ pub struct TopicPlan {
     pub compacted_ms: Option<u64>,
     /// It remembers message ids; some records carry one and are sent again later.
     pub has_ids: bool,
+    /// Clients send each other's records with ids again, and those that nobody knows about.
+    pub are_ids_shared: bool,
+    /// Some records have no value, and stay for this time at least.
+    pub deletions_ms: Option<u64>,
 }
 
 impl TopicPlan {
+    /// A topic that only keeps records.
+    const fn plain(partitions: u32, class: TopicClass) -> Self {
+        Self { partitions, class, compacted_ms: None, has_ids: false, are_ids_shared: false, deletions_ms: None }
+    }
+
     /// Whether batches of transactions are written to it.
     #[must_use]
     pub fn takes_transactions(&self) -> bool {
@@ -67,12 +77,12 @@ impl TopicPlan {
     /// Settings with which everything stays that must be there.
     #[must_use]
     pub fn settings(&self) -> TopicSettings {
+        let tombstone_ms = self.deletions_ms.or(self.compacted_ms).unwrap_or(DAY_MS);
         match self.compacted_ms {
-            Some(tombstone_ms) => {
-                TopicSettings { tombstone_ms, segment_bytes: SEGMENT_BYTES_MIN, ..TopicSettings::compacted() }
-            }
+            Some(_) => TopicSettings { tombstone_ms, segment_bytes: SEGMENT_BYTES_MIN, ..TopicSettings::compacted() },
             None => TopicSettings {
                 class: self.class,
+                tombstone_ms,
                 retention_ms: None,
                 dedup_count: self.has_ids.then_some(DEDUP_COUNT_MAX),
                 ..TopicSettings::default()
@@ -140,6 +150,8 @@ pub struct Scenario {
     pub is_slowing: bool,
     /// Whether the wall clock jumps.
     pub is_jumping: bool,
+    /// Whether readers of newest values begin anew now and then.
+    pub is_renewing: bool,
     /// Whether bits of settled records flip before the last start.
     pub is_rotting: bool,
     /// Bytes of a journal file.
@@ -162,11 +174,9 @@ impl Scenario {
     /// What the seed decides.
     #[must_use]
     pub fn new(random: &mut Random) -> Self {
-        let topics = (0..random.within(1..4)).map(|_| TopicPlan {
-            partitions: u32::try_from(random.within(1..5)).expect("few"),
-            class: if random.is_one_in(5) { TopicClass::Memory } else { TopicClass::Durable },
-            compacted_ms: None,
-            has_ids: false,
+        let topics = (0..random.within(1..4)).map(|_| {
+            let partitions = u32::try_from(random.within(1..5)).expect("few");
+            TopicPlan::plain(partitions, if random.is_one_in(5) { TopicClass::Memory } else { TopicClass::Durable })
         });
         let topics: Vec<TopicPlan> = topics.collect();
         let clients = (0..random.within(1..4)).map(|number| ClientPlan {
@@ -209,6 +219,7 @@ impl Scenario {
             is_filling: random.is_one_in(4),
             is_slowing: random.is_one_in(3),
             is_jumping: random.is_one_in(3),
+            is_renewing: false,
             is_rotting: random.is_one_in(6),
             journal_file_bytes,
             journal_files: corelane_model::limits::JOURNAL_FILES_MIN,
@@ -232,6 +243,7 @@ impl Scenario {
         }
         scenario.decide_topics(random);
         scenario.decide_transactions(random);
+        scenario.decide_keys(random);
         scenario
     }
 
@@ -241,6 +253,17 @@ impl Scenario {
         self.clients.iter().any(|client| client.transactions.is_some())
     }
 
+    /// Null values, readers that begin anew, and ids that everybody uses.
+    fn decide_keys(&mut self, random: &mut Random) {
+        self.is_renewing = random.is_one_in(2);
+        for topic in &mut self.topics {
+            let graces = [random.skewed(50..5_000), random.within(5_000..60_000), DAY_MS];
+            let grace = *random.pick(&graces);
+            topic.deletions_ms = (topic.needs_keys() && random.is_one_in(2)).then_some(grace);
+            topic.are_ids_shared = topic.has_ids && random.is_one_in(2);
+        }
+    }
+
     /// Clients with transactions in some of the seeds, and readers of committed records beside them.
     fn decide_transactions(&mut self, random: &mut Random) {
         if !random.is_one_in(TRANSACTIONS_RARITY) {
@@ -248,8 +271,7 @@ impl Scenario {
         }
         if !self.topics.iter().any(TopicPlan::takes_transactions) {
             let partitions = u32::try_from(random.within(1..5)).expect("few");
-            let class = TopicClass::Durable;
-            self.topics.push(TopicPlan { partitions, class, compacted_ms: None, has_ids: false });
+            self.topics.push(TopicPlan::plain(partitions, TopicClass::Durable));
         }
         for client in 0..random.within(1..4) {
             let plan = TransactionPlan {

@@ -39,10 +39,13 @@ impl Client {
             for index in 0..info.partitions() {
                 let partition = PartitionId::new(info.topic, PartitionIndex(index));
                 oracle.open_partition(partition, plan.class, plan.compacted_ms.is_some());
+                let grace = Duration::from_millis(plan.settings().tombstone_ms);
+                oracle.keep_deletions(partition, (!self.is_jumping).then_some(grace));
                 if self.plan.is_consumer {
                     let from = (plan.class == TopicClass::Durable).then_some(Offset::ZERO);
                     oracle.on_reader(self.number, partition, self.plan.isolation, from);
                     wishes.push((Duration::from_micros(self.random.skewed(1..50_000)), Todo::Read { partition }));
+                    wishes.extend(self.keyed.wish(partition, plan.class));
                 }
             }
             self.topics[topic].2 = Some(info);

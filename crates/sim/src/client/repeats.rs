@@ -6,19 +6,11 @@ use corelane_client_core::{BatchKey, Delivery, NewRecord, ProducerKey};
 use corelane_model::{Now, PartitionId, PartitionIndex};
 
 use super::Client;
-use crate::{Random, RecordId, payload};
+use crate::oracle::Repeatable;
+use crate::{Oracle, Random, RecordId, payload};
 
 /// Records that are kept for repetition; older ones are repeated no more.
 const KEPT_MAX: usize = 200;
-
-/// A record that is in the log.
-#[derive(Clone, Copy, Debug)]
-struct Stored {
-    record: RecordId,
-    topic: usize,
-    partition: PartitionIndex,
-    length: u64,
-}
 
 /// What may be sent again, and what is on its way again. Has chance of its own, so that a workload without ids is what it
 /// was before there were any.
@@ -26,7 +18,7 @@ struct Stored {
 pub(super) struct Repeats {
     random: Random,
     sent: BTreeMap<BatchKey, (usize, PartitionIndex, u64)>,
-    stored: Vec<Stored>,
+    stored: Vec<Repeatable>,
     again: BTreeSet<BatchKey>,
 }
 
@@ -48,35 +40,50 @@ impl Repeats {
         self.sent.insert(batch, (topic, partition, length));
     }
 
-    pub(super) fn on_delivered(&mut self, batch: BatchKey, record: RecordId, is_stored: bool) {
+    pub(super) fn on_delivered(&mut self, oracle: &mut Oracle, batch: BatchKey, record: RecordId, is_stored: bool) {
         self.again.remove(&batch);
         let Some((topic, partition, length)) = self.sent.remove(&batch).filter(|_| is_stored) else { return };
         if KEPT_MAX <= self.stored.len() {
             let at = self.random.index(KEPT_MAX);
             self.stored.swap_remove(at);
         }
-        self.stored.push(Stored { record, topic, partition, length });
+        let stored = Repeatable { record, topic, partition, length };
+        self.stored.push(stored);
+        oracle.on_repeatable(stored);
     }
 
-    /// Whether the batch was a repetition.
-    pub(super) fn on_failed(&mut self, batch: BatchKey) -> bool {
-        self.sent.remove(&batch);
+    /// Whether the batch was a repetition. If nobody knows what became of it, others may send it again.
+    pub(super) fn on_failed(
+        &mut self,
+        oracle: &mut Oracle,
+        batch: BatchKey,
+        records: &[(PartitionId, RecordId)],
+        may_be_stored: bool,
+    ) -> bool {
+        if let (Some((topic, index, length)), [(partition, record)]) = (self.sent.remove(&batch), records)
+            && may_be_stored
+        {
+            oracle.on_repeated_late(*partition, *record);
+            oracle.on_repeatable(Repeatable { record: *record, topic, partition: index, length });
+        }
         self.again.remove(&batch)
     }
 }
 
 impl Client {
-    /// Sends a record of this topic once more that was told to be stored.
-    pub(super) fn send_again(&mut self, now: Now, producer: ProducerKey, topic: usize) {
-        if self.repeats.stored.is_empty() {
+    /// Sends a record of this topic once more that was told to be stored, or that nobody knows about; another client's too.
+    pub(super) fn send_again(&mut self, now: Now, oracle: &Oracle, producer: ProducerKey, topic: usize) {
+        let is_others = self.topics[topic].1.are_ids_shared && self.repeats.random.is_one_in(2);
+        let from = if is_others { oracle.repeatables() } else { &self.repeats.stored };
+        if from.is_empty() {
             return;
         }
-        let stored = self.repeats.stored[self.repeats.random.index(self.repeats.stored.len())];
+        let stored = from[self.repeats.random.index(from.len())];
         let info = self.topics[topic].2.as_ref().expect("the producer is open");
         if stored.topic != topic {
             return;
         }
-        let Stored { record, partition, length, .. } = stored;
+        let Repeatable { record, partition, length, .. } = stored;
         let (value, id) = (payload::encode(record, length), record.to_string());
         let new = NewRecord {
             value: Some(&value),

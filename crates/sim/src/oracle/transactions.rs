@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use corelane_model::{Decision, Offset, PartitionId};
 
-use super::{Ledger, Oracle, Violation};
+use super::{Ledger, Oracle, ReadSpan, Violation};
 use crate::RecordId;
 
 /// A transaction of the workload, unique for the whole run.
@@ -301,16 +301,17 @@ impl Oracle {
         partition: PartitionId,
         shown: &BTreeMap<Offset, RecordId>,
         damaged: &[Range<Offset>],
+        span: ReadSpan,
     ) -> Result<(), Violation> {
         let ledger = &self.ledgers[&partition];
         for (&offset, &record) in &ledger.stored {
             let is_damaged = damaged.iter().any(|range| range.contains(&offset));
-            if is_damaged || shown.get(&offset) == Some(&record) || ledger.is_superseded(offset, record, shown) {
+            if is_damaged || shown.get(&offset) == Some(&record) || ledger.may_be_gone(offset, record, shown, span) {
                 continue;
             }
             self.transactions.on_passed(partition, offset, record)?;
         }
-        Ok(())
+        if damaged.is_empty() { ledger.check_deletions(partition, shown, span) } else { Ok(()) }
     }
 
     /// How many transactions were answered as committed, and how many there were.
@@ -382,7 +383,8 @@ mod tests {
         let hidden = oracle.on_passed(READER, partition(1), Offset(1));
         assert!(matches!(hidden, Err(Violation::Transaction(TransactionViolation::Hidden { .. }))), "{hidden:?}");
         let shown = BTreeMap::from([(Offset(1), record(10))]);
-        assert!(oracle.on_committed_read_whole(partition(0), &shown, &[]).is_err());
+        let span = ReadSpan { until: corelane_model::WallMillis(0), took: std::time::Duration::ZERO };
+        assert!(oracle.on_committed_read_whole(partition(0), &shown, &[], span).is_err());
     }
 
     #[test]

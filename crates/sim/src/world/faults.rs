@@ -5,6 +5,7 @@ use std::time::Duration;
 use corelane_model::{Isolation, ShardId};
 
 use super::{Fault, Happening, LIVENESS, LOAD_MAX, Phase, SUPERVISION, World};
+use crate::ReadSpan;
 use crate::broker::SHARDS;
 use crate::client::{Client, Todo};
 use crate::describe::file_name;
@@ -170,7 +171,7 @@ impl World {
         if self.broker.is_draining {
             return Some("the broker drains".to_owned());
         }
-        let client = self.clients.iter().find_map(|client| client.restless(&self.oracle));
+        let client = self.clients.iter().find_map(|client| client.restless(self.now(), &self.oracle));
         let unanswered = self.network.unanswered();
         client.or_else(|| (0 < unanswered).then(|| format!("{unanswered} requests are not answered")))
     }
@@ -220,13 +221,15 @@ impl World {
             }
             return;
         }
+        let now = self.now();
+        let span = ReadSpan { until: now.wall, took: now.monotonic.since(since) };
         let mut result = Ok(());
         for (auditor, isolation) in self.clients.iter().filter_map(|client| Some((client, client.audits()?))) {
             for (&partition, reading) in auditor.readings() {
                 let (shown, damaged) = (&reading.shown, &reading.damaged);
                 result = result.and_then(|()| match isolation {
-                    Isolation::Uncommitted => self.oracle.on_read_whole(partition, shown, damaged),
-                    Isolation::Committed => self.oracle.on_committed_read_whole(partition, shown, damaged),
+                    Isolation::Uncommitted => self.oracle.on_read_whole(partition, shown, damaged, span),
+                    Isolation::Committed => self.oracle.on_committed_read_whole(partition, shown, damaged, span),
                 });
             }
         }

@@ -26,6 +26,7 @@ impl World {
         }
         self.broker.start(&self.scenario);
         let incarnation = self.broker.incarnation();
+        self.oracle.on_broker_start(incarnation);
         self.log(format_args!("broker starts, incarnation {incarnation}"));
         self.plan_crash();
         self.plan_restart();
