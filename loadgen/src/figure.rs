@@ -1,10 +1,12 @@
 //! Single figures that are compared with what the machine can do, each measured in one way against whatever answers: a
 //! broker, or a server with no broker behind it.
 
+pub mod commit;
 pub mod consume;
 pub mod crash;
 pub mod idle;
 pub mod ingest;
+pub mod join;
 pub mod round_trip;
 pub mod start;
 pub mod sustained;

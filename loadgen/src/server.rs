@@ -138,6 +138,20 @@ impl Server {
         let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kib * 1024)
     }
+
+    /// Processor time that the broker's process has taken, all threads together.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn processor_time(&self) -> anyhow::Result<Duration> {
+        let mut nanos = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // "time on a processor, time waiting for one, slices": Documentation/scheduler/sched-stats of Linux.
+            let Ok(text) = std::fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+            nanos += text.split(' ').next().context("schedstat is empty")?.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
 }
 
 impl Drop for Server {

@@ -139,6 +139,21 @@ fn nothing_stored_is_lost_by_kills_under_load() {
 }
 
 #[test]
+fn a_member_that_comes_and_goes_settles_and_every_commit_is_durable() {
+    let place = Place::new();
+    let data = place.path().join("lab");
+    let own = ["--quiet", "--json", "-", "--data", data.to_str().unwrap()];
+    let join = ["bench", "join", "--members", "12", "--partitions", "20", "--rounds", "1", "--duration", "1s"];
+    let joins: Value = serde_json::from_str(&place.run(&[&join[..], &own[..]].concat(), b"").good()).unwrap();
+    assert!(!joins["settled_ms"].as_array().unwrap().is_empty(), "{joins}");
+    let commit = ["bench", "commit", "--records", "5000", "--rounds", "1"];
+    let commits: Value = serde_json::from_str(&place.run(&[&commit[..], &own[..]].concat(), b"").good()).unwrap();
+    let of = |field: &str| commits[0][field].as_u64().unwrap();
+    assert_eq!(of("commits"), 5000, "{commits}");
+    assert!((1..=5000).contains(&of("written")), "{commits}");
+}
+
+#[test]
 fn a_group_under_load_loses_no_message_when_a_member_restarts_or_dies() {
     let place = Place::new();
     let broker = Broker::start(&place, &["--shards", "2"]);

@@ -60,6 +60,8 @@ enum BenchCommand {
     Start(figures::Start),
     Idle(figures::Idle),
     Sustained(figures::Sustained),
+    Join(figures::Join),
+    Commit(figures::Commit),
 }
 
 /// Workloads that need no file.
@@ -170,6 +172,8 @@ impl Bench {
             Some(BenchCommand::Start(start)) => start.run(),
             Some(BenchCommand::Idle(idle)) => idle.run(),
             Some(BenchCommand::Sustained(sustained)) => sustained.run(),
+            Some(BenchCommand::Join(join)) => join.run(),
+            Some(BenchCommand::Commit(commit)) => commit.run(),
             None => self.load.run(),
         }
     }

@@ -1,10 +1,10 @@
-//! `corelane bench crash|start|idle|sustained`: figures that need brokers of their own.
+//! `corelane bench crash|start|idle|sustained|join|commit`: figures that need brokers of their own.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use corelane_broker::quantity::{ByteSize, Span};
-use corelane_loadgen::figure::{crash, idle, start, sustained};
+use corelane_loadgen::figure::{commit, crash, idle, join, start, sustained};
 use corelane_loadgen::server::ServerOptions;
 
 use super::floor::{block_on, eprintln_step};
@@ -80,6 +80,55 @@ pub(crate) struct Sustained {
     /// How long.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     duration: Span,
+    #[command(flatten)]
+    own: Own,
+}
+
+/// What it costs a large group, and others, that a member joins.
+#[derive(Debug, Args)]
+#[command(
+    before_help = examples!(
+        "corelane bench join                       the 1,000th, 1,000 partitions",
+        "corelane bench join --members 100         a smaller group",
+        "corelane bench join --rounds 9            more often",
+    )
+)]
+pub(crate) struct Join {
+    /// Members, the one that joins included.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=4096))]
+    members: u32,
+    /// Partitions of the group's topic.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    partitions: u32,
+    /// Connections that the members share.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    connections: u32,
+    /// Rounds: each puts load beside the group twice, once undisturbed.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rounds: u32,
+    /// How long each load is.
+    #[arg(long, value_name = "TIME", default_value = "3s")]
+    duration: Span,
+    #[command(flatten)]
+    own: Own,
+}
+
+/// How many committed offsets a second a group takes.
+#[derive(Debug, Args)]
+#[command(
+    before_help = examples!(
+        "corelane bench commit                     each of 2,000,000 records",
+        "corelane bench commit --records 100000    fewer",
+        "corelane bench commit --rounds 9          more often",
+    )
+)]
+pub(crate) struct Commit {
+    /// Records that are read and committed one by one.
+    #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    records: u64,
+    /// How often.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rounds: u32,
     #[command(flatten)]
     own: Own,
 }
@@ -168,6 +217,67 @@ impl Idle {
             idle.restarted_bytes >> 10
         );
         self.own.output.write(&idle, &text)
+    }
+}
+
+impl Join {
+    pub(crate) fn run(self) -> Outcome {
+        let options = self.own.broker("join")?;
+        let is_quiet = self.own.output.is_quiet();
+        let show = |step: &str| {
+            if !is_quiet {
+                eprintln_step(step);
+            }
+        };
+        let bench = join::JoinBench {
+            members: self.members,
+            partitions: self.partitions,
+            connections: self.connections,
+            rounds: self.rounds,
+            load: self.duration.0,
+        };
+        let joins = block_on(join::measure(&options, bench, show)).map_err(failure)?;
+        let median = |figures: &[f64]| match figures {
+            [] => "unknown".to_owned(),
+            figures => format!("{:.1}", corelane_loadgen::figure::median(figures)),
+        };
+        let longest = joins.settled_ms.iter().copied().fold(0.0, f64::max);
+        let text = format!(
+            "{} members over {} partitions, the first {} after {:.1} s; {} joins\n\
+             settled after {} ms (median), {longest:.1} ms at most; broker busy for {} ms a join and leave\n\
+             p99 of others: {} µs undisturbed, {} µs while a member joins and leaves (medians of {} rounds; {} void)\n",
+            joins.members,
+            joins.partitions,
+            joins.members - 1,
+            joins.assembled_s,
+            joins.settled_ms.len(),
+            median(&joins.settled_ms),
+            median(&joins.busy_ms),
+            median(&joins.p99_quiet_us),
+            median(&joins.p99_joining_us),
+            joins.p99_quiet_us.len(),
+            joins.void_rounds,
+        );
+        self.own.output.write(&joins, &text)
+    }
+}
+
+impl Commit {
+    pub(crate) fn run(self) -> Outcome {
+        let options = self.own.broker("commit")?;
+        let mut rounds = Vec::new();
+        let mut text = String::new();
+        for _ in 0..self.rounds {
+            let commits = block_on(commit::measure(&options, self.records)).map_err(failure)?;
+            text += &format!(
+                "{} commits in {:.2} s: {:.0} a second, all durable; {} offsets were written for them\n",
+                commits.commits, commits.seconds, commits.commits_per_s, commits.written
+            );
+            rounds.push(commits);
+        }
+        let rates: Vec<f64> = rounds.iter().map(|round| round.commits_per_s).collect();
+        text += &format!("median: {:.0} a second\n", corelane_loadgen::figure::median(&rates));
+        self.own.output.write(&rounds, &text)
     }
 }
 
