@@ -130,6 +130,8 @@ impl Shard {
     /// Ends the round of every coordinator to which something happened. Whether more can be done at once.
     pub(crate) fn finish_transactions(&mut self) -> bool {
         if !matches!(self.phase, ShardPhase::Serving { .. }) {
+            // Coordinators have no more turns: what comes now is told by the next start.
+            self.transactions.is_behind = false;
             return false;
         }
         self.expire_arriving_transactions();
