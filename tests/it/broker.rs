@@ -64,8 +64,10 @@ impl Place {
 
     fn serve<'a>(&self, args: &[&'a str]) -> Vec<&'a str> {
         let data: &'static str = self.data().to_str().unwrap().to_owned().leak();
-        let fixed = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--memory", "512MiB"];
-        let mut line = fixed.to_vec();
+        let mut line = vec!["serve", "--admin", "127.0.0.1:0", "--memory", "512MiB"];
+        if !args.contains(&"--listen") {
+            line.extend(["--listen", "127.0.0.1:0"]);
+        }
         if !args.contains(&"--data") {
             line.extend(["--data", data]);
         }
@@ -118,6 +120,73 @@ impl Process {
     fn signal(self, signal: Signal) {
         // A process that is gone already needs no signal.
         let _gone = kill_process(self.0, signal);
+    }
+}
+
+/// A client command that runs beside the test; it is killed when dropped.
+pub(crate) struct Running {
+    child: Child,
+    printed: Receiver<String>,
+    lines: Vec<String>,
+}
+
+impl Running {
+    /// Starts a command.
+    pub(crate) fn start(place: &Place, args: &[&str]) -> Self {
+        let mut child = place.command(args).stderr(Stdio::inherit()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (sender, printed) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                drop(sender.send(line));
+            }
+        });
+        Self { child, printed, lines: Vec::new() }
+    }
+
+    /// Reads what it prints until that is enough.
+    #[track_caller]
+    pub(crate) fn read(&mut self, is_enough: impl Fn(&[String]) -> bool) {
+        while !is_enough(&self.lines) {
+            let line = self.printed.recv_timeout(DEADLINE);
+            self.lines.push(line.unwrap_or_else(|error| panic!("{error} after {} lines", self.lines.len())));
+        }
+    }
+
+    /// All lines that were read.
+    pub(crate) fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
+    /// SIGINT, and waits for its good end.
+    #[track_caller]
+    pub(crate) fn interrupt(mut self) {
+        Process::new(&self.child).signal(Signal::INT);
+        let since = std::time::Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(since.elapsed() < DEADLINE, "the command did not end");
+            std::thread::yield_now();
+        };
+        assert_eq!(status.code(), Some(0));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// Waits for a condition of the broker.
+#[track_caller]
+pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < DEADLINE, "it did not come about in time");
     }
 }
 
@@ -198,6 +267,14 @@ impl<'a> Broker<'a> {
     pub(crate) fn kill(mut self) {
         self.process.signal(Signal::KILL);
         self.wait();
+    }
+
+    /// `kill -9`, and a start at the same address, where clients find it again.
+    #[track_caller]
+    pub(crate) fn kill_and_start(self, args: &[&str]) -> Self {
+        let (place, address) = (self.place, self.quic.to_string());
+        self.kill();
+        Self::start(place, &[args, &["--listen", &address]].concat())
     }
 
     /// Sends a signal and goes on.

@@ -11,7 +11,7 @@ use corelane::{
 };
 
 use crate::DEADLINE;
-use crate::broker::{Broker, Place};
+use crate::broker::{Broker, Place, Running, wait_until};
 
 /// A program against a broker of its own.
 pub(crate) struct Lab {
@@ -321,15 +321,6 @@ fn wrong_wishes_of_members_are_told() {
     broker.run(&["group", "describe", "g"], b"").bad(1);
 }
 
-/// Waits for a condition of the broker.
-#[track_caller]
-pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) {
-    let begin = std::time::Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < DEADLINE, "it did not come about in time");
-    }
-}
-
 #[test]
 fn the_command_line_moves_groups_about() {
     let place = Place::new();
@@ -363,4 +354,50 @@ fn the_command_line_moves_groups_about() {
     assert!(broker.good(&["group", "describe", "g"], b"").contains("COMMITTED"));
     broker.good(&["group", "delete", "g"], b"");
     assert_eq!(broker.good(&["group", "list"], b"").lines().count(), 1);
+}
+
+#[test]
+fn a_running_member_goes_on_from_the_committed_offsets_after_the_broker_was_killed() {
+    const PARTITIONS: u64 = 3;
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    broker.good(&["topic", "create", "work", "-p", "3"], b"");
+    let fill = |broker: &Broker<'_>| {
+        for partition in ["0", "1", "2"] {
+            let lines = crate::round_trip::numbers(0..200);
+            broker.good(&["produce", "work", "-p", partition], lines.as_bytes());
+        }
+    };
+    let committed = |broker: &Broker<'_>| -> Vec<u64> {
+        let described = broker.good(&["group", "describe", "g", "--json"], b"");
+        let described: serde_json::Value = serde_json::from_str(&described).unwrap();
+        let partitions = described["partitions"].as_array().unwrap();
+        partitions.iter().map(|partition| partition["committed"].as_u64().unwrap_or(0)).collect()
+    };
+    fill(&broker);
+    let quic = broker.quic.to_string();
+    let line = ["consume", "work", "-g", "g", "--reset", "earliest", "--commit", "batch", "-f", "%p %o\\n"];
+    let mut member = Running::start(&place, &[&line[..], &["--broker", &quic]].concat());
+    member.read(|lines| 100 <= lines.len());
+    wait_until(|| 100 <= committed(&broker).iter().sum::<u64>());
+    let before = committed(&broker);
+    let broker = broker.kill_and_start(&["--shards", "2"]);
+    fill(&broker);
+    member.read(|lines| lines.iter().collect::<BTreeSet<_>>().len() == 1200);
+    wait_until(|| committed(&broker) == [400, 400, 400]);
+    for partition in 0..PARTITIONS {
+        let mine = member.lines().iter().filter_map(|line| {
+            let (at, offset) = line.split_once(' ').unwrap();
+            (at == partition.to_string()).then(|| offset.parse::<u64>().unwrap())
+        });
+        let mut next = 0;
+        for offset in mine {
+            let floor = before[usize::try_from(partition).unwrap()];
+            assert!(offset <= next, "partition {partition} goes from {next} to {offset}");
+            assert!(offset == next || floor <= offset, "partition {partition} goes back to {offset}, before {floor}");
+            next = offset + 1;
+        }
+        assert_eq!(next, 400);
+    }
+    member.interrupt();
 }

@@ -1,13 +1,13 @@
 //! Shared queues through a running broker: from a program's side and from the command line.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use corelane::{Client, Lease, Nack, QueueConsumer, Record, TopicSettings, VerdictError};
 
 use crate::DEADLINE;
-use crate::broker::{Broker, Place};
+use crate::broker::{Broker, Place, Running, wait_until};
 use crate::round_trip::numbers;
 
 /// Where clients find the broker.
@@ -113,13 +113,14 @@ fn more_members_than_partitions_share_a_topic_and_inherit_from_one_that_dies() {
     });
 }
 
-/// The first records leave before the new queue's settings are on disk, so before the join is answered.
+/// The first records leave before the new queue's settings are on disk, so before the join is answered, and those of each
+/// partition by themselves.
 #[test]
-fn the_first_member_of_a_new_queue_is_handed_what_is_there_in_its_first_delivery() {
+fn the_first_member_of_a_new_queue_is_handed_what_is_there_in_its_first_deliveries() {
     let place = Place::new();
-    let broker = Broker::start(&place, &["--shards", "1"]);
+    let broker = Broker::start(&place, &["--shards", "2"]);
     with_client(&place, &broker, async |client| {
-        client.admin().create_topic("jobs", 1, TopicSettings::default()).await.unwrap();
+        client.admin().create_topic("jobs", 2, TopicSettings::default()).await.unwrap();
         produce(&client, "jobs", 0..10).await;
         for group in ["a", "b", "c", "d"] {
             let mut consumer = client.queue(group, "jobs").credit(10, 1 << 20).join().await.unwrap();
@@ -225,4 +226,173 @@ fn records_that_fail_end_in_the_dead_letter_topic_with_their_story() {
         values.sort_unstable();
         assert_eq!(values, [b"100".to_vec(), b"7".to_vec()]);
     });
+}
+
+/// A queue as a program reads it.
+fn describe(broker: &Broker<'_>, group: &str) -> serde_json::Value {
+    serde_json::from_str(&broker.good(&["queue", "describe", "jobs", "-g", group, "--json"], b"")).unwrap()
+}
+
+/// How many dead letters a redrive put back.
+fn redrive(broker: &Broker<'_>, group: &str, more: &[&str]) -> serde_json::Value {
+    let line = [&["queue", "redrive", "jobs", "-g", group, "--json"], more].concat();
+    let done: serde_json::Value = serde_json::from_str(&broker.good(&line, b"")).unwrap();
+    done["records"].clone()
+}
+
+/// Key, value and partition of records that were printed as JSON, sorted, and the names of all their headers.
+fn read_json(lines: &str) -> (Vec<(String, String, u64)>, BTreeSet<String>) {
+    let mut names = BTreeSet::new();
+    let mut records = Vec::new();
+    for line in lines.lines() {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        let headers = record["headers"].as_array().unwrap().iter();
+        names.extend(headers.map(|header| header["name"].as_str().unwrap().to_owned()));
+        let text = |name: &str| record[name].as_str().unwrap().to_owned();
+        records.push((text("key"), text("value"), record["partition"].as_u64().unwrap()));
+    }
+    records.sort();
+    (records, names)
+}
+
+#[test]
+fn a_redrive_puts_dead_letters_back_once_and_they_are_worked_off() {
+    const DEAD: usize = 3;
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    for (topic, partitions) in [("jobs", "2"), ("jobs.dead", "3")] {
+        broker.good(&["topic", "create", topic, "-p", partitions], b"");
+    }
+    let lines: String = (0..10).map(|number| format!("player-{number}:{number}\n")).collect();
+    broker.good(&["produce", "jobs", "-K", ":", "-H", "match=7"], lines.as_bytes());
+    let (mut doomed, _) = read_json(&broker.good(&["consume", "jobs", "--until", "end", "--json"], b""));
+    doomed.drain(..7);
+
+    // A queue that has none: what it has is told from what others have in the same topic.
+    let queue =
+        |group| ["queue", "consume", "jobs", "-g", group, "--delivery-limit", "2", "--dead-letter", "jobs.dead"];
+    broker.good(&[&queue("happy")[..], &["-n", "10"]].concat(), b"");
+    // Each of the last three fails twice.
+    let worker = ["--backoff", "0s", "-n", "13", "--exec", "read job; test \"$job\" -lt 7"];
+    broker.good(&[&queue("workers")[..], &worker].concat(), b"");
+    wait_until(|| describe(&broker, "workers")["dead"] == DEAD);
+    let (dead, names) = read_json(&broker.good(&["consume", "jobs.dead", "--until", "end", "--json"], b""));
+    let mut values: Vec<_> = dead.iter().map(|(_, value, _)| value.as_str()).collect();
+    values.sort_unstable();
+    assert_eq!(values, ["7", "8", "9"]);
+    let story = ["reason", "deliveries", "group", "topic", "partition", "offset", "first-failed"];
+    let story = story.map(|name| format!("corelane-dead-{name}"));
+    let expected: BTreeSet<_> = story.into_iter().chain(["match".to_owned()]).collect();
+    assert_eq!(names, expected, "their own header is kept beside the story");
+
+    assert_eq!(redrive(&broker, "happy", &[]), 0, "these are another queue's");
+    broker.run(&["queue", "redrive", "jobs", "-g", "workers", "-n", "0"], b"").bad(2);
+    assert_eq!(redrive(&broker, "workers", &["-n", "1"]), 1);
+    let rest = broker.good(&["queue", "redrive", "jobs", "-g", "workers"], b"");
+    assert_eq!(rest, "2 records put back into jobs\n");
+    assert_eq!(redrive(&broker, "workers", &[]), 0, "a second redrive puts back nothing twice");
+    let broker = broker.kill_and_start(&["--shards", "2"]);
+    assert_eq!(redrive(&broker, "workers", &[]), 0, "not after a crash either");
+
+    let (back, names) =
+        read_json(&broker.good(&["queue", "consume", "jobs", "-g", "workers", "-n", "3", "--json"], b""));
+    assert_eq!(back, doomed, "they are what they were, in the partitions that they come from");
+    assert_eq!(names, BTreeSet::from(["match".to_owned()]), "without the story of their death");
+    let described = describe(&broker, "workers");
+    assert_eq!((&described["ready"], &described["leased"], &described["delayed"]), (&0.into(), &0.into(), &0.into()));
+    let whole = broker.good(&["consume", "jobs", "--until", "end"], b"");
+    assert_eq!(whole.lines().count(), 10 + DEAD);
+
+    broker.good(&["queue", "consume", "jobs", "-g", "plain", "-n", "1"], b"");
+    let without = broker.run(&["queue", "redrive", "jobs", "-g", "plain"], b"").bad(1);
+    assert!(without.contains("dead-letter"), "{without}");
+    let unknown = broker.run(&["queue", "redrive", "jobs", "-g", "nobody"], b"").bad(1);
+    assert!(unknown.contains("no shared queue"), "{unknown}");
+}
+
+/// One client and its member live through the death of the broker.
+#[test]
+fn a_broker_that_is_killed_under_leases_and_acknowledgements_delivers_again_what_was_not_done() {
+    const RECORDS: u32 = 400;
+    let place = Place::new();
+    let broker = RefCell::new(Some(Broker::start(&place, &["--shards", "2"])));
+    let address = address(&place, broker.borrow().as_ref().unwrap());
+    let program = async {
+        let client = corelane::connect(&address).await.unwrap();
+        client.admin().create_topic("jobs", 3, TopicSettings::default()).await.unwrap();
+        let mut a = member(&client, RECORDS / 2).await;
+        let mut b = member(&client, RECORDS / 2).await;
+        produce(&client, "jobs", 0..RECORDS).await;
+        let (of_a, of_b) = (hold(&mut a, 200).await, hold(&mut b, 200).await);
+        let answered: Vec<_> = of_a.iter().take(100).map(|&(number, lease)| (number, a.ack(lease))).collect();
+        let mut done = BTreeSet::new();
+        for (number, ticket) in answered {
+            ticket.durable().await.unwrap();
+            done.insert(number);
+        }
+        // Said, and not answered when the broker dies: each of these is done or comes again, and its ticket says what.
+        let said: Vec<_> = of_b.iter().take(100).map(|&(number, lease)| (number, b.ack(lease))).collect();
+        let before = broker.borrow_mut().take().unwrap();
+        *broker.borrow_mut() = Some(before.kill_and_start(&["--shards", "2"]));
+
+        let seen = RefCell::new(BTreeSet::new());
+        let settled = async {
+            let mut settled = BTreeSet::new();
+            for (number, ticket) in said {
+                if ticket.durable().await.is_ok() {
+                    settled.insert(number);
+                }
+            }
+            settled
+        };
+        let drain = async |consumer: &mut QueueConsumer| {
+            loop {
+                for (number, lease) in take(consumer).await.unwrap_or_default() {
+                    seen.borrow_mut().insert(number);
+                    consumer.ack(lease);
+                }
+                let queue = client.queues().describe("workers", "jobs").await.unwrap();
+                let done: u64 = queue.partitions.iter().map(|partition| partition.done_end).sum();
+                if done == u64::from(RECORDS) {
+                    break;
+                }
+            }
+        };
+        let (settled, (), ()) = tokio::join!(settled, drain(&mut a), drain(&mut b));
+        let seen = seen.into_inner();
+        assert!(seen.is_disjoint(&done), "what was acknowledged and answered is not delivered again");
+        for number in 0..RECORDS {
+            let is_known = done.contains(&number) || settled.contains(&number);
+            assert!(
+                is_known || seen.contains(&number),
+                "record {number} was leased, not done, and came to nobody again"
+            );
+        }
+        a.close().await.unwrap();
+        b.close().await.unwrap();
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(DEADLINE, program).await }).expect("within the deadline");
+}
+
+/// A running command goes on when its broker is back.
+#[test]
+fn a_worker_on_the_command_line_goes_on_after_the_broker_was_killed() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    broker.good(&["topic", "create", "jobs", "-p", "2"], b"");
+    broker.good(&["produce", "jobs"], numbers(0..300).as_bytes());
+    let quic = broker.quic.to_string();
+    let mut worker = Running::start(&place, &["queue", "consume", "jobs", "-g", "workers", "--broker", &quic]);
+    worker.read(|lines| 300 <= lines.len());
+    let broker = broker.kill_and_start(&["--shards", "2"]);
+    broker.good(&["produce", "jobs"], numbers(300..600).as_bytes());
+    let is_whole = |lines: &[String]| {
+        let different: BTreeSet<&str> = lines.iter().map(String::as_str).collect();
+        different.len() == 600
+    };
+    worker.read(is_whole);
+    wait_until(|| describe(&broker, "workers")["ready"] == 0 && describe(&broker, "workers")["leased"] == 0);
+    worker.interrupt();
+    assert_eq!(describe(&broker, "workers")["members"], 0);
 }

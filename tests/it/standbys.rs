@@ -10,8 +10,9 @@ use corelane::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::broker::wait_until;
 use crate::broker::{Broker, Place};
-use crate::groups::{produce, wait_until, with_lab};
+use crate::groups::{produce, with_lab};
 
 async fn standby(client: &Client) -> GroupConsumer {
     let builder = client.group("g").topics(["work"]).reset(ResetPolicy::Earliest).manual_commit();

@@ -283,9 +283,9 @@ impl QueueConsumer {
     pub fn poll_leased(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Leased, QueueError>>> {
         self.measure();
         loop {
-            if let Some(run) = self.runs.pop_front() {
-                let result = self.next_of(run);
-                if let Some(leased) = result {
+            // Before the join is answered several deliveries may have come; each is used up before the next.
+            while let Some(run) = self.runs.pop_front() {
+                if let Some(leased) = self.next_of(run) {
                     return Poll::Ready(Some(leased));
                 }
             }

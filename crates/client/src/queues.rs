@@ -132,6 +132,10 @@ impl Queues {
     /// A name breaks a rule, there is no such queue, it has no dead-letter topic, or there is no answer.
     pub async fn redrive(&self, group: &str, topic: &str, most: Option<u64>) -> Result<u64, QueueError> {
         let (group, topic) = names(group, topic)?;
+        if most == Some(0) {
+            // On the wire it would stand for all.
+            return Ok(0);
+        }
         let body = RedriveQueue { group, topic, most: most.unwrap_or(0) };
         match self.ask(QueueRequest::Redrive(body)).await? {
             QueueAnswer::Done { records } => Ok(records),

@@ -147,7 +147,7 @@ struct Redrive {
     #[command(flatten)]
     named: Named,
     /// At most this many.
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Print a JSON object.
     #[arg(long)]
