@@ -37,7 +37,7 @@ pub struct ReadBatch {
     pub timestamp: WallMillis,
     /// Bytes of the batch, of those that were asked for.
     pub bytes: u64,
-    /// High watermark of the partition.
+    /// Exclusive end of what can be read of the partition.
     pub high_watermark: Offset,
 }
 
@@ -51,10 +51,15 @@ impl Queue {
         };
         partition.asked = partition.asked.saturating_sub(batch.bytes);
         partition.high_watermark = partition.high_watermark.max(batch.high_watermark.0);
-        let (read_end, end) = (partition.read_end(), batch.end.0);
-        if end <= read_end {
+        let end = batch.end.0;
+        if end <= partition.read_end() {
             return true;
         }
+        let mut records = records.into_iter().peekable();
+        let first = records.peek().map_or(end, |record| record.offset.0.min(end));
+        self.pass(index, batch.from.0, first);
+        let partition = &mut self.partitions[index as usize];
+        let read_end = partition.read_end();
         if read_end < batch.from.0 || partition.done_end + QUEUE_RING_RECORDS < end {
             partition.asked = 0;
             self.stats.dropped_batches += 1;
@@ -81,7 +86,38 @@ impl Queue {
         true
     }
 
-    /// The partition's high watermark, as far as whoever reads it knows.
+    /// Reading came from one offset to another without a record between them: what was there is not for queues, such as the
+    /// records of an aborted transaction. These offsets count as done.
+    pub fn on_passed(&mut self, partition: PartitionIndex, from: Offset, end: Offset) {
+        let index = partition.0;
+        if self.partition(partition).is_none_or(|partition| !partition.is_started) {
+            return;
+        }
+        self.pass(index, from.0, end.0);
+        let partition = &mut self.partitions[index as usize];
+        if partition.read_end() < end.0 {
+            partition.asked = 0;
+            self.stats.dropped_batches += 1;
+        }
+    }
+
+    /// Passes over offsets without a record, as far as the ring has room: a hole may be longer than it.
+    fn pass(&mut self, index: u32, from: u64, end: u64) {
+        let partition = &mut self.partitions[index as usize];
+        let read_end = partition.read_end();
+        if read_end < from || end <= read_end {
+            return;
+        }
+        if partition.len() == 0 {
+            partition.jump(end);
+            self.soil(index);
+        } else {
+            let room_end = partition.done_end + QUEUE_RING_RECORDS;
+            self.fill(index, end.min(room_end));
+        }
+    }
+
+    /// Exclusive end of what can be read of the partition, as far as whoever reads it knows.
     pub fn on_high_watermark(&mut self, partition: PartitionIndex, high_watermark: Offset) {
         if let Some(partition) = self.partition(partition) {
             partition.high_watermark = partition.high_watermark.max(high_watermark.0);

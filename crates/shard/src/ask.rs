@@ -42,7 +42,7 @@ pub(crate) struct PartitionRequest {
 #[derive(Debug)]
 pub(crate) enum Ask {
     Append { acks: Acks, batch: SealedBatch },
-    Find { start: StartAt },
+    Find { start: StartAt, isolation: Isolation },
     Truncate { before: Option<Offset> },
     Subscribe { subscription: SubscriptionId, serial: u64, start: StartAt, credit: u64, isolation: Isolation },
 }

@@ -5,8 +5,8 @@ use std::collections::btree_map::Entry;
 
 use corelane_model::limits::{OUTCOME_HOLD, SESSION_PRODUCERS_MAX, SHARD_CONNECTIONS_MAX};
 use corelane_model::{
-    CatalogVersion, ConnectionKey, CorrelationId, ErrorCode, MonotonicNanos, Offset, PartitionId, ProducerId,
-    SessionId, ShardId, SubscriptionId,
+    CatalogVersion, ConnectionKey, CorrelationId, ErrorCode, Isolation, MonotonicNanos, Offset, PartitionId,
+    ProducerId, SessionId, ShardId, SubscriptionId,
 };
 use corelane_record::SealedBatch;
 use corelane_session::{Facts, ProduceRequest, Refused, Request, Session, Step};
@@ -169,7 +169,8 @@ impl Shard {
             }
             Request::ProducerId { correlation, raise } => self.ask_producer_id(asker(correlation), raise),
             Request::FindOffset { correlation, partition, start } => {
-                self.route(PartitionRequest { asker: asker(correlation), partition, ask: Ask::Find { start } });
+                let ask = Ask::Find { start, isolation: Isolation::Uncommitted };
+                self.route(PartitionRequest { asker: asker(correlation), partition, ask });
             }
             Request::Subscribe { correlation, subscription, partition, start, credit, isolation } => {
                 let state = self.connections.get_mut(&connection).expect("its request was just handled");
@@ -382,6 +383,9 @@ impl Shard {
         serial: u64,
         (next, high_watermark): (Offset, Offset),
     ) {
+        if connection == INSIDE {
+            return self.on_inside_passed(subscription, next, high_watermark);
+        }
         let Some(state) = self.connections.get(&connection) else { return };
         let Some(route) = state.session.subscription(subscription).filter(|route| route.serial == serial) else {
             return;

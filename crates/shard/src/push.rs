@@ -83,10 +83,13 @@ impl Shard {
     }
 
     /// Answers which offset a start position means.
-    pub(crate) fn find_offset(&mut self, asker: Asker, partition: PartitionId, start: StartAt) {
+    pub(crate) fn find_offset(&mut self, asker: Asker, partition: PartitionId, start: StartAt, isolation: Isolation) {
+        let start = self.start_for(partition, start, isolation);
         match self.look_up(partition, start) {
-            Ok(Ok(offset)) => self.answer_found(asker, partition, offset),
-            Ok(Err(ticket)) => self.subscriptions.expect_read(ticket, partition, ReadFor::Find(asker, start)),
+            Ok(Ok(offset)) => self.answer_found(asker, partition, offset, isolation),
+            Ok(Err(ticket)) => {
+                self.subscriptions.expect_read(ticket, partition, ReadFor::Find(asker, start, isolation));
+            }
             Err(refused) => self.refuse(asker, None, refused),
         }
     }
@@ -111,11 +114,12 @@ impl Shard {
         }
     }
 
-    fn answer_found(&mut self, asker: Asker, partition: PartitionId, offset: Offset) {
+    fn answer_found(&mut self, asker: Asker, partition: PartitionId, offset: Offset, isolation: Isolation) {
         let Some(status) = self.storage.describe(partition) else {
             return self.refuse(asker, None, unknown(partition));
         };
-        let (log_start, high_watermark) = (status.log_start, status.high_watermark);
+        let stable = self.storage.last_stable_offset(partition).filter(|_| isolation == Isolation::Committed);
+        let (log_start, high_watermark) = (status.log_start, stable.unwrap_or(status.high_watermark));
         self.answer(asker, None, Answer::Found { offset, log_start, high_watermark });
     }
 
@@ -353,12 +357,16 @@ impl Shard {
         result: Result<Offset, ReadError>,
     ) {
         match (self.subscriptions.take_read(ticket), result) {
-            (Some(ReadFor::Find(asker, _)), Ok(offset)) => self.answer_found(asker, partition, offset),
+            (Some(ReadFor::Find(asker, _, isolation)), Ok(offset)) => {
+                self.answer_found(asker, partition, offset, isolation);
+            }
             (Some(ReadFor::Start(key, _)), Ok(offset)) => self.begin_pushing(key, offset),
             // What was searched is gone by now; the search begins again on what is left.
-            (Some(ReadFor::Find(asker, start)), Err(ReadError::Gone)) => self.find_offset(asker, partition, start),
+            (Some(ReadFor::Find(asker, start, isolation)), Err(ReadError::Gone)) => {
+                self.find_offset(asker, partition, start, isolation);
+            }
             (Some(ReadFor::Start(key, start)), Err(ReadError::Gone)) => self.start_again(key, partition, start),
-            (Some(ReadFor::Find(asker, _)), Err(error)) => {
+            (Some(ReadFor::Find(asker, ..)), Err(error)) => {
                 self.refuse(asker, None, Refused::new(error.code(), error.to_string()));
             }
             (Some(ReadFor::Start(key, _)), Err(error)) => self.abort_subscription(key, unreadable(&error)),

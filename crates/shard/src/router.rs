@@ -204,7 +204,7 @@ impl Shard {
         let PartitionRequest { asker, partition, ask } = request;
         match ask {
             Ask::Append { acks, batch } => self.append(asker, partition, acks, batch),
-            Ask::Find { start } => self.find_offset(asker, partition, start),
+            Ask::Find { start, isolation } => self.find_offset(asker, partition, start, isolation),
             Ask::Truncate { before } => self.truncate(asker, partition, before),
             Ask::Subscribe { subscription, serial, start, credit, isolation } => {
                 self.subscribe(asker, partition, (subscription, serial), start, (credit, isolation));

@@ -57,7 +57,7 @@ pub(crate) enum ReadFor {
     /// The first offset of a subscription.
     Start(SubscriptionKey, StartAt),
     /// A question for an offset.
-    Find(Asker, StartAt),
+    Find(Asker, StartAt, Isolation),
     /// A home of consumer groups that is being restored.
     Restore,
 }
@@ -185,7 +185,7 @@ impl Subscriptions {
         let mut askers = Vec::new();
         self.reads.retain(|_, (partition, purpose)| {
             let stays = partition.topic != topic;
-            if let (false, ReadFor::Find(asker, _)) = (stays, &*purpose) {
+            if let (false, ReadFor::Find(asker, ..)) = (stays, &*purpose) {
                 askers.push(*asker);
             }
             stays

@@ -98,6 +98,47 @@ fn offsets_without_a_record_and_records_that_are_gone_count_as_done() {
 }
 
 #[test]
+fn what_is_not_for_queues_is_passed_over() {
+    let mut world = World::new(settings(), 1);
+    world.member(100);
+    world.finish();
+    let described = |world: &World| world.queue.describe_partitions(world.now).next().unwrap();
+    // An aborted transaction at the beginning, longer than the ring.
+    let far = QUEUE_RING_RECORDS + 10;
+    world.queue.on_passed(P, Offset(0), Offset(far));
+    assert_eq!((described(&world).done_end, described(&world).ready), (Offset(far), 0));
+    assert!(world.queue.on_records(world.now, batch(far, far + 10), records(far, far + 10)));
+    assert_eq!(leased(&mut world), 10);
+    // One between records that are out, and one whose beginning nobody read.
+    world.queue.on_passed(P, Offset(far + 10), Offset(far + 20));
+    world.queue.on_passed(P, Offset(far + 30), Offset(far + 40));
+    assert_eq!((described(&world).done_end, described(&world).read_end), (Offset(far), Offset(far + 20)));
+    assert!(world.queue.on_records(world.now, batch(far + 20, far + 25), records(far + 20, far + 25)));
+    assert_eq!(leased(&mut world), 15);
+}
+
+#[test]
+fn a_hole_that_is_longer_than_the_ring_is_passed_when_there_is_room() {
+    let mut world = World::new(settings(), 1);
+    world.member(100);
+    world.finish();
+    assert!(world.queue.on_records(world.now, batch(0, 1), records(0, 1)));
+    assert_eq!(leased(&mut world), 1);
+    let first = 2 * QUEUE_RING_RECORDS;
+    let read = |world: &mut World| {
+        let from = world.queue.describe_partitions(world.now).next().unwrap().read_end;
+        let next = ReadBatch { from, ..batch(0, first + 10) };
+        world.queue.on_records(world.now, next, records(first, first + 10))
+    };
+    assert!(!read(&mut world), "the ring has no room for the hole while its first record is out");
+    let (id, ticket) = (world.clients[0].id, world.ticket());
+    world.queue.acknowledge(world.now, ticket, id, &[run(0, 1)], None).unwrap();
+    assert_eq!(leased(&mut world), 0);
+    assert!(read(&mut world), "it has when that is done");
+    assert_eq!(leased(&mut world), 10);
+}
+
+#[test]
 fn damage_in_the_middle_is_stepped_over_while_others_are_out() {
     let mut world = World::new(settings(), 1);
     world.member(100);

@@ -2,7 +2,7 @@
 
 use corelane_model::limits::{QUEUE_HELD_BYTES, QUEUE_HELD_BYTES_MAX, QUEUE_HELD_BYTES_MIN};
 use corelane_model::{
-    CorrelationId, ErrorCode, MonotonicNanos, Offset, PartitionId, PartitionIndex, StartAt, SubscriptionId,
+    CorrelationId, ErrorCode, Isolation, MonotonicNanos, Offset, PartitionId, PartitionIndex, StartAt, SubscriptionId,
 };
 use corelane_queue::{LeaseRun, ReadBatch};
 use corelane_record::BatchHead;
@@ -17,6 +17,9 @@ use crate::mesh::Message;
 
 /// A partition that could not be read is tried again after this time.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Nobody is handed a record that may turn out never to have been written.
+const ISOLATION: Isolation = Isolation::Committed;
 
 /// How a queue reads one partition.
 #[derive(Debug, Default)]
@@ -81,7 +84,7 @@ impl Shard {
     pub(super) fn ask_offset(&mut self, key: &QueueKey, partition: PartitionIndex, start: StartAt, is_start: bool) {
         let id = self.queues.next_id();
         self.queues.questions.insert(id, Question { key: key.clone(), partition, is_start });
-        self.ask_inside(id, PartitionId::new(key.name.topic, partition), Ask::Find { start });
+        self.ask_inside(id, PartitionId::new(key.name.topic, partition), Ask::Find { start, isolation: ISOLATION });
     }
 
     /// More of a partition is wanted.
@@ -114,13 +117,7 @@ impl Shard {
         let id = self.queues.next_id();
         self.queues.readers.insert(id, ReaderOf { key: key.clone(), partition });
         let (subscription, start) = (SubscriptionId(id), StartAt::Offset(from));
-        let ask = Ask::Subscribe {
-            subscription,
-            serial: id,
-            start,
-            credit,
-            isolation: corelane_model::Isolation::Uncommitted,
-        };
+        let ask = Ask::Subscribe { subscription, serial: id, start, credit, isolation: ISOLATION };
         self.ask_inside(id, PartitionId::new(key.name.topic, partition), ask);
         id
     }
@@ -245,6 +242,22 @@ impl Shard {
         } else {
             self.trim_held(&key, partition);
         }
+        self.touch_queue(&key);
+    }
+
+    /// A subscription of a queue of this shard has passed records of aborted transactions.
+    pub(crate) fn on_inside_passed(&mut self, subscription: SubscriptionId, next: Offset, end: Offset) {
+        let Some(ReaderOf { key, partition }) = self.queues.readers.get(&subscription.0) else { return };
+        let (key, partition) = (key.clone(), *partition);
+        let Some(homed) = self.homed(&key) else { return };
+        let reader = homed.readers.entry(partition).or_default();
+        // One that brings a record again has no need to come further.
+        if reader.subscription != Some(subscription.0) {
+            return;
+        }
+        let from = std::mem::replace(&mut reader.position, next);
+        homed.queue.on_high_watermark(partition, end);
+        homed.queue.on_passed(partition, from, next);
         self.touch_queue(&key);
     }
 

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use corelane_model::limits::PUSH_BYTES;
 use corelane_model::queue::{HEADER_DEAD_GROUP, HEADER_DEAD_PARTITION, HEADER_DEAD_PREFIX, HEADER_DEAD_TOPIC};
-use corelane_model::{ErrorCode, Offset, PartitionId, PartitionIndex, StartAt, TopicId, TopicName};
+use corelane_model::{ErrorCode, Isolation, Offset, PartitionId, PartitionIndex, StartAt, TopicId, TopicName};
 use corelane_record::{
     BatchBuilder, BatchFlags, BatchHead, ProducerStamp, Record, RecordBatch, SealedBatch, partition_for_key,
 };
@@ -114,14 +114,16 @@ impl Shard {
             Stage::Next if redriving.partitions <= redriving.partition.0 || redriving.left == 0 => {
                 self.end_redrive(key);
             }
-            Stage::Next => self.ask_redrive(key, |_, _| Ask::Find { start: StartAt::Earliest }),
+            Stage::Next => {
+                self.ask_redrive(key, |_, _| Ask::Find { start: StartAt::Earliest, isolation: Isolation::Uncommitted });
+            }
             Stage::Waiting => {}
             Stage::Read => self.ask_redrive(key, |id, from| Ask::Subscribe {
                 subscription: corelane_model::SubscriptionId(id),
                 serial: id,
                 start: StartAt::Offset(from),
                 credit: u64::from(PUSH_BYTES),
-                isolation: corelane_model::Isolation::Uncommitted,
+                isolation: Isolation::Uncommitted,
             }),
             Stage::Append(batches) => self.put_back(key, &batches),
             Stage::Settle if redriving.under_way.is_empty() => self.settle_redrive(key),

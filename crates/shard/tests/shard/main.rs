@@ -7,6 +7,7 @@ mod late_transactions;
 mod lifecycle;
 mod members;
 mod produce;
+mod queue_transactions;
 mod queues;
 mod records;
 mod subscribe;

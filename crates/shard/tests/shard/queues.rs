@@ -18,7 +18,7 @@ use crate::world::{Client, World, config};
 
 const MS: u64 = 1_000_000;
 
-fn restart(world: World, shards: usize) -> World {
+pub(crate) fn restart(world: World, shards: usize) -> World {
     let configs = (0..shards)
         .map(|shard| ShardConfig { incarnation: Incarnation(2), was_clean: false, ..config(shard, shards) })
         .collect();
@@ -29,7 +29,7 @@ fn restart(world: World, shards: usize) -> World {
 }
 
 /// A topic whose partitions have that many records each, in batches of three, named by partition and place.
-fn filled(world: &mut World, client: Client, name: &str, partitions: u32, records: u64) -> u64 {
+pub(crate) fn filled(world: &mut World, client: Client, name: &str, partitions: u32, records: u64) -> u64 {
     let topic = world.create(client, name, partitions);
     fill(world, client, topic, partitions, 0, records);
     topic
@@ -47,7 +47,7 @@ fn fill(world: &mut World, client: Client, topic: u64, partitions: u32, from: u6
     assert!(world.outcomes(client).iter().all(|(_, outcome)| outcome.is_ok()));
 }
 
-fn join_of_queue(member: u64, topic: &str, credit: u32) -> JoinQueue {
+pub(crate) fn join_of_queue(member: u64, topic: &str, credit: u32) -> JoinQueue {
     JoinQueue {
         group: "workers".to_owned(),
         topic: topic.to_owned(),
@@ -62,7 +62,7 @@ fn join_of_queue(member: u64, topic: &str, credit: u32) -> JoinQueue {
 }
 
 /// A member's process.
-struct Worker {
+pub(crate) struct Worker {
     client: Client,
     member: (u64, u64),
     topic: u64,
@@ -71,7 +71,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn join(world: &mut World, client: Client, join: &JoinQueue) -> Self {
+    pub(crate) fn join(world: &mut World, client: Client, join: &JoinQueue) -> Self {
         let answer: JoinQueueAnswer = world.ask(client, join).expect("the queue takes it");
         let mut worker = Self { client, member: join.member, topic: answer.topic, has: Vec::new() };
         worker.hear(world);
@@ -79,7 +79,7 @@ impl Worker {
     }
 
     /// Takes up what it was sent.
-    fn hear(&mut self, world: &mut World) {
+    pub(crate) fn hear(&mut self, world: &mut World) {
         world.run();
         let pushes = std::mem::take(&mut world.inbox(self.client).pushes);
         for (_, frame) in pushes {
@@ -122,7 +122,7 @@ impl Worker {
     }
 
     /// Acknowledges everything that it has. What was refused.
-    fn ack_all(&mut self, world: &mut World, credit: u32) -> Vec<LeaseRange> {
+    pub(crate) fn ack_all(&mut self, world: &mut World, credit: u32) -> Vec<LeaseRange> {
         let ack = self.ack_of(self.leases(), credit);
         self.has.clear();
         let answer: LeasesAnswer = world.ask(self.client, &ack).expect("it is a member");
@@ -146,12 +146,12 @@ impl Worker {
         self.has.retain(|(_, has)| *has != lease);
     }
 
-    fn values(&self) -> Vec<&str> {
+    pub(crate) fn values(&self) -> Vec<&str> {
         self.has.iter().map(|(value, _)| value.as_str()).collect()
     }
 }
 
-fn describe(world: &mut World, client: Client) -> DescribeQueueAnswer {
+pub(crate) fn describe(world: &mut World, client: Client) -> DescribeQueueAnswer {
     let body = DescribeQueue {
         group: "workers".to_owned(),
         topic: "mail".to_owned(),
