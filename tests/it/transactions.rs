@@ -154,6 +154,48 @@ fn what_was_aborted_is_read_again_by_the_same_member() {
 }
 
 #[test]
+fn a_shared_queue_gets_records_of_committed_transactions_alone() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    run(async {
+        let client = connect(&broker, &place).await;
+        client.admin().create_topic("output", 2, TopicSettings::default()).await.unwrap();
+        let mut member = client.queue("workers", "output").join().await.unwrap();
+        let mut transactional = client.transactional("settle-matches").open().await.unwrap();
+        for (value, decision) in [("never", Decision::Abort), ("once", Decision::Commit)] {
+            let mut transaction = transactional.begin().await.unwrap();
+            for partition in 0..2 {
+                let record = Record::new(value).partition(corelane::PartitionIndex(partition));
+                transaction.send("output", record).await.unwrap();
+            }
+            transaction.flush().await.unwrap();
+            match decision {
+                Decision::Abort => transaction.abort().await.unwrap(),
+                Decision::Commit => transaction.commit().await.unwrap(),
+            }
+        }
+        let mut values = Vec::new();
+        while values.len() < 2 {
+            let leased = member.next().await.unwrap().unwrap();
+            values.extend(leased.iter().map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap()));
+            member.ack(&leased).durable().await.unwrap();
+        }
+        assert_eq!(values, ["once", "once"]);
+        let queue = client.queues().describe("workers", "output").await.unwrap();
+        assert_eq!((queue.lag(), queue.lag_ms()), (0, Some(0)), "{queue:?}");
+        member.close().await.unwrap();
+        client.close().await;
+    });
+    let (_, metrics) = crate::admin::get(broker.admin, "/metrics");
+    let sum = |name: &str| -> u64 {
+        let samples = metrics.lines().filter(|line| line.starts_with(&format!("corelane_transaction_{name}{{")));
+        samples.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    };
+    let names = ["ids", "open", "committed_total", "aborted_total", "timed_out_total", "fenced_total"];
+    assert_eq!(names.map(sum), [1, 0, 1, 1, 0, 0], "{metrics}");
+}
+
+#[test]
 fn offsets_are_committed_with_what_was_made_of_them() {
     let place = Place::new();
     let broker = Broker::start(&place, &["--shards", "2"]);

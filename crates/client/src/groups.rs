@@ -77,6 +77,20 @@ impl GroupDescription {
     pub fn lag(&self) -> u64 {
         self.partitions.iter().filter_map(|partition| partition.lag).sum()
     }
+
+    /// For how long the oldest of them has waited, in milliseconds, as far as the owners of partitions said in time.
+    #[must_use]
+    pub fn lag_ms(&self) -> Option<u64> {
+        self.partitions.iter().filter_map(|partition| partition.lag_ms).max()
+    }
+
+    /// Lag in records and in milliseconds of the partitions that a member has.
+    #[must_use]
+    pub fn lag_of(&self, member: &GroupMember) -> (u64, Option<u64>) {
+        let owned = self.partitions.iter().filter(|partition| partition.owner == Some(member.member));
+        let lags = owned.map(|partition| (partition.lag.unwrap_or(0), partition.lag_ms));
+        lags.fold((0, None), |(lag, lag_ms), (more, ms)| (lag + more, lag_ms.max(ms)))
+    }
 }
 
 impl Groups {

@@ -48,6 +48,20 @@ pub struct QueueDescription {
     pub members: Vec<QueueMember>,
 }
 
+impl QueueDescription {
+    /// Records that are not done, over all partitions.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.partitions.iter().map(QueuePartition::lag).sum()
+    }
+
+    /// For how long the oldest of them has waited, in milliseconds, as far as the owners of partitions said in time.
+    #[must_use]
+    pub fn lag_ms(&self) -> Option<u64> {
+        self.partitions.iter().filter_map(QueuePartition::lag_ms).max()
+    }
+}
+
 impl Queues {
     pub(crate) const fn new(handle: Arc<Handle>) -> Self {
         Self { handle }

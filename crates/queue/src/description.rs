@@ -74,6 +74,8 @@ pub struct QueueDescription {
     pub leased: u64,
     /// See [`PartitionDescription::delayed`].
     pub delayed: u64,
+    /// See [`PartitionDescription::dying`].
+    pub dying: u64,
     /// See [`PartitionDescription::dead`].
     pub dead: u64,
 }
@@ -87,6 +89,7 @@ impl Queue {
             sum.ready += partition.ready() + partition.high_watermark.saturating_sub(partition.read_end());
             sum.leased += partition.count(State::Leased);
             sum.delayed += partition.count(State::Delayed);
+            sum.dying += partition.count(State::Dying);
             sum.dead += partition.dead;
         }
         sum

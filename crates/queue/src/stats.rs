@@ -42,3 +42,28 @@ pub struct QueueStats {
     /// Bytes of their keys and values.
     pub appended_bytes: u64,
 }
+
+impl QueueStats {
+    /// Adds what another queue counted.
+    pub const fn merge(&mut self, other: &Self) {
+        self.joins += other.joins;
+        self.leaves += other.leaves;
+        self.sessions_expired += other.sessions_expired;
+        self.read_records += other.read_records;
+        self.delivered_records += other.delivered_records;
+        self.redelivered_records += other.redelivered_records;
+        self.acknowledged_records += other.acknowledged_records;
+        self.rejected_records += other.rejected_records;
+        self.expired_leases += other.expired_leases;
+        self.orphaned_leases += other.orphaned_leases;
+        self.extended_leases += other.extended_leases;
+        self.refused_leases += other.refused_leases;
+        self.dead_letters += other.dead_letters;
+        self.dead_letter_retries += other.dead_letter_retries;
+        self.redriven_records += other.redriven_records;
+        self.skipped_records += other.skipped_records;
+        self.dropped_batches += other.dropped_batches;
+        self.appended_records += other.appended_records;
+        self.appended_bytes += other.appended_bytes;
+    }
+}

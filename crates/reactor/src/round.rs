@@ -207,7 +207,10 @@ impl<M: Machine> Round<M> {
                 self.files.start(effect, may_look);
             }
             Effect::Mesh { to, message } => self.outboxes.push(to, message),
-            Effect::Admin { id, answer } => {
+            Effect::Admin { id, mut answer } => {
+                if let AdminAnswer::Status(status) = &mut answer {
+                    status.reactor = self.count().status();
+                }
                 if let Some(reply) = self.questions.remove(&id) {
                     // Who asked may have given up waiting.
                     drop(reply.send((self.shard, answer)));

@@ -1,6 +1,7 @@
 //! What a shard's loop counts.
 
 use corelane_quic::QuicStats;
+use corelane_shard::ReactorStatus;
 
 /// Counters of one shard's loop since its start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,4 +34,11 @@ pub struct ReactorStats {
     pub round_us_max: u64,
     /// The endpoint's counters.
     pub quic: QuicStats,
+}
+
+impl ReactorStats {
+    /// What of it goes into a shard's status.
+    pub(crate) const fn status(&self) -> ReactorStatus {
+        ReactorStatus { paired_syncs: self.paired_syncs_total, paired_syncs_unused: self.paired_syncs_unused_total }
+    }
 }

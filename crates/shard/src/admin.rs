@@ -82,6 +82,14 @@ pub struct ShardStatus {
     pub groups: Vec<GroupStatus>,
     /// What all of them count.
     pub group_totals: GroupTotals,
+    /// Shared queues whose home is here, at most [`crate::STATUS_QUEUES_MAX`] of them.
+    pub queues: Vec<QueueStatus>,
+    /// What all of them count.
+    pub queue_totals: QueueTotals,
+    /// What the transactional ids whose home is here count.
+    pub transaction_totals: TransactionTotals,
+    /// What the loop counts that drives the shard; the loop fills it in.
+    pub reactor: ReactorStatus,
     /// What recovery found; `None` while it runs.
     pub recovery: Option<RecoveryStatus>,
 }
@@ -182,6 +190,86 @@ pub struct GroupTotals {
     pub refused_commits: u64,
     /// Bytes of records appended to homes.
     pub appended_bytes: u64,
+}
+
+/// One shared queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueStatus {
+    /// The group.
+    pub group: String,
+    /// The topic.
+    pub topic: String,
+    /// How many members it has.
+    pub members: u64,
+    /// Records that could be handed out, as far as is known.
+    pub ready: u64,
+    /// Records that members have.
+    pub leased: u64,
+    /// Records that rest.
+    pub delayed: u64,
+    /// Records on their way to the dead-letter topic.
+    pub dying: u64,
+    /// Dead letters since the queue was made.
+    pub dead: u64,
+    /// Age in milliseconds of the oldest record that is not done; `None` when all are, as far as is known.
+    pub oldest_ms: Option<u64>,
+    /// Records that were handed out.
+    pub deliveries: u64,
+    /// Of these, those that had been handed out before.
+    pub redeliveries: u64,
+    /// Records that were acknowledged.
+    pub acknowledgements: u64,
+    /// Records that members failed.
+    pub rejections: u64,
+    /// Leases that the visibility time-out ended.
+    pub lease_timeouts: u64,
+}
+
+/// All shared queues of a shard: how many there are, everything else since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueTotals {
+    /// How many there are.
+    pub queues: u64,
+    /// Queues that did not fit into the status.
+    pub left_out: u64,
+    /// Members that joined.
+    pub joins: u64,
+    /// Members that left.
+    pub leaves: u64,
+    /// Members whose session expired.
+    pub sessions_expired: u64,
+    /// Dead letters that were put back.
+    pub redriven_records: u64,
+    /// Bytes of records appended to homes.
+    pub appended_bytes: u64,
+}
+
+/// All transactional ids of a shard: the first two as they are, everything else since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransactionTotals {
+    /// How many there are.
+    pub ids: u64,
+    /// Transactions that go on and are not decided.
+    pub open: u64,
+    /// Transactions that were committed.
+    pub committed: u64,
+    /// Transactions that were aborted.
+    pub aborted: u64,
+    /// Of these, those that ran out of time.
+    pub timed_out: u64,
+    /// Requests of a client whose id another has.
+    pub fenced: u64,
+    /// Requests that were refused.
+    pub refused: u64,
+}
+
+/// What the loop of a shard counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReactorStatus {
+    /// Syncs of the journal that went to the kernel with their write.
+    pub paired_syncs: u64,
+    /// Of these, those for which the journal had no use any more.
+    pub paired_syncs_unused: u64,
 }
 
 /// What recovery found.

@@ -40,7 +40,7 @@ use corelane_queue::QueueName;
 use corelane_record::{BatchBuilder, Compression};
 use corelane_session::{GroupAsk, Refused};
 
-pub(crate) use describe::LagOf;
+pub(crate) use describe::{LagOf, Lagging};
 pub(crate) use ends::Ends;
 pub(crate) use home::{Home, HomePhase};
 pub(crate) use list::Listed;
@@ -182,6 +182,11 @@ impl Groups {
     /// Every queue of this shard's homes.
     pub(crate) fn all_queues(&self) -> impl Iterator<Item = (&QueueName, &Homed)> {
         self.homes.values().flat_map(|home| &home.queues.by_name)
+    }
+
+    /// Whether owners have not yet answered what the last status asked.
+    pub(crate) fn is_status_waiting(&self) -> bool {
+        self.lags.is_status_waiting()
     }
 
     /// Whether a home is not open for requests (yet).

@@ -35,8 +35,8 @@ mod truncate;
 mod waiters;
 
 pub use admin::{
-    AdminAnswer, AdminId, AdminQuery, GroupStatus, GroupTotals, RecoveryStatus, ShardPhase, ShardStatus, StorageStatus,
-    TopicStatus,
+    AdminAnswer, AdminId, AdminQuery, GroupStatus, GroupTotals, QueueStatus, QueueTotals, ReactorStatus,
+    RecoveryStatus, ShardPhase, ShardStatus, StorageStatus, TopicStatus, TransactionTotals,
 };
 pub use boot::reshard;
 pub use config::{Boot, ShardConfig, ShardExport};
@@ -52,3 +52,5 @@ pub use stats::{ShardStats, Traffic};
 pub const STATUS_TOPICS_MAX: usize = 256;
 /// Groups that a status tells one by one.
 pub const STATUS_GROUPS_MAX: usize = 256;
+/// Shared queues in one status, and thus with samples of their own in the metrics, by shard.
+pub const STATUS_QUEUES_MAX: usize = 256;

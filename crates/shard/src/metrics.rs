@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use corelane_model::TopicId;
 use corelane_telemetry::{Exposition, Metric, metric};
 
-use crate::{ShardPhase, ShardStatus, Traffic};
+use crate::{QueueStatus, ShardPhase, ShardStatus, Traffic};
 
 type OfShard = fn(&ShardStatus) -> u64;
+type OfQueue = fn(&QueueStatus) -> u64;
 type OfTopic = fn(&TopicTotal<'_>) -> u64;
 
 #[derive(Default)]
@@ -17,7 +18,8 @@ struct TopicTotal<'a> {
     consumed: Traffic,
 }
 
-/// Writes what all shards said, labelled by shard, and traffic by topic, added up over the shards.
+/// Writes what all shards said, labelled by shard; shared queues by group and topic, of each shard at most
+/// [`crate::STATUS_QUEUES_MAX`]; and traffic by topic, added up over the shards.
 pub fn expose(statuses: &[ShardStatus], exposition: &mut Exposition) {
     let shards: Vec<String> = statuses.iter().map(|status| status.shard.to_string()).collect();
     for &(metric, value) in BY_SHARD {
@@ -36,6 +38,12 @@ pub fn expose(statuses: &[ShardStatus], exposition: &mut Exposition) {
         total.name = &topic.name;
         total.produced.merge(topic.produced);
         total.consumed.merge(topic.consumed);
+    }
+    for &(metric, value) in BY_QUEUE {
+        exposition.begin(metric);
+        for queue in statuses.iter().flat_map(|status| &status.queues) {
+            exposition.sample(&[("group", &queue.group), ("topic", &queue.topic)], value(queue));
+        }
     }
     for &(metric, value) in BY_TOPIC {
         exposition.begin(metric);
@@ -78,6 +86,20 @@ const BY_SHARD: &[(&Metric, OfShard)] = &[
     (&metric::GROUP_REFUSED_COMMITS, |s| s.group_totals.refused_commits),
     (&metric::GROUP_APPENDED_BYTES, |s| s.group_totals.appended_bytes),
     (&metric::GROUP_SNAPSHOTS, |s| s.counters.group_snapshots),
+    (&metric::QUEUE_QUEUES, |s| s.queue_totals.queues),
+    (&metric::QUEUE_LEFT_OUT, |s| s.queue_totals.left_out),
+    (&metric::QUEUE_JOINS, |s| s.queue_totals.joins),
+    (&metric::QUEUE_LEAVES, |s| s.queue_totals.leaves),
+    (&metric::QUEUE_SESSIONS_EXPIRED, |s| s.queue_totals.sessions_expired),
+    (&metric::QUEUE_REDRIVEN_RECORDS, |s| s.queue_totals.redriven_records),
+    (&metric::QUEUE_APPENDED_BYTES, |s| s.queue_totals.appended_bytes),
+    (&metric::TRANSACTION_IDS, |s| s.transaction_totals.ids),
+    (&metric::TRANSACTION_OPEN, |s| s.transaction_totals.open),
+    (&metric::TRANSACTION_COMMITTED, |s| s.transaction_totals.committed),
+    (&metric::TRANSACTION_ABORTED, |s| s.transaction_totals.aborted),
+    (&metric::TRANSACTION_TIMED_OUT, |s| s.transaction_totals.timed_out),
+    (&metric::TRANSACTION_FENCED, |s| s.transaction_totals.fenced),
+    (&metric::TRANSACTION_REFUSED, |s| s.transaction_totals.refused),
     (&metric::STORAGE_JOURNAL_FILL, |s| s.storage.journal_fill_per_mille),
     (&metric::STORAGE_JOURNAL_SYNCS, |s| s.storage.journal_syncs),
     (&metric::STORAGE_JOURNAL_ENTRIES, |s| s.storage.journal_entries),
@@ -97,8 +119,25 @@ const BY_SHARD: &[(&Metric, OfShard)] = &[
     (&metric::STORAGE_SEGMENTS_DELETED, |s| s.storage.segments_deleted),
     (&metric::STORAGE_FAILED, |s| u64::from(s.storage_failure.is_some())),
     (&metric::STORAGE_SPACE_LOW, |s| u64::from(s.is_space_low)),
+    (&metric::REACTOR_PAIRED_SYNCS, |s| s.reactor.paired_syncs),
+    (&metric::REACTOR_PAIRED_SYNCS_UNUSED, |s| s.reactor.paired_syncs_unused),
     (&metric::CATALOG_VERSION, |s| s.catalog_version.0),
     (&metric::CATALOG_TOPICS, |s| s.topics),
+];
+
+const BY_QUEUE: &[(&Metric, OfQueue)] = &[
+    (&metric::QUEUE_MEMBERS, |q| q.members),
+    (&metric::QUEUE_READY_RECORDS, |q| q.ready),
+    (&metric::QUEUE_LEASED_RECORDS, |q| q.leased),
+    (&metric::QUEUE_DELAYED_RECORDS, |q| q.delayed),
+    (&metric::QUEUE_DYING_RECORDS, |q| q.dying),
+    (&metric::QUEUE_OLDEST_UNDONE_MILLISECONDS, |q| q.oldest_ms.unwrap_or(0)),
+    (&metric::QUEUE_DEAD_LETTERS, |q| q.dead),
+    (&metric::QUEUE_DELIVERIES, |q| q.deliveries),
+    (&metric::QUEUE_REDELIVERIES, |q| q.redeliveries),
+    (&metric::QUEUE_ACKNOWLEDGEMENTS, |q| q.acknowledgements),
+    (&metric::QUEUE_REJECTIONS, |q| q.rejections),
+    (&metric::QUEUE_LEASE_TIMEOUTS, |q| q.lease_timeouts),
 ];
 
 const BY_TOPIC: &[(&Metric, OfTopic)] = &[
@@ -125,6 +164,27 @@ mod tests {
             assert_eq!(text.matches(&format!("# TYPE {} ", metric.name)).count(), 1, "{}", metric.name);
         }
         assert_eq!(text.matches("# TYPE ").count(), METRICS.len());
+    }
+
+    #[test]
+    fn queues_are_labelled_by_group_and_topic() {
+        let queue = QueueStatus {
+            group: "workers".to_owned(),
+            topic: "jobs".to_owned(),
+            ready: 3,
+            oldest_ms: Some(40),
+            ..QueueStatus::default()
+        };
+        let mut exposition = Exposition::default();
+        expose(
+            &[ShardStatus::default(), ShardStatus { queues: vec![queue], ..ShardStatus::default() }],
+            &mut exposition,
+        );
+        let text = exposition.finish();
+        for line in ["ready_records", "oldest_undone_milliseconds"].into_iter().zip([3, 40]) {
+            let line = format!("corelane_queue_{}{{group=\"workers\",topic=\"jobs\"}} {}\n", line.0, line.1);
+            assert!(text.contains(&line), "{line} is missing in {text}");
+        }
     }
 
     #[test]

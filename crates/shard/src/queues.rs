@@ -16,7 +16,7 @@
 //! - `route`: from a connection to the home. `run`: requests there. `home`: a queue and who talks to it.
 //! - `round`: what a round does for the queues of a home. `tell`: answers and frames.
 //! - `reading`: subscriptions to data partitions. `held`: batches that were read, and records out of them.
-//! - `letters`: dead letters on their way. `redrive`: and back. `describe`, `list`: for people.
+//! - `letters`: dead letters on their way. `redrive`: and back. `describe`, `list`, `status`: for people.
 
 mod describe;
 mod held;
@@ -28,14 +28,16 @@ mod redrive;
 mod round;
 mod route;
 mod run;
+mod status;
 mod tell;
 
 use std::collections::BTreeMap;
 
 use corelane_model::{ConnectionKey, GroupName, MonotonicNanos, PartitionIndex};
-use corelane_queue::QueueName;
+use corelane_queue::{QueueName, QueueStats};
 use corelane_session::{QueueAsk, QueueTopic};
 
+pub(crate) use describe::fill_in_queue;
 pub(crate) use home::{Homed, QueuesOfHome};
 pub(crate) use list::Listed;
 pub(crate) use tell::QueueAnswer;
@@ -79,6 +81,8 @@ pub(crate) struct Queues {
     letters: Letters,
     redrives: Redrives,
     lists: Lists,
+    /// Counters of queues that are gone.
+    retired: QueueStats,
     last_id: u64,
 }
 

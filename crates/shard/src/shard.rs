@@ -340,7 +340,12 @@ impl Shard {
 
     fn answer_admin(&mut self, id: AdminId, query: AdminQuery) {
         let answer = match query {
-            AdminQuery::Status => self.status(),
+            AdminQuery::Status => {
+                let status = self.status();
+                // For the next one: owners elsewhere take a moment.
+                self.ask_queue_ends();
+                status
+            }
             AdminQuery::Export => self.export(),
         };
         self.effects.push_back(Effect::Admin { id, answer });

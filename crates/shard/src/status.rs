@@ -1,10 +1,9 @@
 //! A shard's answer to the admin listener.
 
-use crate::{AdminAnswer, STATUS_TOPICS_MAX, Shard, ShardStatus, StorageStatus, TopicStatus};
+use crate::{AdminAnswer, ReactorStatus, STATUS_TOPICS_MAX, Shard, ShardStatus, StorageStatus, TopicStatus};
 
 impl Shard {
     pub(crate) fn status(&self) -> AdminAnswer {
-        let storage = self.storage.stats();
         let mut counters = self.stats.clone();
         let mut sessions = 0;
         for state in self.connections.values() {
@@ -34,6 +33,7 @@ impl Shard {
             + self.subscriptions.reads_len();
         let waiting = waiting + self.groups_waiting();
         let (groups, group_totals) = self.groups_status();
+        let (queues, queue_totals) = self.queues_status();
         AdminAnswer::Status(Box::new(ShardStatus {
             shard: self.config.shard,
             shards: self.config.shards,
@@ -49,30 +49,39 @@ impl Shard {
             subscriptions: self.subscriptions.len() as u64,
             requests_waiting: waiting as u64,
             counters,
-            storage: StorageStatus {
-                journal_fill_per_mille: storage.journal_fill_permille,
-                journal_entries: storage.journal_entries_total,
-                journal_bytes: storage.journal_bytes_total,
-                journal_syncs: storage.journal_syncs_total,
-                unsettled_bytes: storage.unsettled_bytes,
-                cache_bytes: storage.unsettled_bytes + storage.ring_bytes + storage.read_cache_bytes,
-                settled_bytes: storage.settled_bytes_total,
-                cold_reads: storage.fetches_cold_total,
-                refused_busy: storage.busy_total,
-                refused_full: storage.full_total,
-                settle_failures: storage.settle_failures_total,
-                read_failures: storage.read_failures_total,
-                compaction_passes: storage.compaction_passes_total,
-                compaction_written_bytes: storage.compaction_written_bytes_total,
-                compaction_removed_records: storage.compaction_removed_records_total,
-                compaction_failures: storage.compaction_failures_total,
-                segments_deleted: storage.segments_deleted_total,
-            },
+            storage: self.storage_status(),
             by_topic,
             by_topic_left_out: self.traffic.len().saturating_sub(STATUS_TOPICS_MAX) as u64,
             groups,
             group_totals,
+            queues,
+            queue_totals,
+            transaction_totals: self.transactions_status(),
+            reactor: ReactorStatus::default(),
             recovery: self.phase.recovery().cloned(),
         }))
+    }
+
+    fn storage_status(&self) -> StorageStatus {
+        let storage = self.storage.stats();
+        StorageStatus {
+            journal_fill_per_mille: storage.journal_fill_permille,
+            journal_entries: storage.journal_entries_total,
+            journal_bytes: storage.journal_bytes_total,
+            journal_syncs: storage.journal_syncs_total,
+            unsettled_bytes: storage.unsettled_bytes,
+            cache_bytes: storage.unsettled_bytes + storage.ring_bytes + storage.read_cache_bytes,
+            settled_bytes: storage.settled_bytes_total,
+            cold_reads: storage.fetches_cold_total,
+            refused_busy: storage.busy_total,
+            refused_full: storage.full_total,
+            settle_failures: storage.settle_failures_total,
+            read_failures: storage.read_failures_total,
+            compaction_passes: storage.compaction_passes_total,
+            compaction_written_bytes: storage.compaction_written_bytes_total,
+            compaction_removed_records: storage.compaction_removed_records_total,
+            compaction_failures: storage.compaction_failures_total,
+            segments_deleted: storage.segments_deleted_total,
+        }
     }
 }

@@ -15,12 +15,13 @@
 //! - `route`: from a connection to the coordinator, and between coordinator and participant.
 //! - `home`: a home partition, its log, and how it is read again. Old records go by compaction.
 //! - `run`: requests at their coordinator, and its effects.
-//! - `part`: what waits for a coordinator's word, and what was decided.
+//! - `part`: what waits for a coordinator's word, and what was decided. `status`: for people.
 
 mod home;
 mod part;
 mod route;
 mod run;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

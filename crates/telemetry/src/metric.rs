@@ -72,6 +72,32 @@ metrics! {
     GROUP_REFUSED_COMMITS Counter "corelane_group_refused_commits_total" "Commits that were refused, whole.";
     GROUP_APPENDED_BYTES Counter "corelane_group_appended_bytes_total" "Bytes of records of groups that were appended.";
     GROUP_SNAPSHOTS Counter "corelane_group_snapshots_total" "Snapshots that shortened the log of a home of groups.";
+    QUEUE_QUEUES Gauge "corelane_queue_queues" "Shared queues whose home is on this shard.";
+    QUEUE_LEFT_OUT Gauge "corelane_queue_left_out" "Of them, those that are over the limit of queues with samples of their own.";
+    QUEUE_JOINS Counter "corelane_queue_joins_total" "Members that joined a shared queue.";
+    QUEUE_LEAVES Counter "corelane_queue_leaves_total" "Members that left a shared queue.";
+    QUEUE_SESSIONS_EXPIRED Counter "corelane_queue_sessions_expired_total" "Members of shared queues whose session expired.";
+    QUEUE_REDRIVEN_RECORDS Counter "corelane_queue_redriven_records_total" "Dead letters that were put back.";
+    QUEUE_APPENDED_BYTES Counter "corelane_queue_appended_bytes_total" "Bytes of records of shared queues that were appended.";
+    QUEUE_MEMBERS Gauge "corelane_queue_members" "Members of a shared queue.";
+    QUEUE_READY_RECORDS Gauge "corelane_queue_ready_records" "Records that a shared queue could hand out.";
+    QUEUE_LEASED_RECORDS Gauge "corelane_queue_leased_records" "Records that members of a shared queue have.";
+    QUEUE_DELAYED_RECORDS Gauge "corelane_queue_delayed_records" "Records of a shared queue that rest until they are handed out.";
+    QUEUE_DYING_RECORDS Gauge "corelane_queue_dying_records" "Records of a shared queue on their way to the dead-letter topic.";
+    QUEUE_OLDEST_UNDONE_MILLISECONDS Gauge "corelane_queue_oldest_undone_milliseconds" "Age of the oldest record of a shared queue that is not done; 0 when all are.";
+    QUEUE_DEAD_LETTERS Counter "corelane_queue_dead_letters_total" "Dead letters of a shared queue, since it was made.";
+    QUEUE_DELIVERIES Counter "corelane_queue_deliveries_total" "Records that a shared queue handed out.";
+    QUEUE_REDELIVERIES Counter "corelane_queue_redeliveries_total" "Of them, those that had been handed out before.";
+    QUEUE_ACKNOWLEDGEMENTS Counter "corelane_queue_acknowledgements_total" "Records of a shared queue that were acknowledged.";
+    QUEUE_REJECTIONS Counter "corelane_queue_rejections_total" "Records of a shared queue that members failed.";
+    QUEUE_LEASE_TIMEOUTS Counter "corelane_queue_lease_timeouts_total" "Leases of a shared queue that the visibility time-out ended.";
+    TRANSACTION_IDS Gauge "corelane_transaction_ids" "Transactional ids whose home is on this shard.";
+    TRANSACTION_OPEN Gauge "corelane_transaction_open" "Transactions of them that are not decided.";
+    TRANSACTION_COMMITTED Counter "corelane_transaction_committed_total" "Transactions that were committed, empty ones not counted.";
+    TRANSACTION_ABORTED Counter "corelane_transaction_aborted_total" "Transactions that were aborted, for whatever reason.";
+    TRANSACTION_TIMED_OUT Counter "corelane_transaction_timed_out_total" "Of them, those that ran out of time.";
+    TRANSACTION_FENCED Counter "corelane_transaction_fenced_total" "Requests of a client whose transactional id another has now.";
+    TRANSACTION_REFUSED Counter "corelane_transaction_refused_total" "Requests of transactions that were refused, for whatever reason.";
     STORAGE_JOURNAL_FILL Gauge "corelane_storage_journal_fill_permille" "How full the ring of the journal is.";
     STORAGE_JOURNAL_SYNCS Counter "corelane_storage_journal_syncs_total" "Syncs of the journal.";
     STORAGE_JOURNAL_ENTRIES Counter "corelane_storage_journal_entries_total" "Entries written to the journal.";
@@ -91,6 +117,8 @@ metrics! {
     STORAGE_SEGMENTS_DELETED Counter "corelane_storage_segments_deleted_total" "Segment files that were dropped.";
     STORAGE_FAILED Gauge "corelane_storage_failed" "1 when the journal failed and the shard takes no writes until a restart.";
     STORAGE_SPACE_LOW Gauge "corelane_storage_space_low" "1 while writes are refused because the disk is full.";
+    REACTOR_PAIRED_SYNCS Counter "corelane_reactor_paired_syncs_total" "Syncs of the journal that were handed to the kernel together with their write.";
+    REACTOR_PAIRED_SYNCS_UNUSED Counter "corelane_reactor_paired_syncs_unused_total" "Of them, those for which the journal had no use any more.";
     CATALOG_VERSION Gauge "corelane_catalog_version" "Version of the catalog that the shard knows.";
     CATALOG_TOPICS Gauge "corelane_catalog_topics" "Topics in the catalog.";
 }
@@ -100,6 +128,14 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn operators_find_each_metric_in_the_docs() {
+        let page = include_str!("../../../docs/operations.md");
+        for Metric { name, .. } in METRICS {
+            assert!(page.contains(&format!("| `{name}` |")), "{name} is not in docs/operations.md");
+        }
+    }
 
     #[test]
     fn names_follow_the_scheme_and_are_unique() {

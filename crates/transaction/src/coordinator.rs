@@ -138,7 +138,7 @@ impl Coordinator {
     ) -> Result<(), TransactionError> {
         assert!(fresh != ProducerId::NONE, "a producer has an id");
         let is_sound = check_timeout(timeout).and_then(|()| self.check_room());
-        is_sound.inspect_err(|_| self.stats.refused += 1)?;
+        is_sound.inspect_err(|error| self.stats.refuse(error))?;
         if let Some(before) = self.waiting.replace(Initialisation { ticket, fresh, timeout }) {
             let error = TransactionError::Superseded { id: self.id.as_str().to_owned() };
             self.stats.refused += 1;
@@ -179,7 +179,7 @@ impl Coordinator {
         transaction: Transaction,
         participant: Participant,
     ) -> Result<(), TransactionError> {
-        self.check_join(transaction, &participant).inspect_err(|_| self.stats.refused += 1)?;
+        self.check_join(transaction, &participant).inspect_err(|error| self.stats.refuse(error))?;
         if let Phase::Open { participants, .. } = &mut self.phase {
             if participants.insert(participant) {
                 self.touch(now);
@@ -223,7 +223,7 @@ impl Coordinator {
         transaction: Transaction,
         decision: Decision,
     ) -> Result<(), TransactionError> {
-        self.check_end(transaction, decision).inspect_err(|_| self.stats.refused += 1)?;
+        self.check_end(transaction, decision).inspect_err(|error| self.stats.refuse(error))?;
         if self.current == Some(transaction) {
             match self.phase {
                 Phase::Open { .. } => {

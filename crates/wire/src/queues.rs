@@ -51,8 +51,23 @@ pub struct QueuePartition {
     pub done: u64,
     /// Dead letters so far.
     pub dead: u64,
-    /// Age in milliseconds of the oldest record that is not done; `None` if there is none, or it was not read yet.
+    /// Age in milliseconds of the oldest record that is not done; `None` if there is none, or if it was not read yet and its
+    /// owner did not say in time.
     pub oldest_ms: Option<u64>,
+}
+
+impl QueuePartition {
+    /// Records that are not done, those included that were not read.
+    #[must_use]
+    pub const fn lag(&self) -> u64 {
+        self.high_watermark.saturating_sub(self.done_end).saturating_sub(self.done)
+    }
+
+    /// For how long the oldest of them has waited, in milliseconds: zero when there is none, `None` when nobody said.
+    #[must_use]
+    pub const fn lag_ms(&self) -> Option<u64> {
+        if self.lag() == 0 { Some(0) } else { self.oldest_ms }
+    }
 }
 
 /// One member of a queue.

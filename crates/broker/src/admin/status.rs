@@ -40,6 +40,17 @@ pub(super) fn status(source: &impl Source) -> String {
         "stored_us": latency(&stored),
         "by_topic": by_topic(&shards),
         "groups": groups(&shards),
+        "queues": queues(&shards),
+        "queues_left_out": sum(|shard| shard.queue_totals.left_out),
+        "transactions": {
+            "ids": sum(|shard| shard.transaction_totals.ids),
+            "open": sum(|shard| shard.transaction_totals.open),
+            "committed": sum(|shard| shard.transaction_totals.committed),
+            "aborted": sum(|shard| shard.transaction_totals.aborted),
+            "timed_out": sum(|shard| shard.transaction_totals.timed_out),
+            "fenced": sum(|shard| shard.transaction_totals.fenced),
+            "refused": sum(|shard| shard.transaction_totals.refused),
+        },
         "shards": shards.iter().map(shard).collect::<Vec<_>>(),
     });
     let mut text = serde_json::to_string_pretty(&value).expect("a status is plain data");
@@ -75,6 +86,8 @@ fn shard(status: &ShardStatus) -> Value {
             "entries": storage.journal_entries,
             "bytes": storage.journal_bytes,
             "syncs": storage.journal_syncs,
+            "paired_syncs": status.reactor.paired_syncs,
+            "paired_syncs_unused": status.reactor.paired_syncs_unused,
         },
         "unsettled_bytes": storage.unsettled_bytes,
         "settled_bytes": storage.settled_bytes,
@@ -130,6 +143,29 @@ fn groups(shards: &[ShardStatus]) -> Value {
         (group.name.clone(), value)
     });
     Value::Object(entries.collect())
+}
+
+/// Shared queues, at most some of each shard.
+fn queues(shards: &[ShardStatus]) -> Value {
+    let entries = shards.iter().flat_map(|shard| &shard.queues).map(|queue| {
+        json!({
+            "group": queue.group,
+            "topic": queue.topic,
+            "members": queue.members,
+            "ready": queue.ready,
+            "leased": queue.leased,
+            "delayed": queue.delayed,
+            "dying": queue.dying,
+            "dead": queue.dead,
+            "oldest_ms": queue.oldest_ms,
+            "deliveries": queue.deliveries,
+            "redeliveries": queue.redeliveries,
+            "acknowledgements": queue.acknowledgements,
+            "rejections": queue.rejections,
+            "lease_timeouts": queue.lease_timeouts,
+        })
+    });
+    entries.collect()
 }
 
 /// Traffic of each topic over all shards, by name.

@@ -1,4 +1,5 @@
-//! A group in full, with the lag that the owners of its partitions know, and its committed offsets.
+//! A group in full, with the lag that the owners of its partitions know, and its committed offsets. Queues ask the owners
+//! in the same way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,7 +8,8 @@ use corelane_group::{GroupDescription, GroupState, MemberDescription, MemberStat
 use corelane_model::{MemberId, MonotonicNanos, Offset, PartitionId, PartitionIndex, ShardId, TopicId};
 use corelane_session::GroupAsk;
 use corelane_wire::{
-    DescribeGroupAnswer, FetchOffsetsAnswer, FetchedOffset, GroupMember, GroupPartition, GroupSummary,
+    DescribeGroupAnswer, DescribeQueueAnswer, FetchOffsetsAnswer, FetchedOffset, GroupMember, GroupPartition,
+    GroupSummary,
 };
 
 use super::GroupRequest;
@@ -16,6 +18,7 @@ use super::tell::{GroupAnswer, labels, member_on_wire};
 use crate::Shard;
 use crate::ask::{Answer, Asker};
 use crate::mesh::Message;
+use crate::queues::{QueueAnswer, QueueKey, fill_in_queue};
 
 /// How long a description waits for other shards before it leaves their lag out.
 const LAG_WAIT: Duration = Duration::from_secs(1);
@@ -39,15 +42,26 @@ pub(crate) struct LagOf {
     pub(crate) partition: PartitionId,
     log_start: Offset,
     high_watermark: Offset,
+    /// Where readers of committed records end.
+    pub(crate) stable_end: Offset,
     lag: Option<u64>,
-    lag_ms: Option<u64>,
+    /// Age of the first record that is not done; zero when there is none.
+    pub(crate) lag_ms: Option<u64>,
 }
 
-/// A description that waits for other shards.
+/// What lag is asked for.
+#[derive(Debug)]
+pub(crate) enum Lagging {
+    Group(Asker, Box<DescribeGroupAnswer>),
+    Queue(Asker, QueueKey, Box<DescribeQueueAnswer>),
+    /// For the next status of the shard.
+    Status(QueueKey),
+}
+
+/// Something that waits for other shards.
 #[derive(Debug)]
 struct Describing {
-    asker: Asker,
-    answer: Box<DescribeGroupAnswer>,
+    what: Lagging,
     missing: usize,
     deadline: MonotonicNanos,
 }
@@ -68,7 +82,15 @@ impl Lags {
     }
 
     pub(super) fn take_askers(&mut self) -> impl Iterator<Item = Asker> + use<> {
-        std::mem::take(&mut self.waiting).into_values().map(|waiting| waiting.asker)
+        std::mem::take(&mut self.waiting).into_values().filter_map(|waiting| match waiting.what {
+            Lagging::Group(asker, _) | Lagging::Queue(asker, ..) => Some(asker),
+            Lagging::Status(_) => None,
+        })
+    }
+
+    /// Whether owners have not yet answered what the last status asked.
+    pub(crate) fn is_status_waiting(&self) -> bool {
+        self.waiting.values().any(|waiting| matches!(waiting.what, Lagging::Status(_)))
     }
 }
 
@@ -101,15 +123,11 @@ impl Shard {
         let wants = page_of_partitions(&mut answer, &described, after_partition, most_partitions);
         let topics: BTreeSet<TopicId> = wants.iter().map(|(partition, _)| partition.topic).collect();
         answer.topics = labels(self.catalog.as_ref().expect("homes are open"), &topics);
-        self.gather_lag(request.asker, answer, wants);
+        self.gather_lag(Lagging::Group(request.asker, answer), wants);
     }
 
-    fn gather_lag(
-        &mut self,
-        asker: Asker,
-        answer: Box<DescribeGroupAnswer>,
-        wants: Vec<(PartitionId, Option<Offset>)>,
-    ) {
+    /// Asks the owners of partitions, from these offsets on.
+    pub(crate) fn gather_lag(&mut self, what: Lagging, wants: Vec<(PartitionId, Option<Offset>)>) {
         let mut by_owner: BTreeMap<ShardId, Vec<(PartitionId, Option<Offset>)>> = BTreeMap::new();
         for (partition, committed) in wants {
             let topic = self.catalog.as_ref().and_then(|catalog| catalog.topic(partition.topic));
@@ -121,7 +139,7 @@ impl Shard {
         let ticket = self.groups.ticket();
         let deadline = self.now.monotonic.after(LAG_WAIT);
         let missing = by_owner.len();
-        self.groups.lags.waiting.insert(ticket, Describing { asker, answer, missing: missing + 1, deadline });
+        self.groups.lags.waiting.insert(ticket, Describing { what, missing: missing + 1, deadline });
         for (owner, wants) in by_owner {
             self.send_mesh(owner, Message::AskLag { ticket, wants });
         }
@@ -144,7 +162,8 @@ impl Shard {
                 Some(self.now.wall.millis_since(appended))
             };
             let lag_ms = next.and_then(|next| if next < high_watermark { age(next) } else { Some(0) });
-            Some(LagOf { partition, log_start, high_watermark, lag, lag_ms })
+            let stable_end = self.storage.last_stable_offset(partition).unwrap_or(high_watermark);
+            Some(LagOf { partition, log_start, high_watermark, stable_end, lag, lag_ms })
         };
         wants.iter().filter_map(lag).collect()
     }
@@ -153,15 +172,19 @@ impl Shard {
     pub(crate) fn on_lag(&mut self, ticket: u64, lags: &[LagOf]) {
         // An answer that comes too late belongs to nobody.
         let Some(waiting) = self.groups.lags.waiting.get_mut(&ticket) else { return };
-        let lags: BTreeMap<(u64, u32), &LagOf> =
-            lags.iter().map(|lag| ((lag.partition.topic.0, lag.partition.index.0), lag)).collect();
-        for partition in &mut waiting.answer.partitions {
-            let Some(lag) = lags.get(&(partition.topic, partition.partition)) else { continue };
-            partition.log_start = Some(lag.log_start.0);
-            partition.high_watermark = Some(lag.high_watermark.0);
-            (partition.lag, partition.lag_ms) = (lag.lag, lag.lag_ms);
-        }
         waiting.missing -= 1;
+        match &mut waiting.what {
+            Lagging::Group(_, answer) => fill_in_group(answer, lags),
+            Lagging::Queue(_, key, answer) => {
+                let key = key.clone();
+                fill_in_queue(answer, lags);
+                self.note_queue_ends(&key, lags);
+            }
+            Lagging::Status(key) => {
+                let key = key.clone();
+                self.note_queue_ends(&key, lags);
+            }
+        }
         self.finish_lag(ticket);
     }
 
@@ -177,8 +200,16 @@ impl Shard {
 
     fn finish_lag(&mut self, ticket: u64) {
         if self.groups.lags.waiting.get(&ticket).is_some_and(|waiting| waiting.missing == 0) {
-            let Describing { asker, answer, .. } = self.groups.lags.waiting.remove(&ticket).expect("it was just there");
-            self.answer(asker, None, Answer::Group(GroupAnswer::Described(answer)));
+            let Describing { what, .. } = self.groups.lags.waiting.remove(&ticket).expect("it was just there");
+            match what {
+                Lagging::Group(asker, answer) => {
+                    self.answer(asker, None, Answer::Group(GroupAnswer::Described(answer)));
+                }
+                Lagging::Queue(asker, _, answer) => {
+                    self.answer(asker, None, Answer::Queue(QueueAnswer::Described(answer)));
+                }
+                Lagging::Status(_) => {}
+            }
         }
     }
 
@@ -211,6 +242,17 @@ impl Shard {
         }
         known.held.push_back((None, request.asker, GroupAnswer::Offsets(answer)));
         home.touch(&request.group);
+    }
+}
+
+fn fill_in_group(answer: &mut DescribeGroupAnswer, lags: &[LagOf]) {
+    let lags: BTreeMap<(u64, u32), &LagOf> =
+        lags.iter().map(|lag| ((lag.partition.topic.0, lag.partition.index.0), lag)).collect();
+    for partition in &mut answer.partitions {
+        let Some(lag) = lags.get(&(partition.topic, partition.partition)) else { continue };
+        partition.log_start = Some(lag.log_start.0);
+        partition.high_watermark = Some(lag.high_watermark.0);
+        (partition.lag, partition.lag_ms) = (lag.lag, lag.lag_ms);
     }
 }
 

@@ -1,19 +1,19 @@
 //! A queue as people see it.
 
-use corelane_model::PartitionIndex;
+use corelane_model::{Offset, PartitionId, PartitionIndex, WallMillis};
 use corelane_queue::{MemberDescription, PartitionDescription, QueueName};
 use corelane_session::QueueAsk;
 use corelane_wire::{DescribeQueueAnswer, QueueChange, QueueMember, QueuePartition, QueueSummary};
 
-use super::QueueRequest;
 use super::home::Homed;
-use super::tell::QueueAnswer;
-use crate::Shard;
-use crate::ask::Answer;
-use crate::groups::member_on_wire;
+use super::{QueueKey, QueueRequest};
+use crate::groups::{LagOf, Lagging, member_on_wire};
+use crate::{STATUS_QUEUES_MAX, Shard};
 
 /// Partitions, and members, in one answer.
 const PAGE: usize = 512;
+/// Partitions of queues that one status asks about.
+const STATUS_ENDS_MAX: usize = 16_384;
 const _: () = assert!(PAGE * (93 + 85 + 256) < corelane_model::limits::FRAME_BODY_BYTES_MAX as usize);
 
 impl Shard {
@@ -32,15 +32,69 @@ impl Shard {
         let listed: Vec<_> = members.by_ref().take(most(most_members)).map(member_of).collect();
         let has_more_members = members.next().is_some();
         drop(members);
-        let answer = DescribeQueueAnswer {
+        let answer = Box::new(DescribeQueueAnswer {
             summary: summary(name, homed),
             settings: QueueChange::from(homed.queue.settings()),
             partition_count: homed.queue.partitions_len(),
             partitions: partitions.take(most(most_partitions)).map(partition_of).collect(),
             members: listed,
             has_more_members,
-        };
-        self.answer(request.asker, None, Answer::Queue(QueueAnswer::Described(Box::new(answer))));
+        });
+        let wants = answer.partitions.iter().map(|partition| {
+            let id = PartitionId::new(name.topic, PartitionIndex(partition.partition));
+            (id, Some(Offset(partition.done_end)))
+        });
+        let wants = wants.collect();
+        let key = QueueKey { home, name: name.clone(), serial: homed.serial };
+        self.gather_lag(Lagging::Queue(request.asker, key, answer), wants);
+    }
+
+    /// Asks the owners of all partitions of queues that a status shows, so that the next one knows what nobody reads.
+    pub(crate) fn ask_queue_ends(&mut self) {
+        if self.groups.is_status_waiting() {
+            return;
+        }
+        let questions = self.groups.all_queues().take(STATUS_QUEUES_MAX).map(|(name, homed)| {
+            let key = QueueKey { home: name.group.home(), name: name.clone(), serial: homed.serial };
+            let partitions = homed.queue.describe_partitions(self.now);
+            let wants = partitions
+                .map(|partition| (PartitionId::new(name.topic, partition.partition), Some(partition.done_end)));
+            (key, wants.collect::<Vec<_>>())
+        });
+        let mut left = STATUS_ENDS_MAX;
+        for (key, mut wants) in questions.collect::<Vec<_>>() {
+            wants.truncate(left);
+            left -= wants.len();
+            self.gather_lag(Lagging::Status(key), wants);
+        }
+    }
+
+    /// Owners of a queue's partitions said where these end, and how old the first record is that is not done.
+    pub(crate) fn note_queue_ends(&mut self, key: &QueueKey, lags: &[LagOf]) {
+        let wall = self.now.wall;
+        let Some(homed) = self.homed(key) else { return };
+        for LagOf { partition, stable_end, lag_ms, .. } in lags {
+            homed.queue.on_high_watermark(partition.index, *stable_end);
+            let done_end = homed.queue.done_end(partition.index);
+            let age = lag_ms.and_then(|age| i64::try_from(age).ok());
+            let reader = homed.readers.entry(partition.index).or_default();
+            reader.oldest = age.map(|age| (done_end, WallMillis(wall.0.saturating_sub(age))));
+        }
+    }
+}
+
+/// What the owners of partitions know better than a queue that has not read as far.
+pub(crate) fn fill_in_queue(answer: &mut DescribeQueueAnswer, lags: &[LagOf]) {
+    for LagOf { partition, stable_end, lag_ms, .. } in lags {
+        let found = answer.partitions.iter_mut().find(|known| known.partition == partition.index.0);
+        let Some(known) = found else { continue };
+        let unknown = stable_end.0.saturating_sub(known.high_watermark);
+        known.high_watermark += unknown;
+        known.ready += unknown;
+        answer.summary.ready += unknown;
+        if known.oldest_ms.is_none() && known.done_end < known.high_watermark {
+            known.oldest_ms = *lag_ms;
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use corelane_model::limits::{QUEUE_HELD_BYTES, QUEUE_HELD_BYTES_MAX, QUEUE_HELD_BYTES_MIN};
 use corelane_model::{
     CorrelationId, ErrorCode, Isolation, MonotonicNanos, Offset, PartitionId, PartitionIndex, StartAt, SubscriptionId,
+    WallMillis,
 };
 use corelane_queue::{LeaseRun, ReadBatch};
 use corelane_record::BatchHead;
@@ -35,6 +36,8 @@ pub(super) struct Reader {
     pub(super) missing: Vec<(Want, LeaseRun)>,
     /// The subscription that brings the first of them.
     again: Option<u64>,
+    /// When the first record that is not done was appended, as its owner said, and which that was.
+    pub(super) oldest: Option<(Offset, WallMillis)>,
 }
 
 /// Whose a subscription is.

@@ -136,6 +136,10 @@ impl Shard {
 
     fn remove_queue(&mut self, key: &QueueKey) {
         self.stop_reading(key);
+        if let Some(homed) = self.homed(key) {
+            let stats = *homed.queue.stats();
+            self.queues.retired.merge(&stats);
+        }
         if let Some(queues) = self.groups.queues_of(key.home) {
             queues.remove(&key.name);
         }

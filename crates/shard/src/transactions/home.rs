@@ -9,7 +9,7 @@ use corelane_model::{
 use corelane_record::{BatchBuilder, BatchError, ProducerStamp, RecordBatch, SealedBatch};
 use corelane_session::Refused;
 use corelane_storage::{Fetch, ReadError, ReadTicket};
-use corelane_transaction::{AppendPosition, Coordinator, DecodeError, RequestTicket, Restore, id_of};
+use corelane_transaction::{AppendPosition, Coordinator, DecodeError, RequestTicket, Restore, TransactionStats, id_of};
 
 use super::run::Waiter;
 use crate::Shard;
@@ -83,6 +83,8 @@ pub(super) struct Home {
     unwritten_bytes: u64,
     /// Ends of batches that are not durable yet.
     written: VecDeque<(Offset, Vec<Reach>)>,
+    /// Counters of ids that are gone.
+    pub(super) retired: TransactionStats,
 }
 
 /// Why a home cannot be restored.
@@ -125,6 +127,7 @@ impl Home {
             unwritten: VecDeque::new(),
             unwritten_bytes: 0,
             written: VecDeque::new(),
+            retired: TransactionStats::default(),
         }
     }
 
@@ -178,6 +181,7 @@ impl Home {
     /// Takes an id out that is forgotten.
     pub(super) fn remove(&mut self, id: &TransactionalId) -> Option<Coordinated> {
         let known = self.ids.remove(id)?;
+        self.retired.merge(known.coordinator.stats());
         if let Some(before) = known.armed {
             self.deadlines.remove(&(before, id.clone()));
         }

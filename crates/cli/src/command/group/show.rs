@@ -64,7 +64,8 @@ pub(super) fn list(list: &GroupList, is_json: bool) -> Outcome {
     Ok(())
 }
 
-fn member_json(member: &GroupMember) -> Value {
+fn member_json(group: &GroupDescription, member: &GroupMember) -> Value {
+    let (lag, lag_ms) = group.lag_of(member);
     json!({
         "member": member_id(member.member),
         "static_id": member.static_id,
@@ -78,6 +79,8 @@ fn member_json(member: &GroupMember) -> Value {
         "revoking": member.revoking,
         "awaiting": member.awaiting,
         "standby": member.standby,
+        "lag": lag,
+        "lag_ms": lag_ms,
     })
 }
 
@@ -107,21 +110,23 @@ pub(super) fn description(group: &GroupDescription, is_json: bool) -> Outcome {
         whole["standbys"] = group.standbys.into();
         whole["retention_ms"] = retention_ms.into();
         whole["lag"] = group.lag().into();
-        whole["members"] = group.members.iter().map(member_json).collect();
+        whole["lag_ms"] = group.lag_ms().into();
+        whole["members"] = group.members.iter().map(|member| member_json(group, member)).collect();
         whole["partitions"] = group.partitions.iter().map(|partition| partition_json(group, partition)).collect();
         writeln!(out, "{whole:#}")?;
         return Ok(());
     }
     writeln!(
         out,
-        "group {}: {}, {}, generation {}, {} standbys, offsets kept {} s without members, lag {}",
+        "group {}: {}, {}, generation {}, {} standbys, offsets kept {} s without members, lag {}{}",
         summary.name,
         group_state(summary.state),
         summary.strategy,
         summary.generation,
         group.standbys,
         retention_ms / 1000,
-        group.lag()
+        group.lag(),
+        group.lag_ms().map(|ms| format!(" and {ms} ms")).unwrap_or_default(),
     )?;
     if !group.members.is_empty() {
         writeln!(out)?;
@@ -135,27 +140,25 @@ pub(super) fn description(group: &GroupDescription, is_json: bool) -> Outcome {
 }
 
 fn members(out: &mut impl Write, group: &GroupDescription) -> Outcome {
-    let lag = |id: (u64, u64)| {
-        let owned = group.partitions.iter().filter(|partition| partition.owner == Some(id));
-        owned.filter_map(|partition| partition.lag).sum::<u64>()
-    };
     let rows: Vec<Vec<String>> = group
         .members
         .iter()
         .map(|member| {
+            let (lag, lag_ms) = group.lag_of(member);
             vec![
                 member_id(member.member),
                 member.static_id.clone().unwrap_or_else(|| "-".to_owned()),
                 member_state(member.state).to_owned(),
                 member.owned.to_string(),
-                lag(member.member).to_string(),
+                lag.to_string(),
+                lag_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
                 format!("{} ms", member.silent_ms),
                 member.processing_micros.map_or_else(|| "-".to_owned(), |micros| format!("{micros} µs")),
                 member.subscription.clone(),
             ]
         })
         .collect();
-    let head = ["MEMBER", "STATIC ID", "STATE", "PARTITIONS", "LAG", "SILENT", "A RECORD", "SUBSCRIPTION"];
+    let head = ["MEMBER", "STATIC ID", "STATE", "PARTITIONS", "LAG", "BEHIND", "SILENT", "A RECORD", "SUBSCRIPTION"];
     Ok(table::print(out, &head, &rows)?)
 }
 

@@ -81,7 +81,8 @@ fn partition_json(partition: &QueuePartition) -> Value {
         "dying": partition.dying,
         "done": partition.done,
         "dead": partition.dead,
-        "oldest_ms": partition.oldest_ms,
+        "lag": partition.lag(),
+        "lag_ms": partition.lag_ms(),
     })
 }
 
@@ -101,28 +102,7 @@ fn member_json(member: &QueueMember) -> Value {
     })
 }
 
-/// `corelane queue describe`.
-pub(super) fn description(queue: &QueueDescription, is_json: bool) -> Outcome {
-    let mut out = std::io::stdout().lock();
-    let (summary, settings) = (&queue.summary, &queue.settings);
-    if is_json {
-        let mut whole = summary_json(summary);
-        whole["settings"] = settings_json(settings);
-        whole["partitions"] = queue.partitions.iter().map(partition_json).collect();
-        whole["member_list"] = queue.members.iter().map(member_json).collect();
-        writeln!(out, "{whole:#}")?;
-        return Ok(());
-    }
-    writeln!(
-        out,
-        "queue {} of topic {}: {} ready, {} leased, {} delayed, {} dead letters",
-        summary.group,
-        topic(summary),
-        summary.ready,
-        summary.leased,
-        summary.delayed,
-        summary.dead
-    )?;
+fn print_settings(out: &mut impl Write, settings: &QueueWish) -> std::io::Result<()> {
     let limit = match settings.delivery_limit {
         None | Some(0) => "no delivery limit".to_owned(),
         Some(limit) => format!("{limit} deliveries at most"),
@@ -135,23 +115,54 @@ pub(super) fn description(queue: &QueueDescription, is_json: bool) -> Outcome {
         if settings.order_per_key == Some(true) { "ordered per key" } else { "in no order per key" },
         settings.backoff.as_ref().map_or_else(|| "-".to_owned(), backoff),
         settings.dead_letter.as_ref().map_or("no topic", |name| name.as_str()),
+    )
+}
+
+/// `corelane queue describe`.
+pub(super) fn description(queue: &QueueDescription, is_json: bool) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    let (summary, settings) = (&queue.summary, &queue.settings);
+    if is_json {
+        let mut whole = summary_json(summary);
+        whole["lag"] = queue.lag().into();
+        whole["lag_ms"] = queue.lag_ms().into();
+        whole["settings"] = settings_json(settings);
+        whole["partitions"] = queue.partitions.iter().map(partition_json).collect();
+        whole["member_list"] = queue.members.iter().map(member_json).collect();
+        writeln!(out, "{whole:#}")?;
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "queue {} of topic {}: lag {}{}, {} ready, {} leased, {} delayed, {} dead letters",
+        summary.group,
+        topic(summary),
+        queue.lag(),
+        queue.lag_ms().map(|ms| format!(" and {ms} ms")).unwrap_or_default(),
+        summary.ready,
+        summary.leased,
+        summary.delayed,
+        summary.dead
     )?;
+    print_settings(&mut out, settings)?;
     writeln!(out)?;
     let row = |partition: &QueuePartition| {
         let numbers = [
             u64::from(partition.partition),
             partition.done_end,
+            partition.high_watermark,
+            partition.lag(),
             partition.ready,
             partition.leased,
             partition.delayed,
             partition.held,
             partition.dead,
         ];
-        let oldest = partition.oldest_ms.map_or_else(|| "-".to_owned(), |oldest| oldest.to_string());
-        numbers.map(|number| number.to_string()).into_iter().chain([oldest]).collect()
+        let behind = partition.lag_ms().map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
+        numbers.map(|number| number.to_string()).into_iter().chain([behind]).collect()
     };
     let rows: Vec<Vec<String>> = queue.partitions.iter().map(row).collect();
-    let head = ["PARTITION", "DONE TO", "READY", "LEASED", "DELAYED", "HELD", "DEAD", "OLDEST MS"];
+    let head = ["PARTITION", "DONE TO", "END", "LAG", "READY", "LEASED", "DELAYED", "HELD", "DEAD", "BEHIND"];
     table::print(&mut out, &head, &rows)?;
     if queue.members.is_empty() {
         return Ok(());
@@ -159,14 +170,15 @@ pub(super) fn description(queue: &QueueDescription, is_json: bool) -> Outcome {
     writeln!(out)?;
     let row = |member: &QueueMember| {
         let numbers = [member.leased, u64::from(member.credit_records), member.acknowledged, member.failed];
-        let processing = member.processing_micros.map_or_else(|| "-".to_owned(), |micros| micros.to_string());
+        let processing = member.processing_micros.map_or_else(|| "-".to_owned(), |micros| format!("{micros} µs"));
+        let silent = format!("{} ms", member.silent_ms);
         [member_id(member.member), member.client.clone()]
             .into_iter()
             .chain(numbers.map(|number| number.to_string()))
-            .chain([processing])
+            .chain([processing, silent])
             .collect()
     };
     let rows: Vec<Vec<String>> = queue.members.iter().map(row).collect();
-    table::print(&mut out, &["MEMBER", "CLIENT", "LEASED", "CREDIT", "DONE", "FAILED", "US A RECORD"], &rows)?;
+    table::print(&mut out, &["MEMBER", "CLIENT", "LEASED", "CREDIT", "DONE", "FAILED", "A RECORD", "SILENT"], &rows)?;
     Ok(())
 }
