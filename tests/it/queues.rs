@@ -303,11 +303,67 @@ fn a_redrive_puts_dead_letters_back_once_and_they_are_worked_off() {
     let whole = broker.good(&["consume", "jobs", "--until", "end"], b"");
     assert_eq!(whole.lines().count(), 10 + DEAD);
 
+    // Since this start three were handed out and acknowledged; dead letters count from the queue's beginning.
+    let (_, metrics) = crate::admin::get(broker.admin, "/metrics");
+    for (name, value) in [("deliveries", 3), ("acknowledgements", 3), ("redeliveries", 0), ("dead_letters", 3)] {
+        let line = format!("corelane_queue_{name}_total{{group=\"workers\",topic=\"jobs\"}} {value}\n");
+        assert!(metrics.contains(&line), "{line} is missing in {metrics}");
+    }
+    let status: serde_json::Value = serde_json::from_str(&crate::admin::get(broker.admin, "/status").1).unwrap();
+    let queues = status["queues"].as_array().unwrap();
+    assert!(queues.iter().any(|queue| queue["group"] == "workers" && queue["acknowledgements"] == 3), "{status}");
+
     broker.good(&["queue", "consume", "jobs", "-g", "plain", "-n", "1"], b"");
+    let plain = describe(&broker, "plain");
+    assert_eq!((&plain["lag"], &plain["partitions"].as_array().unwrap().len()), (&12.into(), &2), "{plain}");
+    assert!(plain["lag_ms"].as_u64().is_some_and(|ms| 0 < ms), "{plain}");
     let without = broker.run(&["queue", "redrive", "jobs", "-g", "plain"], b"").bad(1);
     assert!(without.contains("dead-letter"), "{without}");
     let unknown = broker.run(&["queue", "redrive", "jobs", "-g", "nobody"], b"").bad(1);
-    assert!(unknown.contains("no shared queue"), "{unknown}");
+    assert!(unknown.contains("no shared queue of group nobody on topic jobs"), "{unknown}");
+}
+
+#[test]
+fn wrong_wishes_for_queues_are_told_with_what_would_be_right() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "1"]);
+    broker.good(&["topic", "create", "jobs", "-p", "1"], b"");
+    broker.good(&["produce", "jobs"], numbers(0..9).as_bytes());
+    let consume = |group: &str, more: &[&str], code: i32| {
+        let line = [&["queue", "consume", "jobs", "-n", "1", "-g", group], more].concat();
+        broker.run(&line, b"").bad(code)
+    };
+    let tells = |text: &str, parts: &[&str]| {
+        for part in parts {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+    };
+    tells(&consume("w", &["--dispatch", "fair"], 2), &["round-robin", "random", "weighted", "least-response-time"]);
+    tells(&consume("w", &["--delivery-limit", "3"], 1), &["delivery limit of 3", "dead-letter topic"]);
+    let dead = ["--delivery-limit", "3", "--dead-letter", "nowhere"];
+    tells(&consume("w", &dead, 1), &["no dead-letter topic nowhere", "create it"]);
+    tells(&consume("w", &["--visibility", "1ms"], 1), &["visibility", "50 to 43200000"]);
+    consume("w", &["--weight", "0"], 2);
+    broker.good(&["queue", "consume", "jobs", "-n", "1", "-g", "w"], b"");
+    tells(&consume("w", &["--backoff", "0s,5s"], 1), &["back-off 1s..60s, not 0s,5s", "alter the queue"]);
+    broker.good(&["queue", "alter", "jobs", "-g", "w", "--visibility", "50ms"], b"");
+    // The command ends when its lease has.
+    let (program, quic) = (env!("CARGO_BIN_EXE_corelane"), broker.quic);
+    let describe_again = format!("{program} queue describe jobs -g w --json --broker {quic}");
+    let wait = format!("until {describe_again} | grep -q '\"failed\": [1-9]'; do :; done");
+    let slow = consume("w", &["--exec", &wait], 1);
+    tells(&slow, &["lease is over", "corelane queue alter jobs -g w --visibility"]);
+    let members = describe(&broker, "w");
+    assert_eq!(members["members"], 0, "it has left all the same");
+
+    broker.good(&["consume", "jobs", "-g", "g", "--reset", "earliest", "-n", "1"], b"");
+    tells(&consume("g", &[], 1), &["g is in use as a consumer group"]);
+    let group = broker.run(&["consume", "jobs", "-g", "w", "-n", "1"], b"").bad(1);
+    tells(&group, &["w is in use as a shared queue on topic jobs"]);
+    let none = broker.run(&["queue", "describe", "jobs", "-g", "nobody"], b"").bad(1);
+    tells(&none, &["no shared queue of group nobody on topic jobs", "the first member makes it"]);
+    let none = broker.run(&["queue", "consume", "nothing", "-g", "w"], b"").bad(1);
+    tells(&none, &["there is no topic nothing"]);
 }
 
 /// One client and its member live through the death of the broker.

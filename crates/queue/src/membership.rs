@@ -1,7 +1,9 @@
 //! Coming, being heard of, and going.
 
+use std::time::Duration;
+
 use corelane_model::limits::{QUEUE_FENCED_MAX, QUEUE_MEMBERS_MAX};
-use corelane_model::{MemberId, Now, QueueSettings, QueueWish};
+use corelane_model::{Backoff, MemberId, Now, QueueSettings, QueueWish};
 
 use crate::member::Member;
 use crate::slot::State;
@@ -152,7 +154,7 @@ impl Queue {
                     "delivery limit",
                     settings.delivery_limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
                 ),
-                ("back-off", format!("{:?}", settings.backoff)),
+                ("back-off", words_of(&settings.backoff)),
                 ("dead-letter topic", dead_letter),
             ]
         };
@@ -163,5 +165,14 @@ impl Queue {
         let differs = pairs.into_iter().find(|((_, has), (_, asked))| has != asked);
         let ((setting, has), (_, asked)) = differs.expect("settings that differ differ in a word");
         Err(QueueError::SettingsMismatch { setting, has, asked })
+    }
+}
+
+/// A back-off as people write it.
+fn words_of(backoff: &Backoff) -> String {
+    let words = |rest: &Duration| if rest.is_zero() { "0s".to_owned() } else { format!("{rest:?}") };
+    match backoff {
+        Backoff::Exponential { first, cap } => format!("{}..{}", words(first), words(cap)),
+        Backoff::Steps(steps) => steps.iter().map(words).collect::<Vec<_>>().join(","),
     }
 }

@@ -87,7 +87,12 @@ impl Shard {
             return Err(busy());
         }
         if let Some(queue) = home.queues.of_group(&request.group) {
-            let text = format!("the name {} is in use as a shared queue on topic {}", request.group, queue.topic);
+            let topic = self.catalog.as_ref().and_then(|catalog| catalog.topic(queue.topic));
+            let topic = topic.map_or_else(|| queue.topic.to_string(), |topic| topic.name.as_str().to_owned());
+            let group = &request.group;
+            let text = format!(
+                "the name {group} is in use as a shared queue on topic {topic}; a consumer group needs another"
+            );
             return Err(Refused::new(ErrorCode::GroupIsQueue, text));
         }
         match home.groups.get(&request.group) {

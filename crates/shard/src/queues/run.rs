@@ -45,7 +45,7 @@ impl Shard {
         self.groups.check_home(home)?;
         let group = &request.group;
         if self.groups.has_group(home, group) {
-            let text = format!("the name {group} is in use as a consumer group");
+            let text = format!("the name {group} is in use as a consumer group; a shared queue needs another");
             return Err(Refused::new(ErrorCode::QueueIsGroup, text));
         }
         let topic = self.topic_of_queue(request)?;
@@ -63,7 +63,12 @@ impl Shard {
                 let text = format!("there is no shared queue {name}, so nobody is a member of it; join it first");
                 Err(Refused::new(ErrorCode::UnknownQueueMember, text))
             }
-            (false, _) => Err(Refused::new(ErrorCode::UnknownQueue, format!("there is no shared queue {name}"))),
+            (false, _) => {
+                let topic = self.name_of_topic(topic);
+                let text =
+                    format!("there is no shared queue of group {group} on topic {topic}; the first member makes it");
+                Err(Refused::new(ErrorCode::UnknownQueue, text))
+            }
         }
     }
 
@@ -77,6 +82,12 @@ impl Shard {
             Some(topic) => Ok(topic.id),
             None => Err(Refused::new(ErrorCode::UnknownTopic, format!("there is no topic {name}"))),
         }
+    }
+
+    /// A topic for people.
+    pub(crate) fn name_of_topic(&self, topic: TopicId) -> String {
+        let found = self.catalog.as_ref().and_then(|catalog| catalog.topic(topic));
+        found.map_or_else(|| format!("{topic} (deleted)"), |found| found.name.as_str().to_owned())
     }
 
     /// A dead-letter topic has to be there, and another than the queue's own.

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::process::Stdio;
 
 use clap::Args;
-use corelane::{Client, Leased, LeasedRecord, Nack, QueueConsumer, VerdictTicket};
+use corelane::{Client, Leased, LeasedRecord, Nack, QueueConsumer, VerdictError, VerdictTicket};
 use corelane_broker::quantity::Span;
 use tokio::io::AsyncWriteExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,7 +52,7 @@ pub(super) struct Consume {
     #[arg(long, value_name = "START", default_value = "earliest", allow_hyphen_values = true)]
     from: From,
     /// What this member can do compared to others, for the dispatch weighted.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     weight: Option<u32>,
     /// Silent for longer, this member is dead and others get what it has [default: 10s].
     #[arg(long, value_name = "TIME")]
@@ -77,10 +77,25 @@ impl Consume {
             let Some(leased) = next else { break };
             last = self.work(&consumer, &outcome(leased)?, &mut left).await?;
         }
-        if let Some(ticket) = last {
-            ticket.durable().await.map_err(Failure::failed)?;
+        let settled = match last {
+            Some(ticket) => ticket.durable().await,
+            None => Ok(()),
+        };
+        // It leaves whatever became of the last word, so that nobody waits for its session to end.
+        let closed = consumer.close().await;
+        settled.map_err(|error| self.unsettled(&error))?;
+        outcome(closed)
+    }
+
+    fn unsettled(&self, error: &VerdictError) -> Failure {
+        let Named { topic, group } = &self.named;
+        match (error, &self.exec) {
+            (VerdictError::LeaseOver, Some(_)) => Failure::failed(format!(
+                "{error}; the command may take longer than the visibility time-out: corelane queue alter {topic} -g \
+                 {group} --visibility TIME"
+            )),
+            _ => Failure::failed(error),
         }
-        outcome(consumer.close().await)
     }
 
     async fn join(&self, client: &Client) -> Outcome<QueueConsumer> {
