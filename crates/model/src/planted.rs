@@ -40,7 +40,6 @@ macro_rules! bugs {
                         | Self::TwoOwners
                         | Self::StaleCommit
                         | Self::WallClockSession
-                        | Self::AbortedVisible
                         | Self::StablePastOpen
                 )
             }
