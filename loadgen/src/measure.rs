@@ -54,6 +54,11 @@ impl Latency {
         self.histogram.saturating_record(nanos.max(1));
     }
 
+    /// Counts the same duration in nanoseconds so many times: for things that happen together.
+    pub fn record_nanos_of(&mut self, nanos: u64, count: u64) {
+        self.histogram.saturating_record_n(nanos.max(1), count);
+    }
+
     /// Adds another worker's samples.
     pub fn merge(&mut self, other: &Self) {
         self.histogram.add(&other.histogram).expect("both histograms have the same bounds");

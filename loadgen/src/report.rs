@@ -1,6 +1,7 @@
 //! What a run came to: for people as text, for programs as JSON (docs/report.md).
 
 pub mod group;
+pub mod queue;
 
 use std::fmt;
 
@@ -220,7 +221,7 @@ fn write_row(f: &mut fmt::Formatter<'_>, name: &str, row: &Percentiles) -> fmt::
     if row.samples == 0 {
         return Ok(());
     }
-    write!(f, "    {name:<8}  {:>14}", cell(row.p50))?;
+    write!(f, "    {name:<12}  {:>10}", cell(row.p50))?;
     for value in [row.p90, row.p99, row.p999, row.p9999, row.max] {
         write!(f, " {:>9}", cell(value))?;
     }

@@ -5,6 +5,7 @@
 //! anything. Each reader is a task with a connection of its own.
 
 pub mod group;
+pub mod queue;
 mod reader;
 mod sender;
 mod signals;
@@ -130,8 +131,15 @@ async fn run_on_topics(
     let (tickets, ticket_queue) = tokio::sync::mpsc::unbounded_channel();
     let collector = tokio::spawn(tickets::collect(ticket_queue, origin, options.acks));
     let late_max = plan.tick / LATE_SHARE;
-    let sender =
-        Sender::new(origin, late_max, client.clone(), producers, plan.streams.clone(), Arc::clone(counts), tickets);
+    let sender = Sender::new(
+        origin,
+        late_max,
+        client.clone(),
+        producers,
+        plan.streams.clone(),
+        Arc::clone(counts),
+        Some(tickets),
+    );
     let runtime = tokio::runtime::Handle::current();
     let sending = tokio::task::spawn_blocking(move || sender.run(schedule, &runtime));
 

@@ -171,3 +171,25 @@ fn a_group_under_load_loses_no_message_when_a_member_restarts_or_dies() {
     }
     assert_eq!(broker.good(&["group", "list"], b"").lines().count(), 1, "the groups of the runs are gone");
 }
+
+#[test]
+fn every_message_of_a_shared_queue_is_acknowledged_once_or_is_a_dead_letter() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    let load = ["bench", "queue", "--members", "3", "--rate", "2000", "--duration", "1s", "--quiet", "--json", "-"];
+    let fail = ["--failing", "30", "--delivery-limit", "2", "--backoff", "50ms"];
+    for order in [&[][..], &["--per-key-order"]] {
+        let report = report(&broker, &[&load[..], &fail, order].concat());
+        let count = |field: &str| report[field].as_u64().unwrap();
+        assert_eq!((count("sent"), count("acknowledged") + count("dead_letters")), (2000, 2000), "{report}");
+        assert_eq!(count("handed_out"), 2000 + count("redelivered"), "{report}");
+        // Which deliveries fail is decided by the messages' numbers.
+        assert_eq!(count("nacked"), count("redelivered") + count("dead_letters"), "{report}");
+        assert!(0 < count("dead_letters") && 0 < count("redelivered"), "{report}");
+        assert!(report["handed_out_us"]["p50"].is_number() && report["acknowledged_us"]["p50"].is_number(), "{report}");
+    }
+    let closed = report(&broker, &[&load[..4], &["--rate", "max"], &load[6..]].concat());
+    assert_eq!((&closed["is_closed"], &closed["acknowledged"]), (&true.into(), &closed["sent"]), "{closed}");
+    let topics = broker.good(&["topic", "list"], b"");
+    assert!(!topics.contains("bench-"), "the runs left a topic: {topics}");
+}

@@ -127,7 +127,7 @@ async fn on_topic(
         producers,
         plan.streams.clone(),
         Arc::clone(&counts),
-        sent_tickets,
+        Some(sent_tickets),
     );
     let runtime = tokio::runtime::Handle::current();
     let sending = tokio::task::spawn_blocking(move || sender.run(schedule, &runtime));

@@ -25,7 +25,8 @@ pub(crate) struct Sender {
     producers: Vec<Producer>,
     streams: Vec<StreamPlan>,
     counts: Arc<Counts>,
-    tickets: UnboundedSender<Sent>,
+    /// Where promises go; without it nobody asks what became of a single message, and the client counts failures.
+    tickets: Option<UnboundedSender<Sent>>,
     end: SenderEnd,
 }
 
@@ -61,7 +62,7 @@ impl Sender {
         producers: Vec<Producer>,
         streams: Vec<StreamPlan>,
         counts: Arc<Counts>,
-        tickets: UnboundedSender<Sent>,
+        tickets: Option<UnboundedSender<Sent>>,
     ) -> Self {
         let end = SenderEnd { sent: vec![0; streams.len()], ..SenderEnd::default() };
         Self { pacer: Pacer::new(origin, late_max), client, producers, streams, counts, tickets, end }
@@ -97,8 +98,10 @@ impl Sender {
                 Ok(ticket) => {
                     self.end.sent[stream] += 1;
                     self.counts.sent.fetch_add(1, Ordering::Relaxed);
-                    // The collector listens until the last sender is gone.
-                    let _always_heard = self.tickets.send((due.at, ticket));
+                    if let Some((tickets, ticket)) = self.tickets.as_ref().zip(ticket) {
+                        // The collector listens until the last sender is gone.
+                        let _always_heard = tickets.send((due.at, ticket));
+                    }
                 }
                 Err(refusal) => {
                     self.end.refused += 1;
@@ -115,14 +118,19 @@ impl Sender {
     }
 
     /// Sends at once; waits for room when the buffer is full, which is the broker's lateness and not the generator's.
-    fn send(&mut self, topic: usize, record: Record<'_>, runtime: &Handle) -> Result<Ticket, String> {
+    fn send(&mut self, topic: usize, record: Record<'_>, runtime: &Handle) -> Result<Option<Ticket>, String> {
         let producer = &self.producers[topic];
-        match producer.send(record) {
+        let is_asked = self.tickets.is_some();
+        let sent =
+            if is_asked { producer.send(record).map(Some) } else { producer.send_detached(record).map(|()| None) };
+        match sent {
             Ok(ticket) => Ok(ticket),
             Err(SendError::Full(record)) => {
                 let permit = runtime.block_on(producer.reserve(&record));
                 self.pacer.excuse();
-                permit.send(record).map_err(|error| error.to_string())
+                let sent =
+                    if is_asked { permit.send(record).map(Some) } else { permit.send_detached(record).map(|()| None) };
+                sent.map_err(|error| error.to_string())
             }
             Err(error @ SendError::Refused(_)) => Err(error.to_string()),
         }

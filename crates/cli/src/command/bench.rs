@@ -4,6 +4,7 @@ mod figures;
 mod floor;
 pub(crate) mod group;
 pub(crate) mod lab;
+mod queue;
 mod ratios;
 
 use std::fs::File;
@@ -38,6 +39,7 @@ use crate::target::{Target, run};
         "corelane bench nxm --members 4 --rate 20000    4 members, 20,000/s each",
         "corelane bench --trace match.csv.gz --copies 9 a recorded match, 9 at once",
         "corelane bench group --disturb rolling         members restart",
+        "corelane bench queue --failing 5               a shared queue",
         "corelane bench ratios                          our figures, the machine's",
     )
 )]
@@ -56,6 +58,7 @@ enum BenchCommand {
     Group(group::Group),
     #[command(hide = true)]
     Member(group::Member),
+    Queue(queue::Queue),
     Crash(figures::Crash),
     Start(figures::Start),
     Idle(figures::Idle),
@@ -168,6 +171,7 @@ impl Bench {
             Some(BenchCommand::Ratios(ratios)) => ratios.run(),
             Some(BenchCommand::Group(group)) => group.run(),
             Some(BenchCommand::Member(member)) => member.run(),
+            Some(BenchCommand::Queue(queue)) => queue.run(),
             Some(BenchCommand::Crash(crash)) => crash.run(),
             Some(BenchCommand::Start(start)) => start.run(),
             Some(BenchCommand::Idle(idle)) => idle.run(),
