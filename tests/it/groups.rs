@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corelane::{
     Client, CommitError, Event, FenceReason, GroupBatch, GroupConsumer, GroupError, MembershipError, Offset,
@@ -187,10 +187,12 @@ fn what_moves_is_handed_over_and_no_longer_committed_by_the_old_owner() {
         }
         let mut b = member(&client, "g", "work").await;
         let going = next_matching(&mut a, |event| match event {
-            Event::Revoking(partitions) => Some(partitions),
+            Event::Revoking { partitions, deadline } => Some((partitions, deadline)),
             _ => None,
         });
-        let going = going.await;
+        let (going, deadline) = going.await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(Duration::from_secs(30) < left && left <= Duration::from_secs(61), "a minute is the default: {left:?}");
         assert_eq!(going.len(), 1);
         a.give_up(&going[0], Some("match 7 at tick 40".into())).unwrap();
         let (start, blob) = next_matching(&mut b, |event| match event {

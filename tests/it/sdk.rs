@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use corelane::{
-    Client, Error, ErrorCode, Offset, PartitionIndex, Record, RequestError, StartAt, TopicClass, TopicSettings,
+    Client, Error, ErrorCode, Isolation, Offset, PartitionIndex, Record, RequestError, StartAt, TopicClass,
+    TopicSettings,
 };
 
 use crate::DEADLINE;
@@ -59,7 +60,11 @@ async fn round_trip(client: Client, class: TopicClass) {
         }
     };
     tokio::join!(sending, reading);
-    let found = client.admin().find_offset("round-trip", PartitionIndex(0), StartAt::Latest).await.unwrap();
+    let found = client
+        .admin()
+        .find_offset("round-trip", PartitionIndex(0), StartAt::Latest, Isolation::Uncommitted)
+        .await
+        .unwrap();
     assert_eq!(Some(found.offset), consumer.positions().first().map(|position| position.next));
 }
 

@@ -12,7 +12,7 @@ use corelane_model::{ConnectionKey, ErrorCode, Generation, MemberId, MonotonicNa
 
 use crate::{CommitError, FenceReason, GroupNews, GroupSettings, LostReason, MembershipError, SubscriptionKey};
 use commits::{Commits, Offsets};
-pub(crate) use holding::Assignment;
+pub(crate) use holding::{Assignment, Revoked};
 use holding::{Holding, Phase};
 use standby::Standbys;
 
@@ -301,12 +301,12 @@ impl Membership {
         retry_at: MonotonicNanos,
         fresh: MemberId,
     ) {
-        let is_out = matches!(code, ErrorCode::UnknownMember | ErrorCode::MemberFenced | ErrorCode::UnknownGroup);
+        let is_out = matches!(code, ErrorCode::UnknownMember | ErrorCode::MemberFenced) || reason_of(code).is_some();
         match asked {
             Asked::Join => self.on_join_refused(code, text, retry_at, fresh),
             Asked::Leave => self.end(None),
             _ if !matches!(self.state, State::Member { .. }) => self.put_back(asked),
-            _ if is_out => self.on_fenced(reason_of(code, &text), fresh),
+            _ if is_out => self.on_fenced(reason_of(code).unwrap_or(FenceReason::Unknown), fresh),
             Asked::Report => self.is_report_due |= code == ErrorCode::StaleGeneration,
             Asked::GiveUp(partition) => {
                 // The report that follows gives it up without.
@@ -343,13 +343,8 @@ impl Membership {
     fn on_join_refused(&mut self, code: ErrorCode, text: String, retry_at: MonotonicNanos, fresh: MemberId) {
         let State::Joining { deadline, .. } = self.state else { return };
         match code {
-            ErrorCode::MemberFenced => {
-                let reason = reason_of(code, &text);
-                if !reason.may_return() {
-                    return self.end(Some(MembershipError::Fenced(reason)));
-                }
-                self.member = fresh;
-            }
+            ErrorCode::StaticIdTaken => return self.end(Some(MembershipError::Fenced(FenceReason::StaticIdTaken))),
+            ErrorCode::MemberFenced | ErrorCode::SessionExpired | ErrorCode::RebalanceTimedOut => self.member = fresh,
             _ if code.retry() == corelane_model::Retry::Never || code.retry() == corelane_model::Retry::Close => {
                 return self.end(Some(MembershipError::Refused { code, text }));
             }
@@ -462,12 +457,13 @@ impl Membership {
     }
 }
 
-/// The broker says why in words only, where it refuses.
-fn reason_of(code: ErrorCode, text: &str) -> FenceReason {
-    let is = |reason: FenceReason| text.contains(&reason.to_string());
-    let reasons = [FenceReason::SessionExpired, FenceReason::RebalanceTimeout, FenceReason::StaticIdTaken];
-    match code {
+/// Why a member was put out, where a refusal says so.
+const fn reason_of(code: ErrorCode) -> Option<FenceReason> {
+    Some(match code {
+        ErrorCode::SessionExpired => FenceReason::SessionExpired,
+        ErrorCode::RebalanceTimedOut => FenceReason::RebalanceTimeout,
+        ErrorCode::StaticIdTaken => FenceReason::StaticIdTaken,
         ErrorCode::UnknownGroup => FenceReason::GroupDeleted,
-        _ => reasons.into_iter().find(|&reason| is(reason)).unwrap_or(FenceReason::Unknown),
-    }
+        _ => return None,
+    })
 }

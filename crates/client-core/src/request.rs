@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use corelane_model::{
-    CatalogVersion, ConnectionKey, CorrelationId, MonotonicNanos, Offset, PartitionIndex, ShardId, StartAt, TopicId,
-    TopicName, TopicSettings,
+    CatalogVersion, ConnectionKey, CorrelationId, Isolation, MonotonicNanos, Offset, PartitionIndex, ShardId, StartAt,
+    TopicId, TopicName, TopicSettings,
 };
 use corelane_wire::PartitionDescription;
 
@@ -77,6 +77,8 @@ pub enum Request {
         partition: PartitionIndex,
         /// The position.
         start: StartAt,
+        /// For which readers: the end of those of committed records is the last stable offset.
+        isolation: Isolation,
     },
     /// Something about consumer groups.
     Group(GroupRequest),

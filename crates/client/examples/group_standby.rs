@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                     println!("{} from {:?}, followed up to {:?}: {warm:?}", one.partition, one.start, one.followed);
                 }
             }
-            Event::Lost { .. } | Event::Revoking(_) | Event::Lagging { .. } => {}
+            Event::Lost { .. } | Event::Revoking { .. } | Event::Lagging { .. } => {}
         }
     }
     Ok(())

@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                         states.insert(one.partition, state.unwrap_or_default());
                     }
                 }
-                Event::Revoking(partitions) => {
+                Event::Revoking { partitions, .. } => {
                     going = partitions;
                     // Asking for another event would give them up with nothing.
                     break;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use corelane_client_core::{Answer, Request, RequestError, TopicInfo};
-use corelane_model::{CatalogVersion, Offset, PartitionIndex, StartAt, TopicId, TopicName, TopicSettings};
+use corelane_model::{CatalogVersion, Isolation, Offset, PartitionIndex, StartAt, TopicId, TopicName, TopicSettings};
 use corelane_wire::PartitionDescription;
 use tokio::sync::oneshot;
 
@@ -70,7 +70,7 @@ pub struct FoundOffset {
     pub offset: Offset,
     /// Log start offset.
     pub log_start: Offset,
-    /// Exclusive end of what can be read.
+    /// Exclusive end of what can be read: the high watermark, or the last stable offset for readers of committed records.
     pub high_watermark: Offset,
 }
 
@@ -196,8 +196,9 @@ impl Admin {
         topic: &str,
         partition: PartitionIndex,
         start: StartAt,
+        isolation: Isolation,
     ) -> Result<FoundOffset, Error> {
-        let request = Request::FindOffset { topic: TopicName::parse(topic)?, partition, start };
+        let request = Request::FindOffset { topic: TopicName::parse(topic)?, partition, start, isolation };
         match self.ask(request).await? {
             Answer::Offset { offset, log_start, high_watermark } => {
                 Ok(FoundOffset { offset, log_start, high_watermark })
@@ -212,12 +213,17 @@ impl Admin {
 }
 
 pub(crate) async fn ask(handle: &Handle, request: Request) -> Result<Answer, RequestError> {
+    begin(handle, request).await.unwrap_or(Err(RequestError::Closed))
+}
+
+/// Asks, and leaves waiting for the answer to the caller.
+pub(crate) fn begin(handle: &Handle, request: Request) -> oneshot::Receiver<Result<Answer, RequestError>> {
     let (sender, receiver) = oneshot::channel();
     handle.shared.act(|inner, now| {
         let operation = inner.core.request(now, request);
         inner.operations.insert(operation, sender);
     });
-    receiver.await.unwrap_or(Err(RequestError::Closed))
+    receiver
 }
 
 async fn list(handle: &Handle, names: Vec<TopicName>) -> Result<TopicList, RequestError> {

@@ -271,7 +271,7 @@ impl GroupBuilder {
 ///             }
 ///             consumer.commit_batch(&batch);
 ///         }
-///         Event::Revoking(partitions) => println!("going: {partitions:?}"),
+///         Event::Revoking { partitions, .. } => println!("going: {partitions:?}"),
 ///         _ => {}
 ///     }
 /// }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_client_core::{Answer, GroupAnswer, GroupRequest, Request, RequestError};
-use corelane_model::{GroupName, Offset, PartitionId, PartitionIndex, StartAt, StaticId, Strategy, TopicId, TopicName};
+use corelane_model::{
+    GroupName, Isolation, Offset, PartitionId, PartitionIndex, StartAt, StaticId, Strategy, TopicId, TopicName,
+};
 use corelane_wire::{
     AlterGroup, DeleteGroup, DescribeGroup, DrainGroup, GroupMember, GroupPartition, GroupSummary, ListGroups,
     OffsetReset, RemoveStaticMember, ResetOffsets, ResumeGroup,
@@ -178,7 +180,7 @@ impl Groups {
     }
 
     /// Puts the committed offsets of a topic's partitions, of all of them if none is named, to what a start position means
-    /// now. Makes the group if there is none. All or none are changed; returns what was put.
+    /// now to its readers: the latest of those of committed records is the last stable offset. Makes the group if there is none. All or none are changed; returns what was put.
     ///
     /// # Errors
     /// A name breaks a rule, there is no such topic or partition, somebody has one of them, or there is no answer.
@@ -188,12 +190,13 @@ impl Groups {
         topic: &str,
         partitions: &[PartitionIndex],
         to: StartAt,
+        isolation: Isolation,
     ) -> Result<Vec<(PartitionIndex, Offset)>, GroupError> {
         let mut put = Vec::new();
         let (id, partitions) = self.partitions(topic, partitions).await?;
         for &partition in &partitions {
             let name = TopicName::parse(topic)?;
-            let request = Request::FindOffset { topic: name, partition, start: to };
+            let request = Request::FindOffset { topic: name, partition, start: to, isolation };
             let Answer::Offset { offset, .. } = ask(&self.handle, request).await? else {
                 return Err(RequestError::Malformed.into());
             };

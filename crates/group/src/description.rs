@@ -41,6 +41,8 @@ pub enum MemberState {
 pub struct MemberDescription {
     /// Who.
     pub member: MemberId,
+    /// What its client said of itself when it joined.
+    pub client: String,
     /// Its name across restarts.
     pub static_id: Option<StaticId>,
     /// How it is.
@@ -143,6 +145,7 @@ impl Group {
         };
         MemberDescription {
             member: id,
+            client: member.client.clone(),
             static_id: member.static_id.clone(),
             state,
             subscription: self.subscriptions.subscription(member.subscription).clone(),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use corelane_model::{Generation, MemberId, Offset, PartitionId, StartAt};
+use corelane_model::{ErrorCode, Generation, MemberId, MonotonicNanos, Offset, PartitionId, StartAt};
 
 use crate::{GroupError, ResetPolicy};
 
@@ -27,6 +27,19 @@ pub enum FenceReason {
     StaticIdTaken,
     /// The group was deleted.
     GroupDeleted,
+}
+
+impl FenceReason {
+    /// The code of what is refused to a member that was put out for it.
+    #[must_use]
+    pub const fn code(self) -> ErrorCode {
+        match self {
+            Self::SessionExpired => ErrorCode::SessionExpired,
+            Self::RebalanceTimeout => ErrorCode::RebalanceTimedOut,
+            Self::StaticIdTaken => ErrorCode::StaticIdTaken,
+            Self::GroupDeleted => ErrorCode::UnknownGroup,
+        }
+    }
 }
 
 impl fmt::Display for FenceReason {
@@ -76,6 +89,17 @@ pub struct OwnedPartition {
     pub start: Start,
 }
 
+/// A partition that a member is to give up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RevokedPartition {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The generation in which the member got it: names the turn that ends.
+    pub since: Generation,
+    /// A member that has not given it up by then is put out.
+    pub deadline: MonotonicNanos,
+}
+
 /// Everything that a member has at one moment. Each one replaces those before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
@@ -84,7 +108,7 @@ pub struct Assignment {
     /// What the member works on.
     pub owned: Vec<OwnedPartition>,
     /// What it is to give up: finish, commit, then stop and say so. It may commit for these until then.
-    pub revoking: Vec<PartitionId>,
+    pub revoking: Vec<RevokedPartition>,
     /// What it should follow so that it can take over warm.
     pub standby: Vec<PartitionId>,
 }

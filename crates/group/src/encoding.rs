@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use corelane_model::limits::{GROUP_CAPACITY_MAX, GROUP_HANDOVER_BYTES_MAX, GROUP_STANDBYS_MAX};
+use corelane_model::limits::{
+    GROUP_CAPACITY_MAX, GROUP_CLIENT_BYTES_MAX, GROUP_HANDOVER_BYTES_MAX, GROUP_STANDBYS_MAX,
+};
 use corelane_model::{
     Generation, LeaderEpoch, MemberId, Offset, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, TopicId,
     TopicName, Transaction, WallMillis,
@@ -50,6 +52,7 @@ pub(crate) struct MetaRecord {
 /// A member.
 #[derive(Clone, Debug)]
 pub(crate) struct MemberRecord {
+    pub(crate) client: String,
     pub(crate) seat: u64,
     pub(crate) presence: Presence,
     pub(crate) capacity: u32,
@@ -176,6 +179,7 @@ impl Group {
         };
         out.push(reset);
         out.extend_from_slice(&time.0.to_le_bytes());
+        put_long(out, member.client.as_bytes());
         put_short(out, member.static_id.as_ref().map_or(&[], |id| id.as_str().as_bytes()));
         let subscription = self.subscriptions.subscription(member.subscription);
         out.push(u8::from(subscription.pattern.is_some()));
@@ -258,6 +262,11 @@ pub(crate) fn decode_member(bytes: &[u8]) -> Result<MemberRecord, DecodeError> {
     let policy = *reader.choice("a reset policy", &policies)?;
     let time = WallMillis(reader.u64()?.cast_signed());
     let reset = if let ResetPolicy::Time(_) = policy { ResetPolicy::Time(time) } else { policy };
+    let client = reader.long_text()?.to_owned();
+    if GROUP_CLIENT_BYTES_MAX < client.len() {
+        let (found, limit) = (client.len() as u64, GROUP_CLIENT_BYTES_MAX as u64);
+        return Err(DecodeError::Limit { what: "length of the client's name", found, limit });
+    }
     let at = reader.at;
     let malformed = |what| move |_| DecodeError::Malformed { at, what };
     let static_id = match reader.short_text()? {
@@ -276,7 +285,17 @@ pub(crate) fn decode_member(bytes: &[u8]) -> Result<MemberRecord, DecodeError> {
     if subscription.check().is_err() {
         return Err(DecodeError::Malformed { at: bytes.len(), what: "a subscription within its bounds" });
     }
-    Ok(MemberRecord { seat, presence, capacity, session_timeout, rebalance_timeout, reset, static_id, subscription })
+    Ok(MemberRecord {
+        client,
+        seat,
+        presence,
+        capacity,
+        session_timeout,
+        rebalance_timeout,
+        reset,
+        static_id,
+        subscription,
+    })
 }
 
 pub(crate) fn decode_slot(bytes: &[u8]) -> Result<SlotRecord, DecodeError> {

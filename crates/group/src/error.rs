@@ -167,7 +167,8 @@ impl GroupError {
         match self {
             Self::Name(_) => ErrorCode::InvalidGroupName,
             Self::UnknownMember { .. } | Self::UnknownStaticId { .. } => ErrorCode::UnknownMember,
-            Self::Fenced { .. } | Self::StaticIdChange { .. } => ErrorCode::MemberFenced,
+            Self::Fenced { reason, .. } => reason.code(),
+            Self::StaticIdChange { .. } => ErrorCode::MemberFenced,
             Self::StaleGeneration { .. } | Self::FutureGeneration { .. } => ErrorCode::StaleGeneration,
             Self::NotOwner { .. } | Self::NotRevoked { .. } => ErrorCode::NotPartitionOwner,
             Self::BeyondEnd { .. } => ErrorCode::OffsetOutOfRange,

@@ -39,7 +39,9 @@ pub use assign::{
 };
 pub use corelane_model::{GroupName, GroupNameError as NameError, ResetPolicy, StaticId, Strategy};
 pub use description::{GroupDescription, GroupState, MemberDescription, MemberState, PartitionDescription};
-pub use effect::{AppendPosition, Assignment, Effect, FenceReason, OwnedPartition, RequestTicket, Start};
+pub use effect::{
+    AppendPosition, Assignment, Effect, FenceReason, OwnedPartition, RequestTicket, RevokedPartition, Start,
+};
 pub use encoding::{GROUP_FORMAT, group_of};
 pub use error::{DecodeError, GroupError};
 pub use group::{Group, Phase, Settings};

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use corelane_model::limits::{
-    GROUP_CAPACITY_MAX, GROUP_REBALANCE_TIMEOUT_DEFAULT, GROUP_REBALANCE_TIMEOUT_MAX, GROUP_REBALANCE_TIMEOUT_MIN,
-    GROUP_SESSION_TIMEOUT_DEFAULT, GROUP_SESSION_TIMEOUT_MAX, GROUP_SESSION_TIMEOUT_MIN,
+    GROUP_CAPACITY_MAX, GROUP_CLIENT_BYTES_MAX, GROUP_REBALANCE_TIMEOUT_DEFAULT, GROUP_REBALANCE_TIMEOUT_MAX,
+    GROUP_REBALANCE_TIMEOUT_MIN, GROUP_SESSION_TIMEOUT_DEFAULT, GROUP_SESSION_TIMEOUT_MAX, GROUP_SESSION_TIMEOUT_MIN,
 };
 use corelane_model::{Generation, MemberId, MonotonicNanos, PartitionId};
 
@@ -17,6 +17,8 @@ use crate::{GroupError, ResetPolicy, StaticId, Strategy, Subscription, TopicShap
 pub struct Join {
     /// Random 128 bits that the client made for this life of the member.
     pub member: MemberId,
+    /// What its client says of itself, for people.
+    pub client: String,
     /// Its name across restarts.
     pub static_id: Option<StaticId>,
     /// What it wants to read.
@@ -41,6 +43,7 @@ impl Join {
     pub const fn new(member: MemberId, subscription: Subscription, topics: Vec<TopicShape>) -> Self {
         Self {
             member,
+            client: String::new(),
             static_id: None,
             subscription,
             topics,
@@ -56,6 +59,7 @@ impl Join {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         for (setting, value, min, max) in [
             ("capacity", u64::from(self.capacity), 1, u64::from(GROUP_CAPACITY_MAX)),
+            ("length of the client's name", self.client.len() as u64, 0, GROUP_CLIENT_BYTES_MAX as u64),
             (
                 "session time-out in milliseconds",
                 millis(self.session_timeout),
@@ -122,6 +126,7 @@ pub enum Presence {
 /// A member as the group keeps it. The first part is durable.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
+    pub(crate) client: String,
     pub(crate) static_id: Option<StaticId>,
     /// Order of joining; a static member keeps it across restarts.
     pub(crate) seat: u64,

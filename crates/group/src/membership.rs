@@ -306,6 +306,7 @@ impl Group {
 impl Member {
     pub(crate) fn new(seat: u64, subscription: SubscriptionKey) -> Self {
         Self {
+            client: String::new(),
             static_id: None,
             seat,
             subscription,
@@ -329,6 +330,7 @@ impl Member {
     fn apply(&mut self, join: &Join) {
         // Whole milliseconds, because that is what its record says.
         let whole = |duration: Duration| Duration::from_millis(u64::try_from(duration.as_millis()).expect("bounded"));
+        self.client.clone_from(&join.client);
         self.capacity = join.capacity;
         self.session_timeout = whole(join.session_timeout);
         self.rebalance_timeout = whole(join.rebalance_timeout);

@@ -171,6 +171,7 @@ impl Group {
         let topics = topics_of(resolve(&record.subscription));
         let (subscription, _) = self.subscriptions.acquire(&record.subscription, topics);
         let mut member = Member::new(record.seat, subscription);
+        member.client = record.client;
         member.capacity = record.capacity;
         member.session_timeout = record.session_timeout;
         member.rebalance_timeout = record.rebalance_timeout;

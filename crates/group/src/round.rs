@@ -8,7 +8,7 @@ use corelane_model::{MemberId, Now, PartitionId};
 use crate::encoding::{Key, encode_key};
 use crate::{
     AppendPosition, Assignment, Effect, FenceReason, Group, GroupError, Hold, OwnedPartition, Phase, RequestTicket,
-    Start,
+    RevokedPartition, Start,
 };
 
 /// What changed since the last round ended.
@@ -166,7 +166,9 @@ impl Group {
         };
         for &partition in &member.holds {
             match self.slots[&partition].hold {
-                Hold::Revoking { .. } => assignment.revoking.push(partition),
+                Hold::Revoking { since, deadline, .. } => {
+                    assignment.revoking.push(RevokedPartition { partition, since, deadline });
+                }
                 // It hears of the partition when the transaction of an earlier owner is decided.
                 hold @ Hold::Owned { .. } if self.is_kept(partition, hold) => {}
                 Hold::Owned { since, .. } => {

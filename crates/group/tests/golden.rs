@@ -27,6 +27,7 @@ fn join(member: u128, static_id: Option<&str>) -> Join {
     let topics = ["inputs", "match.events"].map(|name| TopicName::parse(name).expect("it is sound"));
     let subscription = Subscription { topics: topics.into(), pattern: Some("chat-.*".to_owned()) };
     Join {
+        client: "corelane-rust/0.1.0".to_owned(),
         static_id: static_id.map(|id| StaticId::parse(id).expect("it is sound")),
         capacity: 3,
         reset: ResetPolicy::Time(WallMillis(1_600_000_000_000)),

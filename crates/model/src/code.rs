@@ -116,7 +116,7 @@ codes! {
     UnknownGroup = 81, Never;
     /// The group does not know this member: join again.
     UnknownMember = 82, Refresh;
-    /// The member was put out of its group; the text says why. It must drop what it holds and may join again.
+    /// The member id cannot be used (again): it is another life's, or another static id's. Join under a fresh one.
     MemberFenced = 83, Refresh;
     /// The generation is older than the partition's assignment, or one that the group never had; nothing was taken.
     StaleGeneration = 84, Refresh;
@@ -132,6 +132,14 @@ codes! {
     NothingSubscribed = 89, Never;
     /// The group has no committed offset for the partition, and its reset policy is to say so.
     NoCommittedOffset = 90, Never;
+    /// The member was put out of its group because it was silent for longer than its session time-out. It must drop what it
+    /// holds and may join again under a fresh member id.
+    SessionExpired = 91, Refresh;
+    /// The member was put out of its group because it did not give up a partition within its rebalance time-out. As with
+    /// [`Self::SessionExpired`].
+    RebalanceTimedOut = 92, Refresh;
+    /// The member was put out of its group because a newer one joined with its static id, which it must not join with again.
+    StaticIdTaken = 93, Never;
     /// There is no such shared queue.
     UnknownQueue = 112, Never;
     /// The queue does not know this member, or put it out: join again under a new member id.

@@ -249,6 +249,8 @@ pub const TRANSACTION_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 pub const TRANSACTION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// The longest time-out of a transaction: readers of committed records may wait that long.
 pub const TRANSACTION_TIMEOUT_MAX: Duration = Duration::from_secs(900);
+/// Batches of one transaction that the SDK has on their way; sending waits for room beyond it.
+pub const TRANSACTION_BATCHES_IN_FLIGHT: usize = 32;
 /// A transactional id that was not used for this long is forgotten.
 pub const TRANSACTIONAL_ID_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Answers of one transactional id that wait until what they say is durable.
@@ -347,6 +349,8 @@ pub const QUEUE_TURN_RECORDS: u64 = 64;
 pub const QUEUE_KEY_LINES: usize = 16_384;
 /// Bytes of the reason in a negative acknowledgement.
 pub const QUEUE_REASON_BYTES_MAX: usize = 256;
+/// Bytes of what the client of a consumer group's member says of itself.
+pub const GROUP_CLIENT_BYTES_MAX: usize = 256;
 /// Bytes of what a member's client says of itself.
 pub const QUEUE_CLIENT_BYTES_MAX: usize = 256;
 /// Answers of one queue that wait until what they say is durable.
@@ -424,6 +428,7 @@ const _: () = {
     assert!(PRODUCE_STREAMS_OWN <= SESSION_DATA_STREAMS_MAX);
     assert!(PRODUCE_STREAMS_SHARED as u32 <= SESSION_DATA_STREAMS_MAX);
     assert!(PRODUCE_BUNDLE_BATCHES <= PRODUCE_BUNDLE_BATCHES_MAX);
+    assert!(TRANSACTION_BATCHES_IN_FLIGHT <= PRODUCER_BATCHES_MAX);
     assert!(PRODUCE_BUNDLE_BATCHES_MAX * 24 + 64 <= FRAME_BODY_BYTES_MAX as usize);
     assert!(PRODUCE_BUNDLE_BYTES <= BATCH_BYTES_MAX as usize);
     assert!(PUSH_BUNDLE_SUBSCRIPTIONS * 20 + 64 <= FRAME_BODY_BYTES_MAX as usize);

@@ -113,6 +113,8 @@ pub enum Request {
         partition: PartitionId,
         /// The position.
         start: StartAt,
+        /// For which readers.
+        isolation: Isolation,
     },
     /// Push a partition's batches. The session has room for it and the id is free; it counts as taken from
     /// [`crate::Session::open_subscription`] on.
@@ -211,8 +213,9 @@ pub(crate) fn parse_request(frame: Frame) -> Result<Request, NoRequest> {
             Ok(Request::ProducerId { correlation, raise })
         }
         FrameKind::FindOffset => {
-            let FindOffset { topic, partition, start } = decode(&frame)?;
-            Ok(Request::FindOffset { correlation, partition: partition_of(topic, partition), start: start_of(start)? })
+            let FindOffset { topic, partition, start, isolation } = decode(&frame)?;
+            let (partition, start) = (partition_of(topic, partition), start_of(start)?);
+            Ok(Request::FindOffset { correlation, partition, start, isolation: isolation_of(isolation)? })
         }
         FrameKind::Subscribe => parse_subscribe(correlation, &decode(&frame)?, Isolation::Uncommitted),
         FrameKind::SubscribeCommitted => {
@@ -377,6 +380,16 @@ fn parse_topic(frame: &Frame) -> Result<Request, NoRequest> {
             Request::DescribeTopic { correlation, name: name_of(name)?, from, most }
         }
     })
+}
+
+fn isolation_of(number: u8) -> Result<Isolation, NoRequest> {
+    match number {
+        0 => Ok(Isolation::Uncommitted),
+        1 => Ok(Isolation::Committed),
+        number => {
+            Err(refuse(ErrorCode::InvalidSetting, format!("isolation {number} is not known; 0 all, 1 committed are")))
+        }
+    }
 }
 
 fn parse_subscribe(

@@ -167,8 +167,13 @@ fn requests_come_out_typed() {
     );
     let start = Start::from(StartAt::Time(WallMillis(-5)));
     assert_eq!(
-        request(frame(6, &FindOffset { topic: 3, partition: 1, start })),
-        Request::FindOffset { correlation: CorrelationId(6), partition, start: StartAt::Time(WallMillis(-5)) }
+        request(frame(6, &FindOffset { topic: 3, partition: 1, start, isolation: 1 })),
+        Request::FindOffset {
+            correlation: CorrelationId(6),
+            partition,
+            start: StartAt::Time(WallMillis(-5)),
+            isolation: corelane_model::Isolation::Committed
+        }
     );
     let subscribe = Subscribe { subscription: 1, topic: 3, partition: 1, start, credit: 0 };
     let Request::Subscribe { credit, .. } = request(frame(7, &subscribe)) else { panic!("no subscribe") };
@@ -303,7 +308,8 @@ fn values_of_later_versions_are_refused_by_name() {
     assert_eq!((correlation, code), (3, ErrorCode::InvalidSetting));
     assert!(text.contains("class 9"), "{text}");
     let start = Start { kind: 7, value: 0 };
-    let (_, code, text) = refusal(session.handle(facts(&[]), frame(4, &FindOffset { topic: 1, partition: 0, start })));
+    let (_, code, text) =
+        refusal(session.handle(facts(&[]), frame(4, &FindOffset { topic: 1, partition: 0, start, isolation: 0 })));
     assert_eq!(code, ErrorCode::InvalidSetting);
     assert!(text.contains("kind 7"), "{text}");
     let body = Produce { topic: 3, partition: 1, acks: 5 };

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 
 use corelane_model::limits::{OUTCOME_HOLD, SESSION_PRODUCERS_MAX, SHARD_CONNECTIONS_MAX};
 use corelane_model::{
-    CatalogVersion, ConnectionKey, CorrelationId, ErrorCode, Isolation, MonotonicNanos, Offset, PartitionId,
+    CatalogVersion, ConnectionKey, CorrelationId, ErrorCode, MonotonicNanos, Offset, PartitionId,
     ProducerId, SessionId, ShardId, SubscriptionId,
 };
 use corelane_record::SealedBatch;
@@ -168,8 +168,8 @@ impl Shard {
                 self.describe_topic(asker(correlation), &name, from, most);
             }
             Request::ProducerId { correlation, raise } => self.ask_producer_id(asker(correlation), raise),
-            Request::FindOffset { correlation, partition, start } => {
-                let ask = Ask::Find { start, isolation: Isolation::Uncommitted };
+            Request::FindOffset { correlation, partition, start, isolation } => {
+                let ask = Ask::Find { start, isolation };
                 self.route(PartitionRequest { asker: asker(correlation), partition, ask });
             }
             Request::Subscribe { correlation, subscription, partition, start, credit, isolation } => {

@@ -74,6 +74,20 @@ pub struct OwnedPartition {
     pub committed: Option<u64>,
 }
 
+/// A partition that a member is to give up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct RevokedPartition {
+    /// The topic.
+    pub topic: u64,
+    /// The partition.
+    pub partition: u32,
+    /// The generation in which the member got it: names the turn that ends.
+    pub since: u64,
+    /// A member that has not given it up within this time of the frame is put out.
+    pub within_ms: u32,
+}
+
 /// One offset to commit.
 #[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 #[rkyv(derive(Debug))]
@@ -201,7 +215,7 @@ body! {
         /// What the member works on.
         owned: Vec<OwnedPartition>,
         /// What it is to give up: finish, commit, stop, say so.
-        revoking: Vec<PartitionRange>,
+        revoking: Vec<RevokedPartition>,
         /// What it should follow so that it can take over warm.
         standby: Vec<PartitionRange>,
     }

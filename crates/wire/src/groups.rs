@@ -29,7 +29,7 @@ pub struct GroupMember {
     pub member: (u64, u64),
     /// Its name across restarts.
     pub static_id: Option<String>,
-    /// What its client said of itself when it joined; empty if it has not joined since the coordinator was started.
+    /// What its client said of itself when it joined.
     pub client: String,
     /// 0 stable, 1 giving up, 2 awaiting, 3 away.
     pub state: u8,

@@ -70,7 +70,7 @@ pub use decoder::FrameDecoder;
 pub use frame::{FRAME_HEAD_BYTES, Frame, FrameError, FrameHead, OutFrame};
 pub use group::{
     CommitOffsets, GiveUp, GroupAssignment, GroupDone, GroupHeartbeat, HandOver, JoinGroup, JoinGroupAnswer,
-    LeaveGroup, MemberFenced, OffsetCommit, OwnedPartition, PartitionRange, ResetPolicy, TopicLabel,
+    LeaveGroup, MemberFenced, OffsetCommit, OwnedPartition, PartitionRange, ResetPolicy, RevokedPartition, TopicLabel,
 };
 pub use groups::{
     AlterGroup, DeleteGroup, DescribeGroup, DescribeGroupAnswer, DrainGroup, FetchOffsets, FetchOffsetsAnswer,

@@ -62,6 +62,8 @@ body! {
         partition: u32,
         /// The position.
         start: Start,
+        /// For whom: 0 a reader of all records, 1 of committed ones, whose end is the last stable offset.
+        isolation: u8,
     }
 
     /// Answers [`FindOffset`].
@@ -70,7 +72,7 @@ body! {
         offset: u64,
         /// Log start offset at that moment.
         log_start: u64,
-        /// High watermark at that moment: the exclusive end of what can be read.
+        /// The exclusive end of what can be read at that moment: the high watermark, or the last stable offset.
         high_watermark: u64,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use corelane::{Acks, Options, PartitionIndex, Record, StartAt};
+use corelane::{Acks, Isolation, Options, PartitionIndex, Record, StartAt};
 use serde::{Deserialize, Serialize};
 
 use crate::figure::start::{PATIENCE, create, fresh};
@@ -136,7 +136,8 @@ async fn verify(address: &str, all: &[Stored], crashes: &mut Crashes) -> anyhow:
     crashes.found = 0;
     for partition in 0..PARTITIONS {
         let index = PartitionIndex(partition);
-        let end = client.admin().find_offset(TOPIC, index, StartAt::Latest).await?.high_watermark;
+        let end =
+            client.admin().find_offset(TOPIC, index, StartAt::Latest, Isolation::Uncommitted).await?.high_watermark;
         let mut consumer = client.consumer(TOPIC).partition(index).from(StartAt::Earliest).open().await?;
         let mut last: BTreeMap<u32, u32> = BTreeMap::new();
         let mut seen: BTreeMap<(u32, u32), u64> = BTreeMap::new();

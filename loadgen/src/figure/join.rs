@@ -267,7 +267,7 @@ impl Owners {
                     assigned.iter().for_each(|one| self.lock().set(one.partition.partition.0, Some(member)));
                     self.changed.notify_one();
                 }
-                Event::Revoking(partitions) => {
+                Event::Revoking { partitions, .. } => {
                     partitions.iter().for_each(|one| self.lock().unset(one.partition.0, member));
                 }
                 Event::Lost { reason, .. } => anyhow::bail!("member {member} lost partitions: {reason:?}"),

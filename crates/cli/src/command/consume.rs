@@ -45,7 +45,7 @@ pub(crate) struct Consume {
     /// Stop after this many records.
     #[arg(short = 'n', long, value_name = "N")]
     count: Option<u64>,
-    /// Stop at what was the end when reading began.
+    /// Stop at what was the end when reading began; for committed records that is before the first open transaction.
     #[arg(long, value_enum)]
     until: Option<Until>,
     /// Which records are read: all, or those alone whose transactions are committed.
@@ -70,15 +70,17 @@ enum Until {
 
 /// `--isolation`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Wanted {
+pub(crate) enum Wanted {
     /// Only records whose transactions are committed, up to the first open one.
+    #[value(alias = "read-committed")]
     Committed,
     /// All records.
+    #[value(alias = "read-uncommitted")]
     Uncommitted,
 }
 
 impl Wanted {
-    const fn to_model(self) -> Isolation {
+    pub(crate) const fn to_model(self) -> Isolation {
         match self {
             Self::Committed => Isolation::Committed,
             Self::Uncommitted => Isolation::Uncommitted,

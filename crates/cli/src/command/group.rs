@@ -11,7 +11,7 @@ use corelane_model::Strategy;
 use serde_json::{Value, json};
 
 use super::consume::group::outcome;
-use super::consume::wall_clock;
+use super::consume::{Wanted, wall_clock};
 use super::examples;
 use crate::failure::{Failure, Outcome, refused};
 use crate::start::From;
@@ -89,6 +89,9 @@ struct Seek {
     /// Where to: earliest, latest, an offset, a time ago such as -5m, or @ and milliseconds since 1970.
     #[arg(long, value_name = "START", allow_hyphen_values = true)]
     to: From,
+    /// Which records the members read: the latest of committed ones lies before the first open transaction.
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = Wanted::Uncommitted)]
+    isolation: Wanted,
     /// Print a JSON list.
     #[arg(long)]
     json: bool,
@@ -214,7 +217,9 @@ impl Describe {
 impl Seek {
     async fn run(self, groups: &Groups) -> Outcome {
         let to = self.to.to_model(wall_clock());
-        let put = outcome(groups.seek(&self.group, &self.topic, &indexes(&self.partitions), to).await)?;
+        let put = outcome(
+            groups.seek(&self.group, &self.topic, &indexes(&self.partitions), to, self.isolation.to_model()).await,
+        )?;
         let mut out = std::io::stdout().lock();
         if self.json {
             let put = put.iter().map(|(partition, offset)| json!({ "partition": partition.0, "offset": offset.0 }));

@@ -223,7 +223,7 @@ impl ClientCore {
             FrameKind::PushMany => self.on_push_many(connection, frame)?,
             FrameKind::Passed => self.on_passed(connection, frame)?,
             FrameKind::SubscriptionEnded => self.on_subscription_ended(now, connection, frame)?,
-            FrameKind::GroupAssignment => self.on_group_assignment(connection, frame)?,
+            FrameKind::GroupAssignment => self.on_group_assignment(now, connection, frame)?,
             FrameKind::HandOver => self.on_hand_over(connection, frame)?,
             FrameKind::MemberFenced => self.on_member_fenced(frame)?,
             FrameKind::QueueDeliver => self.on_queue_deliver(now, connection, frame)?,

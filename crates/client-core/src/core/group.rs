@@ -12,7 +12,7 @@ use corelane_wire::{
 
 use super::ClientCore;
 use crate::groups::HOMES_TOPIC;
-use crate::membership::{Ask, Asked, Assignment, Change, Membership};
+use crate::membership::{Ask, Asked, Assignment, Change, Membership, Revoked};
 use crate::request::Asker;
 use crate::timers::Timer;
 use crate::{
@@ -178,6 +178,12 @@ impl ClientCore {
         Some(self.subscribe(settings))
     }
 
+    /// When a member is put out that has not given up a partition by then; `None` when it was not asked for it, or has given
+    /// it up.
+    pub fn revoke_deadline(&mut self, group: GroupKey, partition: PartitionId) -> Option<MonotonicNanos> {
+        self.groups.get_mut(group)?.revoke_deadline(partition)
+    }
+
     /// Who a member is to its group: its id as it is on the wire, and the newest generation that it knows.
     #[must_use]
     pub fn member_of_group(&mut self, group: GroupKey) -> Option<((u64, u64), Generation)> {
@@ -312,7 +318,12 @@ impl ClientCore {
         self.groups.renamed(key);
     }
 
-    pub(super) fn on_group_assignment(&mut self, connection: ConnectionKey, frame: &Frame) -> Result<(), BodyError> {
+    pub(super) fn on_group_assignment(
+        &mut self,
+        now: Now,
+        connection: ConnectionKey,
+        frame: &Frame,
+    ) -> Result<(), BodyError> {
         let body = decode::<GroupAssignment>(frame)?;
         let member = member_of(body.member);
         let Some(key) = self.groups.find(member, &body.group) else { return Ok(()) };
@@ -327,11 +338,16 @@ impl ClientCore {
             let partition = PartitionId::new(TopicId(owned.topic), PartitionIndex(owned.partition));
             (partition, Generation(owned.since), owned.committed.map(Offset))
         });
+        let revoking = body.revoking.iter().map(|revoked| {
+            let partition = PartitionId::new(TopicId(revoked.topic), PartitionIndex(revoked.partition));
+            let deadline = now.monotonic.after(std::time::Duration::from_millis(revoked.within_ms.into()));
+            Revoked { partition, since: Generation(revoked.since), deadline }
+        });
         let told = Assignment {
             generation: Generation(body.generation),
             topics: body.topics.iter().filter_map(label).collect(),
             owned: owned.collect(),
-            revoking: expand(&body.revoking),
+            revoking: revoking.collect(),
             standby: expand(&body.standby),
         };
         self.call_group(key, |membership| membership.on_assignment(connection, member, told, body.is_last));

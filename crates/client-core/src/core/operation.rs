@@ -1,6 +1,6 @@
 //! Requests of the application.
 
-use corelane_model::{CatalogVersion, ConnectionKey, ErrorCode, Now, Offset, Retry, TopicId, TopicName};
+use corelane_model::{CatalogVersion, ConnectionKey, ErrorCode, Isolation, Now, Offset, Retry, TopicId, TopicName};
 use corelane_wire::{
     AlterTopic, AlterTopicAnswer, CreateTopic, CreateTopicAnswer, DeleteTopic, DescribeTopic, DescribeTopicAnswer,
     FindOffset, FindOffsetAnswer, Frame, Metadata, MetadataAnswer, TopicDone, TruncatePartition, decode,
@@ -118,8 +118,9 @@ impl ClientCore {
             Request::Append { partition, batch, .. } => {
                 self.send_append(connection, correlation, info.expect("it has a target"), (*partition, batch));
             }
-            Request::FindOffset { partition, start, .. } => {
-                let body = FindOffset { topic, partition: partition.0, start: (*start).into() };
+            Request::FindOffset { partition, start, isolation, .. } => {
+                let isolation = u8::from(*isolation == Isolation::Committed);
+                let body = FindOffset { topic, partition: partition.0, start: (*start).into(), isolation };
                 self.send_control(connection, correlation, &body);
             }
         }
@@ -141,6 +142,7 @@ impl ClientCore {
     }
 
     pub(super) fn on_operation_refused(&mut self, now: Now, key: OperationKey, code: ErrorCode, text: String) {
+        let is_ahead = matches!(code, ErrorCode::OutOfSequence | ErrorCode::UnknownProducer) && self.has_earlier(key);
         let Some(operation) = self.requests.operations.get_mut(&key) else { return };
         let may_repeat = match code.retry() {
             // The refusal says that nothing was done, but for a time-out within the broker.
@@ -148,7 +150,9 @@ impl ClientCore {
             Retry::Later if matches!(code, ErrorCode::GroupInUse | ErrorCode::GroupDraining) => false,
             Retry::Later => code != ErrorCode::TimedOut || operation.request.is_read(),
             Retry::Refresh => operation.request.target().is_some() && operation.attempts == 0,
-            Retry::Never | Retry::Close => false,
+            // The batch before it was put off: it goes again behind that one.
+            Retry::Never => is_ahead,
+            Retry::Close => false,
         };
         if !may_repeat {
             self.finish_operation(key, Err(RequestError::Refused { code, text }));
@@ -168,6 +172,16 @@ impl ClientCore {
         if let Some(operation) = self.requests.operations.get_mut(&key) {
             operation.retry_at = retry_at;
         }
+    }
+
+    /// Whether a batch for the same partition that was taken earlier is not finished.
+    fn has_earlier(&self, key: OperationKey) -> bool {
+        let appends_to = |key| match self.requests.operations.get(&key).map(|operation| &operation.request) {
+            Some(Request::Append { topic, partition, .. }) => Some((topic, *partition)),
+            _ => None,
+        };
+        let Some(wanted) = appends_to(key) else { return false };
+        self.requests.operations.range(..key).any(|(&earlier, _)| appends_to(earlier) == Some(wanted))
     }
 
     /// The connection broke before the answer.

@@ -94,6 +94,14 @@ impl ClientCore {
             let reader = &self.subscriptions[&key];
             let Some(info) = self.topics.info(&reader.settings.topic) else { continue };
             let partition = reader.settings.partition;
+            // Who names the topic by its id has heard of the partition from a group: what is known here is older.
+            let is_older = |topic| info.topic < topic || info.topic == topic && info.shard(partition).is_none();
+            if reader.settings.topic_id.is_some_and(is_older) {
+                let topic = info.name.clone();
+                self.topics.refresh(&topic);
+                self.put_off(now, key);
+                continue;
+            }
             if reader.settings.topic_id.is_some_and(|topic| topic != info.topic) {
                 let topic = info.name.clone();
                 self.end_subscription(key, SubscriptionError::UnknownTopic { topic });
@@ -269,8 +277,6 @@ impl ClientCore {
         let Ending { code, text, range } = ending;
         let reader = self.subscriptions.get_mut(&key).expect("the caller found it");
         let topic = reader.settings.topic.clone();
-        let attempts = reader.attempts;
-        reader.attempts = attempts.saturating_add(1);
         let is_memory = self.topics.info(&topic).is_some_and(|info| !info.class().is_durable());
         let goes_on = match code {
             ErrorCode::OffsetOutOfRange => reader.fall_back(is_memory).is_some(),
@@ -287,8 +293,15 @@ impl ClientCore {
             self.end_subscription(key, SubscriptionError::Refused { code, text, range });
             return;
         }
-        let retry_at = self.pause(now, attempts);
-        self.subscriptions.get_mut(&key).expect("just used").phase = Phase::Waiting { retry_at };
+        self.put_off(now, key);
+    }
+
+    /// Another attempt comes after a pause.
+    fn put_off(&mut self, now: Now, key: SubscriptionKey) {
+        let retry_at = self.pause(now, self.subscriptions[&key].attempts);
+        let reader = self.subscriptions.get_mut(&key).expect("just used");
+        reader.attempts = reader.attempts.saturating_add(1);
+        reader.phase = Phase::Waiting { retry_at };
         self.timers.at(retry_at, Timer::Subscription(key));
         self.has_chores = true;
     }

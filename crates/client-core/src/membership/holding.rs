@@ -1,9 +1,9 @@
 //! What a member has: told as a whole, compared with what it had.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use corelane_model::{Generation, Offset, PartitionId, TopicName};
+use corelane_model::{Generation, MonotonicNanos, Offset, PartitionId, TopicName};
 
 use crate::SubscriptionKey;
 
@@ -19,8 +19,8 @@ use crate::SubscriptionKey;
 pub(crate) enum Phase {
     /// It works on it.
     Owned,
-    /// It finishes.
-    Revoking,
+    /// It finishes, and is put out if it has not by then.
+    Revoking { deadline: MonotonicNanos },
 }
 
 /// A partition that a member has.
@@ -44,15 +44,24 @@ pub(crate) struct Assignment {
     /// Names of the topics that it speaks of.
     pub(crate) topics: BTreeMap<corelane_model::TopicId, TopicName>,
     pub(crate) owned: Vec<(PartitionId, Generation, Option<Offset>)>,
-    pub(crate) revoking: Vec<PartitionId>,
+    pub(crate) revoking: Vec<Revoked>,
     pub(crate) standby: Vec<PartitionId>,
+}
+
+/// A partition that a member is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Revoked {
+    pub(crate) partition: PartitionId,
+    /// The turn that is to end.
+    pub(crate) since: Generation,
+    pub(crate) deadline: MonotonicNanos,
 }
 
 /// What an assignment changes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Difference {
     pub(crate) lost: Vec<PartitionId>,
-    pub(crate) revoking: Vec<PartitionId>,
+    pub(crate) revoking: Vec<Revoked>,
     pub(crate) begun: Vec<PartitionId>,
 }
 
@@ -79,18 +88,18 @@ impl Holding {
     /// begun anew.
     pub(crate) fn compare(&self, told: &Assignment) -> Difference {
         let owned: BTreeMap<PartitionId, Generation> = told.owned.iter().map(|&(p, since, _)| (p, since)).collect();
-        let revoking: BTreeSet<PartitionId> = told.revoking.iter().copied().collect();
+        let revoking: BTreeMap<PartitionId, Revoked> = told.revoking.iter().map(|&one| (one.partition, one)).collect();
         let mut difference = Difference::default();
         for (&partition, held) in &self.held {
-            match owned.get(&partition) {
-                Some(&since) if since == held.since => {}
-                None if revoking.contains(&partition) => {
+            match (owned.get(&partition), revoking.get(&partition)) {
+                (Some(&since), _) if since == held.since => {}
+                (None, Some(&revoked)) if revoked.since == held.since => {
                     if held.phase == Phase::Owned {
-                        difference.revoking.push(partition);
+                        difference.revoking.push(revoked);
                     }
                 }
-                // Another turn begins: the first one was lost in between.
-                Some(_) | None => difference.lost.push(partition),
+                // Another turn began, and may be over: the first one was lost in between.
+                _ => difference.lost.push(partition),
             }
         }
         for &(partition, since, _) in &told.owned {
@@ -122,5 +131,27 @@ impl Holding {
     /// Drops what was left for partitions that went elsewhere.
     pub(crate) fn retain_blobs(&mut self, owned: &[PartitionId]) {
         self.blobs.retain(|partition, _| owned.contains(partition));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corelane_model::{PartitionIndex, TopicId};
+
+    use super::*;
+
+    #[test]
+    fn what_is_asked_back_is_one_turn_and_no_other() {
+        let partition = PartitionId::new(TopicId(1), PartitionIndex(0));
+        let mut holding = Holding::default();
+        holding.begin(partition, Generation(3), TopicName::parse("t").unwrap(), (None, None));
+        let asked = |since| {
+            let revoked = Revoked { partition, since: Generation(since), deadline: MonotonicNanos(9) };
+            Assignment { revoking: vec![revoked], ..Assignment::default() }
+        };
+        assert_eq!(holding.compare(&asked(3)).revoking.len(), 1);
+        // It was lost, given back and asked for while nothing of that was heard: its first turn is over.
+        let difference = holding.compare(&asked(7));
+        assert_eq!((difference.lost, difference.revoking), (vec![partition], vec![]));
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use corelane_model::{ConnectionKey, Generation, MemberId, MonotonicNanos, Offset, PartitionId, StartAt};
 
-use super::{Assignment, Change, Membership, Phase, State};
+use super::{Assignment, Change, Membership, Phase, Revoked, State};
 use crate::{
     AssignedPartition, CommitError, CommitKey, CommitOffset, GroupNews, GroupStart, LostReason, SubscriptionKey,
 };
@@ -48,14 +48,14 @@ impl Membership {
         if !difference.lost.is_empty() {
             self.lose(&difference.lost);
         }
-        for partition in &difference.revoking {
+        for Revoked { partition, deadline, .. } in &difference.revoking {
             let held = self.holding.held.get_mut(partition).expect("only what is held is revoked");
-            held.phase = Phase::Revoking;
+            held.phase = Phase::Revoking { deadline: *deadline };
             self.changes.extend(held.subscription.take().map(Change::End));
         }
         let is_changed = difference != super::holding::Difference::default();
         if !difference.revoking.is_empty() {
-            self.tell(GroupNews::Revoking(difference.revoking));
+            self.tell(GroupNews::Revoking(difference.revoking.iter().map(|revoked| revoked.partition).collect()));
         }
         let mut begun = Vec::new();
         for &(partition, since, committed) in &told.owned {
@@ -178,9 +178,17 @@ impl Membership {
         }
     }
 
+    pub(crate) fn revoke_deadline(&self, partition: PartitionId) -> Option<MonotonicNanos> {
+        match self.holding.held.get(&partition)?.phase {
+            Phase::Owned => None,
+            Phase::Revoking { deadline } => Some(deadline),
+        }
+    }
+
     /// The application has moved on from a partition that it was asked for. False if it was not asked for it.
     pub(crate) fn give_up(&mut self, partition: PartitionId, blob: Option<Bytes>) -> bool {
-        let is_asked = self.holding.held.get(&partition).is_some_and(|held| held.phase == Phase::Revoking);
+        let is_asked =
+            self.holding.held.get(&partition).is_some_and(|held| matches!(held.phase, Phase::Revoking { .. }));
         if !is_asked {
             return false;
         }

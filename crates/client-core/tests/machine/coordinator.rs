@@ -14,8 +14,8 @@ use corelane_model::{
 };
 use corelane_wire::{
     CommitOffsets, Frame, FrameKind, GiveUp, GroupAssignment, GroupDone, GroupHeartbeat, HandOver, JoinGroup,
-    JoinGroupAnswer, LeaveGroup, MemberFenced, OutFrame, OwnedPartition, PartitionRange, Refusal, TopicLabel, decode,
-    encode, encode_with,
+    JoinGroupAnswer, LeaveGroup, MemberFenced, OutFrame, OwnedPartition, PartitionRange, Refusal, RevokedPartition,
+    TopicLabel, decode, encode, encode_with,
 };
 
 /// Who waits for what.
@@ -53,6 +53,15 @@ fn halves(member: MemberId) -> (u64, u64) {
 fn ids(ranges: &[PartitionRange]) -> Vec<PartitionId> {
     let all = ranges.iter().flat_map(|range| range.partitions());
     all.map(|(topic, index)| PartitionId::new(TopicId(topic), PartitionIndex(index))).collect()
+}
+
+fn revoked_on_wire(now: Now, revoked: &corelane_group::RevokedPartition) -> RevokedPartition {
+    RevokedPartition {
+        topic: revoked.partition.topic.0,
+        partition: revoked.partition.index.0,
+        since: revoked.since.0,
+        within_ms: u32::try_from(revoked.deadline.since(now.monotonic).as_millis()).unwrap(),
+    }
 }
 
 fn ranges(partitions: &[PartitionId]) -> Vec<PartitionRange> {
@@ -176,9 +185,9 @@ impl Coordinator {
 
     pub(crate) fn finish(&mut self, now: Now) {
         self.group.finish_round(now);
-        self.drain();
+        self.drain(now);
         self.group.on_durable(AppendPosition((self.log.len() - self.base) as u64));
-        self.drain();
+        self.drain(now);
     }
 
     fn done(&mut self, ticket: RequestTicket) {
@@ -199,7 +208,7 @@ impl Coordinator {
         }
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self, now: Now) {
         let group = self.name.as_str().to_owned();
         while let Some(effect) = self.group.poll_effect() {
             match effect {
@@ -223,7 +232,7 @@ impl Coordinator {
                         is_last: true,
                         topics: self.topics.iter().map(label).collect(),
                         owned: owned.collect(),
-                        revoking: ranges(&assignment.revoking),
+                        revoking: assignment.revoking.iter().map(|revoked| revoked_on_wire(now, revoked)).collect(),
                         standby: ranges(&assignment.standby),
                     };
                     self.tell(member, encode(CorrelationId(0), &body));

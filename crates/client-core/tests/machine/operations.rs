@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use corelane_client_core::{Answer, ConnectFailure, Effect, OperationKey, Request, RequestError};
-use corelane_model::{ErrorCode, Offset, PartitionIndex, StartAt, TopicClass, TopicSettings};
+use corelane_client_core::{Answer, ConnectFailure, Effect, OperationKey, Request, RequestError, SubscribeSettings};
+use corelane_model::{
+    ErrorCode, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, StartAt, TopicClass, TopicId,
+    TopicSettings, WallMillis,
+};
+use corelane_record::{BatchBuilder, Compression, ProducerStamp};
 
 use crate::world::{World, topic};
 
@@ -17,7 +21,15 @@ fn result(world: &World, operation: OperationKey) -> Option<&Result<Answer, Requ
 
 fn find(world: &mut World, name: &str, partition: u32) -> OperationKey {
     let partition = PartitionIndex(partition);
-    world.core.request(world.now, Request::FindOffset { topic: topic(name), partition, start: StartAt::Latest })
+    world.core.request(
+        world.now,
+        Request::FindOffset {
+            topic: topic(name),
+            partition,
+            start: StartAt::Latest,
+            isolation: corelane_model::Isolation::Uncommitted,
+        },
+    )
 }
 
 fn create(world: &mut World, name: &str) -> OperationKey {
@@ -123,4 +135,51 @@ fn more_partitions_are_found_out_about() {
     world.send(producer, 1);
     world.settle_all();
     assert_eq!(world.log_values("t", 1).len(), 1);
+}
+
+#[test]
+fn a_partition_that_a_group_has_named_is_waited_for() {
+    let mut world = World::new(1);
+    world.broker.create("t", 1, TopicClass::Durable);
+    world.open("t", corelane_client_core::ProducerSettings::default());
+    // The group hears of the new partition before this client asks about the topic again.
+    world.broker.topics.get_mut("t").unwrap().logs.push(crate::broker::Log::default());
+    let topic_id = Some(TopicId(world.broker.topics["t"].id));
+    let settings = SubscribeSettings::new(topic("t"), PartitionIndex(1), StartAt::Earliest);
+    let named = world.core.subscribe(SubscribeSettings { topic_id, ..settings.clone() });
+    world.settle_all();
+    let is_told = |effect: &Effect| matches!(effect, Effect::Subscribed { subscription, .. } if *subscription == named);
+    assert!(world.told.iter().any(is_told), "{:?}", world.told);
+    let unknown = world.core.subscribe(SubscribeSettings { partition: PartitionIndex(7), ..settings });
+    world.settle_all();
+    let is_ended = |effect: &Effect| matches!(effect, Effect::Ended { subscription, .. } if *subscription == unknown);
+    assert!(world.told.iter().any(is_ended), "nobody has named that one");
+}
+
+/// A batch of one record that the application made itself.
+fn append(world: &mut World, sequence: u32) -> OperationKey {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(WallMillis(1), None, Some(&u64::from(sequence).to_le_bytes()), &[]).unwrap();
+    let (producer_id, producer_epoch) = (ProducerId(77), ProducerEpoch(0));
+    let batch = builder.finish(ProducerStamp { producer_id, producer_epoch, base_sequence: Sequence(sequence) });
+    world.core.request(world.now, Request::Append { topic: topic("t"), partition: PartitionIndex(0), batch })
+}
+
+#[test]
+fn batches_of_one_partition_stay_in_order_when_the_first_is_put_off() {
+    let mut world = World::new(1);
+    world.broker.create("t", 1, TopicClass::Durable);
+    world.exchange();
+    world.broker.refusals.push(ErrorCode::Busy);
+    // The second and third come while the first is missing.
+    let appends = [0, 1, 2].map(|sequence| append(&mut world, sequence));
+    world.settle_all();
+    for (append, offset) in appends.into_iter().zip(0..) {
+        assert_eq!(result(&world, append), Some(&Ok(Answer::Appended { base_offset: Offset(offset) })));
+    }
+    // One whose turn cannot come is told so.
+    let gap = append(&mut world, 9);
+    world.settle_all();
+    let refused = result(&world, gap);
+    assert!(matches!(refused, Some(Err(RequestError::Refused { code: ErrorCode::OutOfSequence, .. }))), "{refused:?}");
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use corelane_client_core::{GroupStart, LostReason};
@@ -49,7 +50,12 @@ pub enum Event {
     Assigned(Vec<Assigned>),
     /// These partitions are to go to others. Nothing more comes for them. Commit what is done; asking for the next event
     /// gives up what was not given up by [`crate::GroupConsumer::give_up`].
-    Revoking(Vec<Arc<TopicPartition>>),
+    Revoking {
+        /// Which.
+        partitions: Vec<Arc<TopicPartition>>,
+        /// A member that has not given up all of them by then is put out of its group.
+        deadline: Instant,
+    },
     /// These partitions are another's already: the member was put out of its group, from which it comes back by itself, or
     /// a topic was deleted. Nothing can be committed for them; what was done and not committed is done again.
     Lost {

@@ -5,6 +5,7 @@ mod handing_out;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use corelane_client_core::{
     AssignedPartition, CommitOffset, Effect, GroupNews, GroupStart, SubscriptionError, SubscriptionKey,
@@ -270,8 +271,9 @@ impl GroupConsumer {
             }
             GroupNews::Revoking(partitions) => {
                 let named: Vec<_> = partitions.iter().filter_map(|&id| self.turns.stop(id)).collect();
+                let deadline = self.first_deadline(&partitions);
                 self.asked_back.extend(partitions);
-                self.ready.push_back(Ok(Event::Revoking(named)));
+                self.ready.push_back(Ok(Event::Revoking { partitions: named, deadline }));
             }
             GroupNews::Lost { partitions, reason } => {
                 self.asked_back.retain(|id| !partitions.contains(id));
@@ -288,6 +290,15 @@ impl GroupConsumer {
             }
             GroupNews::Joined { .. } | GroupNews::CommitsSettled { .. } | GroupNews::CommitFailed { .. } => {}
         }
+    }
+
+    fn first_deadline(&self, partitions: &[PartitionId]) -> Instant {
+        let shared = &self.handle.shared;
+        let mut inner = shared.lock();
+        let deadlines = partitions.iter().filter_map(|&id| inner.core.revoke_deadline(self.key, id));
+        // One that was lost meanwhile has no time left.
+        let first = deadlines.min().unwrap_or_default();
+        shared.instant(first)
     }
 
     /// A turn begins. What it was followed with until then is not read any more.

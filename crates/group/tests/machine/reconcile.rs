@@ -67,7 +67,7 @@ fn a_death_costs_one_session_time_out_and_others_notice_nothing() {
     assert!(others.iter().all(|partition| world.works(1).contains(partition)));
     let error = world.commit(2, partition(0, 0), world.clients[2].seen).unwrap_err();
     assert!(matches!(error, GroupError::Fenced { reason: FenceReason::SessionExpired, .. }), "{error}");
-    assert_eq!(error.code(), ErrorCode::MemberFenced);
+    assert_eq!(error.code(), ErrorCode::SessionExpired);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use corelane_group::{GroupDescription, GroupState, MemberDescription, MemberState};
-use corelane_model::{MemberId, MonotonicNanos, Offset, PartitionId, PartitionIndex, ShardId, TopicId};
+use corelane_model::{MonotonicNanos, Offset, PartitionId, PartitionIndex, ShardId, TopicId};
 use corelane_session::GroupAsk;
 use corelane_wire::{
     DescribeGroupAnswer, DescribeQueueAnswer, FetchOffsetsAnswer, FetchedOffset, GroupMember, GroupPartition,
@@ -13,7 +13,7 @@ use corelane_wire::{
 };
 
 use super::GroupRequest;
-use super::home::{Coordinated, Speaker};
+use super::home::Coordinated;
 use super::tell::{GroupAnswer, labels, member_on_wire};
 use crate::Shard;
 use crate::ask::{Answer, Asker};
@@ -118,7 +118,7 @@ impl Shard {
         let most = (most_members as usize).min(MEMBERS_PAGE);
         let mut members =
             described.members.iter().filter(|member| after_member.is_none_or(|after| after < member.member));
-        answer.members = members.by_ref().take(most).map(|member| member_of(member, &known.speakers)).collect();
+        answer.members = members.by_ref().take(most).map(member_of).collect();
         answer.is_members_cut = members.next().is_some();
         let wants = page_of_partitions(&mut answer, &described, after_partition, most_partitions);
         let topics: BTreeSet<TopicId> = wants.iter().map(|(partition, _)| partition.topic).collect();
@@ -330,14 +330,14 @@ const fn state_on_wire(state: GroupState) -> u8 {
     }
 }
 
-fn member_of(member: &MemberDescription, speakers: &BTreeMap<MemberId, Speaker>) -> GroupMember {
+fn member_of(member: &MemberDescription) -> GroupMember {
     let count = |partitions: &[PartitionId]| u32::try_from(partitions.len()).unwrap_or(u32::MAX);
     let mut subscription = member.subscription.to_string();
     subscription.truncate(subscription.floor_char_boundary(SUBSCRIPTION_BYTES_MAX));
     GroupMember {
         member: member_on_wire(member.member),
         static_id: member.static_id.as_ref().map(|id| id.as_str().to_owned()),
-        client: speakers.get(&member.member).map(|speaker| speaker.client.to_string()).unwrap_or_default(),
+        client: member.client.clone(),
         state: match member.state {
             MemberState::Stable => 0,
             MemberState::GivingUp => 1,

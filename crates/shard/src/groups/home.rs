@@ -49,15 +49,6 @@ pub(crate) struct Home {
     pub(crate) queues: QueuesOfHome,
 }
 
-/// A member as it was heard last.
-#[derive(Debug)]
-pub(crate) struct Speaker {
-    /// Where it is told things.
-    pub(super) peer: Peer,
-    /// What its client calls itself; empty if it has not joined since the home was restored.
-    pub(super) client: Box<str>,
-}
-
 /// Who waits for a ticket.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -74,7 +65,7 @@ pub(crate) struct Coordinated {
     pub(super) group: Group,
     /// Which life of the name it is: a group may be deleted and made again.
     pub(super) serial: u64,
-    pub(super) speakers: BTreeMap<MemberId, Speaker>,
+    pub(super) speakers: BTreeMap<MemberId, Peer>,
     pub(super) asked: BTreeMap<RequestTicket, Asked>,
     /// Decisions of transactions that are not durable here yet.
     pub(super) settling: BTreeMap<RequestTicket, Apply>,

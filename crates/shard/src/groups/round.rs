@@ -153,7 +153,7 @@ impl Shard {
             let appended = known.group.appended();
             known.held.iter_mut().for_each(|(position, _, _)| *position = position.or(Some(appended)));
             let catalog = self.catalog.as_ref().expect("homes are opened when the catalog is known");
-            let is_gone = pump(home, &name, catalog, &mut out);
+            let is_gone = pump((home, &name), self.now.monotonic, catalog, &mut out);
             home.arm(&name);
             if is_gone {
                 retire(home, &name, &mut self.groups.retired, &mut out);
@@ -183,7 +183,7 @@ impl Shard {
             known.durable = known.durable.max(position);
             known.group.on_durable(position);
             let catalog = self.catalog.as_ref().expect("homes are opened when the catalog is known");
-            if pump(home, &name, catalog, &mut out) {
+            if pump((home, &name), self.now.monotonic, catalog, &mut out) {
                 retire(home, &name, &mut self.groups.retired, &mut out);
             }
         }
@@ -205,7 +205,12 @@ fn topics_of(group: &Group) -> impl Iterator<Item = TopicId> + use<> {
 }
 
 /// Takes a group's effects: records into the home's log, everything else as things to tell. Whether the group is gone.
-fn pump(home: &mut Home, name: &GroupName, catalog: &corelane_catalog::Catalog, out: &mut Vec<Telling>) -> bool {
+fn pump(
+    (home, name): (&mut Home, &GroupName),
+    now: MonotonicNanos,
+    catalog: &corelane_catalog::Catalog,
+    out: &mut Vec<Telling>,
+) -> bool {
     let Home { groups, log, .. } = home;
     let known = groups.get_mut(name).expect("the caller has it");
     let mut is_gone = false;
@@ -221,18 +226,18 @@ fn pump(home: &mut Home, name: &GroupName, catalog: &corelane_catalog::Catalog, 
                 out.extend(known.settling.remove(&ticket).map(Telling::Applied));
             }
             Effect::Assign { member, assignment } => {
-                if let Some(speaker) = known.speakers.get(&member) {
-                    tell_assignment(out, speaker.peer, name, member, &assignment, catalog);
+                if let Some(&peer) = known.speakers.get(&member) {
+                    tell_assignment(out, peer, (name, member), now, &assignment, catalog);
                 }
             }
             Effect::HandOver { member, partition, blob } => {
-                if let Some(speaker) = known.speakers.get(&member) {
-                    out.push(tell_hand_over(speaker.peer, name, member, partition, blob));
+                if let Some(&peer) = known.speakers.get(&member) {
+                    out.push(tell_hand_over(peer, name, member, partition, blob));
                 }
             }
             Effect::Fence { member, reason } => {
-                if let Some(speaker) = known.speakers.remove(&member) {
-                    out.push(tell_fence(speaker.peer, name, member, reason));
+                if let Some(peer) = known.speakers.remove(&member) {
+                    out.push(tell_fence(peer, name, member, reason));
                 }
             }
             Effect::Remove => is_gone = true,

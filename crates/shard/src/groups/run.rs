@@ -13,7 +13,7 @@ use corelane_session::{GroupAsk, JoinAsk, Refused};
 use corelane_wire::{GroupDone, PartitionRange};
 
 use super::ends::{Known, offsets_of};
-use super::home::{Asked, Coordinated, HomePhase, Speaker};
+use super::home::{Asked, Coordinated, HomePhase};
 use super::log::busy;
 use super::route::no_group;
 use super::tell::GroupAnswer;
@@ -176,9 +176,9 @@ impl Shard {
         let home = self.groups.homes.get_mut(&index).expect("the request was admitted");
         assert!(is_serving(home), "only homes that serve run requests");
         let known = home.groups.get_mut(&name).expect("the request was admitted");
-        match run(&mut known.group, now, ticket, ask, topics, ends) {
+        match run(&mut known.group, now, ticket, ask, (topics, &client), ends) {
             Ok(ran) => {
-                note_speaker(known, member.filter(|_| !is_leaving), asker, client);
+                note_speaker(known, member.filter(|_| !is_leaving), asker);
                 if let Some(gone) = member.filter(|_| is_leaving) {
                     known.speakers.remove(&gone);
                 }
@@ -229,12 +229,9 @@ impl Shard {
 }
 
 /// Where a member is told things from now on.
-fn note_speaker(known: &mut Coordinated, member: Option<MemberId>, asker: Asker, client: Box<str>) {
-    let Some(member) = member else { return };
-    let speaker = known.speakers.entry(member).or_insert_with(|| Speaker { peer: asker.peer, client: Box::default() });
-    speaker.peer = asker.peer;
-    if !client.is_empty() {
-        speaker.client = client;
+fn note_speaker(known: &mut Coordinated, member: Option<MemberId>, asker: Asker) {
+    if let Some(member) = member {
+        known.speakers.insert(member, asker.peer);
     }
 }
 
@@ -257,7 +254,7 @@ fn run(
     now: Now,
     ticket: RequestTicket,
     ask: GroupAsk,
-    topics: Vec<corelane_group::TopicShape>,
+    (topics, client): (Vec<corelane_group::TopicShape>, &str),
     ends: &[Offset],
 ) -> Result<Ran, GroupError> {
     let mut joined = None;
@@ -265,7 +262,7 @@ fn run(
     match ask {
         GroupAsk::Join(join) => {
             joined = Some((millis(join.session_timeout), millis(join.rebalance_timeout)));
-            group.join(now, ticket, join_of(*join, topics))?;
+            group.join(now, ticket, join_of(*join, topics, client))?;
         }
         GroupAsk::Heartbeat { member, seen, holds, processing_micros } => {
             let holds = holds.as_deref().map(partitions_of);
@@ -314,11 +311,12 @@ fn commits_of(offsets: Vec<corelane_wire::OffsetCommit>, ends: &[Offset]) -> Vec
     offsets.into_iter().enumerate().map(commit).collect()
 }
 
-fn join_of(join: JoinAsk, topics: Vec<corelane_group::TopicShape>) -> Join {
+fn join_of(join: JoinAsk, topics: Vec<corelane_group::TopicShape>, client: &str) -> Join {
     let reset: ResetPolicy = join.reset;
     Join {
         subscription: subscription_of(&join),
         member: join.member,
+        client: client.to_owned(),
         static_id: join.static_id,
         topics,
         strategy: join.strategy,

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use corelane_catalog::Catalog;
 use corelane_group::{Assignment, FenceReason, Group, Start};
-use corelane_model::{CorrelationId, ErrorCode, GroupName, MemberId, PartitionId, TopicId};
+use corelane_model::{CorrelationId, ErrorCode, GroupName, MemberId, MonotonicNanos, PartitionId, TopicId};
 use corelane_session::{Refused, Session};
 use corelane_wire::{
     DescribeGroupAnswer, FetchOffsetsAnswer, GroupAssignment, GroupDone, HandOver, JoinGroupAnswer, ListGroupsAnswer,
-    MemberFenced, OutFrame, OwnedPartition, PartitionRange, StageOffsetsAnswer, TopicLabel, encode, encode_with,
+    MemberFenced, OutFrame, OwnedPartition, PartitionRange, RevokedPartition, StageOffsetsAnswer, TopicLabel, encode,
+    encode_with,
 };
 
 use super::home::Asked;
@@ -124,8 +125,8 @@ fn ranges(partitions: &[PartitionId]) -> Vec<PartitionRange> {
 pub(super) fn tell_assignment(
     out: &mut Vec<Telling>,
     peer: Peer,
-    group: &GroupName,
-    member: MemberId,
+    (group, member): (&GroupName, MemberId),
+    now: MonotonicNanos,
     assignment: &Assignment,
     catalog: &Catalog,
 ) {
@@ -142,7 +143,9 @@ pub(super) fn tell_assignment(
             },
         })
         .collect();
-    let (revoking, standby) = (ranges(&assignment.revoking), ranges(&assignment.standby));
+    let revoking: Vec<RevokedPartition> =
+        assignment.revoking.iter().map(|revoked| revoked_on_wire(now, revoked)).collect();
+    let standby = ranges(&assignment.standby);
     let (mut owned, mut revoking, mut standby) = (&owned[..], &revoking[..], &standby[..]);
     loop {
         let mut room = ASSIGNMENT_PARTS_MAX;
@@ -150,7 +153,8 @@ pub(super) fn tell_assignment(
         let revoking_part = take(&mut revoking, &mut room);
         let standby_part = take(&mut standby, &mut room);
         let topics = owned_part.iter().map(|part| part.topic);
-        let topics = topics.chain(revoking_part.iter().chain(standby_part).map(|part| part.topic));
+        let topics = topics.chain(revoking_part.iter().map(|part| part.topic));
+        let topics = topics.chain(standby_part.iter().map(|part| part.topic));
         let is_last = owned.is_empty() && revoking.is_empty() && standby.is_empty();
         let body = GroupAssignment {
             group: group.as_str().to_owned(),
@@ -166,6 +170,15 @@ pub(super) fn tell_assignment(
         if is_last {
             return;
         }
+    }
+}
+
+fn revoked_on_wire(now: MonotonicNanos, revoked: &corelane_group::RevokedPartition) -> RevokedPartition {
+    RevokedPartition {
+        topic: revoked.partition.topic.0,
+        partition: revoked.partition.index.0,
+        since: revoked.since.0,
+        within_ms: u32::try_from(revoked.deadline.since(now).as_millis()).unwrap_or(u32::MAX),
     }
 }
 
@@ -225,16 +238,22 @@ mod tests {
             since: Generation(3),
             start: Start::Committed(Offset(u64::from(index))),
         };
+        let now = MonotonicNanos(3_000_000_000);
+        let revoked = |index| corelane_group::RevokedPartition {
+            partition: partition(index),
+            since: Generation(2),
+            deadline: MonotonicNanos(5_500_000_000),
+        };
         let assignment = Assignment {
             generation: Generation(4),
             owned: (0..5000).map(owned).collect(),
-            revoking: (6000..6010).map(partition).collect(),
+            revoking: (6000..6010).map(revoked).collect(),
             standby: (7000..7003).map(partition).collect(),
         };
         let peer = Peer { shard: ShardId(0), connection: ConnectionKey(1) };
         let group = GroupName::parse("lobby").expect("a good name");
         let mut out = Vec::new();
-        tell_assignment(&mut out, peer, &group, MemberId(7), &assignment, &Catalog::new(1));
+        tell_assignment(&mut out, peer, (&group, MemberId(7)), now, &assignment, &Catalog::new(1));
         let mut decoder = FrameDecoder::default();
         let mut parts = Vec::new();
         for telling in out {
@@ -248,7 +267,8 @@ mod tests {
         let all: Vec<u32> = parts.iter().flat_map(|part| &part.owned).map(|owned| owned.partition).collect();
         assert_eq!(all, (0..5000).collect::<Vec<_>>());
         let revoking: Vec<_> = parts.iter().flat_map(|part| part.revoking.clone()).collect();
-        assert_eq!(revoking, [PartitionRange { topic: 1, first: 6000, count: 10 }]);
+        assert_eq!(revoking.len(), 10);
+        assert_eq!(revoking[0], RevokedPartition { topic: 1, partition: 6000, since: 2, within_ms: 2500 });
         assert_eq!(parts.iter().map(|part| part.standby.len()).sum::<usize>(), 1);
     }
 }

@@ -207,7 +207,11 @@ impl History {
     /// A member that is no member drops everything and is gone.
     fn on_refused(&mut self, who: usize, code: ErrorCode, text: &str) {
         match code {
-            ErrorCode::MemberFenced | ErrorCode::UnknownMember => drop(self.members.remove(who)),
+            ErrorCode::SessionExpired
+            | ErrorCode::RebalanceTimedOut
+            | ErrorCode::StaticIdTaken
+            | ErrorCode::MemberFenced
+            | ErrorCode::UnknownMember => drop(self.members.remove(who)),
             ErrorCode::StaleGeneration | ErrorCode::Recovering | ErrorCode::NotPartitionOwner => {}
             code => panic!("{code:?}: {text}"),
         }

@@ -255,10 +255,10 @@ fn silence_ends_a_session_and_the_others_take_over() {
     first.hear(&mut world);
     assert_eq!(first.fenced.as_ref().map(|&(reason, _)| reason), Some(1));
     let (code, text) = first.heartbeat(&mut world).unwrap_err();
-    assert_eq!(code, ErrorCode::MemberFenced);
+    assert_eq!(code, ErrorCode::SessionExpired);
     assert!(text.contains("silent"), "{text}");
     let (code, _) = Member::join(&mut world, client, &join_of("lobby", 1, &["inputs"])).unwrap_err();
-    assert_eq!(code, ErrorCode::MemberFenced, "another life needs another id");
+    assert_eq!(code, ErrorCode::SessionExpired, "another life needs another id");
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn a_stalled_shard_hears_who_waited_before_it_expires_anybody() {
     world.pass(5_000_000_000);
     member.heartbeat(&mut world).unwrap();
     world.pass(20_000_000_000);
-    assert_eq!(member.heartbeat(&mut world).unwrap_err().0, ErrorCode::MemberFenced);
+    assert_eq!(member.heartbeat(&mut world).unwrap_err().0, ErrorCode::SessionExpired);
 }
 
 #[test]
@@ -517,6 +517,8 @@ fn a_drain_keeps_what_was_taken_and_refuses_what_comes_later() {
     let home = home_of(&mut world, client, "lobby");
     // A partition of the home's own shard, whose end it knows.
     let own = u32::try_from(home).unwrap();
+    let named = describe(&mut world, client, "lobby").unwrap().members[0].client.clone();
+    assert!(!named.is_empty());
     world.are_syncs_held = true;
     let written = world.send(client, &member.commit_of(&[((topic, own), 4)]));
     world.run();
@@ -543,4 +545,5 @@ fn a_drain_keeps_what_was_taken_and_refuses_what_comes_later() {
     let mut world = restart(world, 2, true);
     let client = world.connect(1);
     assert_eq!(offsets(&mut world, client, "lobby"), [(own, 5, "at 5".to_owned())]);
+    assert_eq!(describe(&mut world, client, "lobby").unwrap().members[0].client, named, "it has not joined since");
 }

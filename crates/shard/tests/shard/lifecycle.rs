@@ -93,7 +93,7 @@ fn a_question_that_waits_for_the_catalog_outlives_a_drain() {
     world.event(1, Event::Drain);
     world.run();
     let start = StartAt::Earliest.into();
-    let asked = world.send(client, &FindOffset { topic, partition: 1, start });
+    let asked = world.send(client, &FindOffset { topic, partition: 1, start, isolation: 0 });
     world.run();
     let alter = AlterTopic { name: "inputs".to_owned(), partitions: Some(2), settings: None };
     world.ask::<_, AlterTopicAnswer>(other, &alter).expect("shard 0 is not told to drain yet");

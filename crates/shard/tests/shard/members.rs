@@ -113,7 +113,7 @@ impl Member {
         self.generation = whole.generation;
         let owned = whole.owned.iter().map(|owned| ((owned.topic, owned.partition), (owned.since, owned.committed)));
         self.owned = owned.collect();
-        self.revoking = whole.revoking.into_iter().flat_map(PartitionRange::partitions).collect();
+        self.revoking = whole.revoking.into_iter().map(|revoked| (revoked.topic, revoked.partition)).collect();
         self.standby = whole.standby;
     }
 

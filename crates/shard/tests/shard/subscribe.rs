@@ -62,7 +62,7 @@ fn every_start_means_what_it_says_here_and_next_door() {
             (6, StartAt::Time(WallMillis(0)), 0),
             (7, StartAt::Time(WallMillis(i64::MAX)), 4),
         ] {
-            let find = FindOffset { topic, partition, start: start.into() };
+            let find = FindOffset { topic, partition, start: start.into(), isolation: 0 };
             let found: FindOffsetAnswer = world.ask(client, &find).unwrap();
             assert_eq!((found.offset, found.high_watermark), (expected, 4), "{start:?}");
             let begun = world.subscribe(client, id, topic, partition, start, PLENTY).unwrap();

@@ -116,7 +116,8 @@ impl Client {
             _ => {
                 let ago = i64::try_from(self.random.skewed(0..20_000)).expect("seconds");
                 let start = StartAt::Time(WallMillis(now.wall.0 - ago));
-                (Request::FindOffset { topic: name, partition: partition.index, start }, Asked::Find)
+                let isolation = corelane_model::Isolation::Uncommitted;
+                (Request::FindOffset { topic: name, partition: partition.index, start, isolation }, Asked::Find)
             }
         };
         let operation = self.core.request(now, request);

@@ -108,7 +108,7 @@ fn seeds() -> Vec<Vec<u8>> {
             &wire::MetadataAnswer { catalog_version: 3, shards: 2, topics: vec![topic], is_cut: false },
         ),
         wire::encode(CorrelationId(4), &wire::CreateTopic { name: "inputs".to_owned(), partitions: 8, settings }),
-        wire::encode(CorrelationId(5), &wire::FindOffset { topic: 4, partition: 1, start }),
+        wire::encode(CorrelationId(5), &wire::FindOffset { topic: 4, partition: 1, start, isolation: 1 }),
         wire::encode_with(
             CorrelationId(6),
             &wire::Produce { topic: 4, partition: 1, acks: 1 },

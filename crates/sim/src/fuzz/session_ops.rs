@@ -185,7 +185,7 @@ fn seeds() -> Vec<Vec<u8>> {
             &wire::Subscribe { subscription: 5, topic: 1, partition: 1, start, credit: 4096 },
         ),
         wire::encode(CorrelationId(0), &wire::Credit { subscription: 5, bytes: 1 << 20 }),
-        wire::encode(CorrelationId(14), &wire::FindOffset { topic: 1, partition: 0, start }),
+        wire::encode(CorrelationId(14), &wire::FindOffset { topic: 1, partition: 0, start, isolation: 1 }),
         wire::encode(CorrelationId(15), &wire::DescribeTopic { name: name(), from: 0, most: 10 }),
         wire::encode(CorrelationId(16), &wire::AlterTopic { name: name(), partitions: Some(5), settings }),
         wire::encode(CorrelationId(17), &wire::TruncatePartition { topic: 1, partition: 1, before: 1 }),

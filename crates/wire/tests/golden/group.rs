@@ -5,7 +5,7 @@ use corelane_wire::{
     FetchOffsetsAnswer, FetchedOffset, FrameKind, GiveUp, GroupAssignment, GroupDone, GroupHeartbeat, GroupMember,
     GroupPartition, GroupSummary, HandOver, JoinGroup, JoinGroupAnswer, LeaveGroup, ListGroups, ListGroupsAnswer,
     MemberFenced, OffsetCommit, OffsetReset, OwnedPartition, PartitionRange, RemoveStaticMember, ResetOffsets,
-    ResetPolicy, ResumeGroup, TopicLabel,
+    ResetPolicy, ResumeGroup, RevokedPartition, TopicLabel,
 };
 
 use crate::{PARTITION, TOPIC, check};
@@ -56,7 +56,7 @@ pub(crate) fn members(seen: &mut Vec<FrameKind>) {
         is_last: true,
         topics: vec![TopicLabel { topic: TOPIC, name: "match-7.inputs".into() }],
         owned: vec![OwnedPartition { topic: TOPIC, partition: PARTITION, since: 11, committed: Some(90) }],
-        revoking: vec![range],
+        revoking: vec![RevokedPartition { topic: TOPIC, partition: PARTITION, since: 9, within_ms: 59_990 }],
         standby: vec![PartitionRange { topic: TOPIC, first: 0, count: 1 }],
     };
     check(seen, &assignment, b"");

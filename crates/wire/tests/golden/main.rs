@@ -12,7 +12,7 @@ mod transaction;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use corelane_model::{Cleanup, CorrelationId, StartAt, TopicClass, TopicSettings, WallMillis};
+use corelane_model::{Cleanup, CorrelationId, ErrorCode, StartAt, TopicClass, TopicSettings, WallMillis};
 use corelane_wire::{
     AlterTopic, AlterTopicAnswer, Body, CreateTopic, CreateTopicAnswer, Credit, DeleteTopic, DescribeTopic,
     DescribeTopicAnswer, DurableEnd, DurableEnds, FindOffset, FindOffsetAnswer, Frame, FrameDecoder, FrameKind, Goaway,
@@ -68,6 +68,22 @@ fn settings() -> Settings {
         dedup_count: None,
     }
     .into()
+}
+
+/// A number that a client acts upon never means anything else: tests/fixtures/1/error-codes.txt.
+#[test]
+fn every_error_code_keeps_its_number() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/1/error-codes.txt");
+    let lines = ErrorCode::ALL.iter().map(|code| format!("{} {code:?} {:?}\n", code.to_wire(), code.retry()));
+    let text: String = lines.collect();
+    if std::env::var_os("CORELANE_WRITE_FIXTURES").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(path).unwrap();
+    let known: Vec<_> = text.lines().collect();
+    let changed: Vec<_> = golden.lines().filter(|line| !known.contains(line)).collect();
+    assert!(changed.is_empty(), "codes that mean something else than before: {changed:?}");
+    assert_eq!(golden, text, "a new code is missing in the fixture");
 }
 
 #[test]
@@ -147,7 +163,7 @@ fn partitions(seen: &mut Vec<FrameKind>) {
     check(seen, &TruncatePartition { topic: TOPIC, partition: PARTITION, before: u64::MAX }, b"");
     check(seen, &TopicDone { log_start: 90 }, b"");
     let start = StartAt::Time(WallMillis(-1)).into();
-    check(seen, &FindOffset { topic: TOPIC, partition: PARTITION, start }, b"");
+    check(seen, &FindOffset { topic: TOPIC, partition: PARTITION, start, isolation: 1 }, b"");
     check(seen, &FindOffsetAnswer { offset: 50, log_start: 10, high_watermark: 90 }, b"");
 }
 
