@@ -238,3 +238,83 @@ fn offsets_are_committed_with_what_was_made_of_them() {
     };
     assert_eq!((read("uncommitted"), read("committed")), (2, 1));
 }
+
+#[test]
+fn many_batches_of_a_transaction_are_on_their_way_and_the_first_failure_is_told() {
+    const RECORDS: usize = 400;
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    run(async {
+        let client = connect(&broker, &place).await;
+        client.admin().create_topic("output", 3, TopicSettings::default()).await.unwrap();
+        let mut transactional = client.transactional("load").open().await.unwrap();
+        // Batches of three partitions, several of each at once.
+        let filler = ".".repeat(30_000);
+        let values: Vec<_> = (0..RECORDS).map(|number| format!("{number:04} {filler}")).collect();
+        let mut transaction = transactional.begin().await.unwrap();
+        for (number, value) in (0..).zip(&values) {
+            transaction.send("output", Record::new(value).partition(PartitionIndex(number % 3))).await.unwrap();
+        }
+        assert_eq!(committed(&client, "output").await.len(), 0);
+        transaction.commit().await.unwrap();
+        assert!(committed(&client, "output").await == values, "each once");
+
+        // Its time runs out while it is at work: the first batch that is refused says so, and nothing more is taken.
+        let mut transactional = client.transactional("short").timeout(Duration::from_millis(500)).open().await.unwrap();
+        let mut transaction = transactional.begin().await.unwrap();
+        let refused = loop {
+            if let Err(error) = transaction.send("output", Record::new("never")).await {
+                break error;
+            }
+            if let Err(error) = transaction.flush().await {
+                break error;
+            }
+        };
+        let TransactionError::AbortOnly { because: Some(because), .. } = &refused else { panic!("{refused}") };
+        assert!(refused.is_retriable() && because.to_string().contains("Ended"), "{refused}");
+        assert_eq!(transaction.send("output", Record::new("never")).await, Err(refused.clone()));
+        let ended = transaction.commit().await.unwrap_err();
+        assert!(matches!(&ended, TransactionError::Aborted { because: Some(_), .. }), "{ended}");
+        let mut transaction = transactional.begin().await.unwrap();
+        transaction.send("output", Record::new("next")).await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(committed(&client, "output").await.len(), RECORDS + 1);
+        client.close().await;
+    });
+}
+
+#[test]
+fn the_end_of_committed_records_lies_before_an_open_transaction() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    run(async {
+        let client = connect(&broker, &place).await;
+        client.admin().create_topic("output", 1, TopicSettings::default()).await.unwrap();
+        let mut transactional = client.transactional("open").open().await.unwrap();
+        let mut transaction = transactional.begin().await.unwrap();
+        transaction.send("output", Record::new("first")).await.unwrap();
+        transaction.commit().await.unwrap();
+        let mut transaction = transactional.begin().await.unwrap();
+        transaction.send("output", Record::new("open")).await.unwrap();
+        transaction.flush().await.unwrap();
+        let producer = client.producer("output").open().await.unwrap();
+        producer.send(Record::new("behind")).unwrap().stored().await.unwrap();
+        let end = async |start, isolation| {
+            let found = client.admin().find_offset("output", PartitionIndex(0), start, isolation).await.unwrap();
+            (found.offset.0, found.high_watermark.0)
+        };
+        assert_eq!(end(StartAt::Latest, Isolation::Uncommitted).await, (3, 3));
+        assert_eq!(end(StartAt::Latest, Isolation::Committed).await, (1, 1));
+        assert_eq!(end(StartAt::Earliest, Isolation::Committed).await, (0, 1));
+        // The command line ends there too, while the transaction is open.
+        let read = |isolation| {
+            broker.good(&["consume", "output", "--until", "end", "--isolation", isolation], b"").lines().count()
+        };
+        assert_eq!((read("uncommitted"), read("committed"), read("read-committed")), (3, 1, 1));
+        broker.good(&["group", "seek", "g", "output", "--to", "latest", "--isolation", "committed"], b"");
+        assert_eq!(client.groups().committed("g", "output").await.unwrap()[&PartitionIndex(0)].offset.0, 1);
+        transaction.commit().await.unwrap();
+        assert_eq!(end(StartAt::Latest, Isolation::Committed).await, (3, 3));
+        client.close().await;
+    });
+}

@@ -1,12 +1,14 @@
 //! Transactions: records of several partitions and offsets of groups that take effect together.
 
 mod error;
+mod in_flight;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_client_core::{Answer, Request, RequestError, TransactionAnswer, TransactionRequest};
+use corelane_model::limits::TRANSACTION_BATCHES_IN_FLIGHT;
 use corelane_model::{Decision, ErrorCode, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TopicName};
 use corelane_record::{BatchBuilder, Compression, ProducerStamp, PushError, partition_for_key};
 use corelane_wire::{EndTransaction, EndTransactionAnswer, InitialiseTransactions, OffsetCommit, StageOffsets};
@@ -14,6 +16,7 @@ use corelane_wire::{EndTransaction, EndTransactionAnswer, InitialiseTransactions
 use crate::client::Handle;
 use crate::{GroupConsumer, Record};
 pub use error::TransactionError;
+use in_flight::InFlight;
 
 /// How transactions are to be had; from [`crate::Client::transactional`].
 #[derive(Clone, Debug)]
@@ -110,7 +113,7 @@ impl Transactional {
             State::Fenced => return Err(TransactionError::Fenced { id: self.id.clone() }),
         }
         self.state = State::Open;
-        Ok(Transaction { owner: self, lanes: BTreeMap::new(), has_failed: false })
+        Ok(Transaction { owner: self, lanes: BTreeMap::new(), in_flight: InFlight::default(), health: Health::Sound })
     }
 
     /// Asks again for an end whose answer did not come, and says how the transaction ended; `None` when there is none to
@@ -171,7 +174,7 @@ impl Transactional {
                 self.state = State::Ending(Decision::Abort);
                 let next = self.ask_end(Decision::Abort).await?;
                 self.go_on(next).await?;
-                return Err(TransactionError::Aborted { id: self.id.clone() });
+                return Err(TransactionError::Aborted { id: self.id.clone(), because: None });
             }
             other => other?,
         };
@@ -246,18 +249,28 @@ struct Queue {
 pub struct Transaction<'a> {
     owner: &'a mut Transactional,
     lanes: BTreeMap<TopicName, Lane>,
-    /// Something of it is not where it should be: it can only be aborted.
-    has_failed: bool,
+    in_flight: InFlight,
+    health: Health,
+}
+
+/// Whether a transaction can still be committed.
+#[derive(Clone, Debug)]
+enum Health {
+    Sound,
+    /// Something of it is not where it should be: it can only be aborted. The first reason, if there was an answer.
+    Failed(Option<Box<TransactionError>>),
 }
 
 impl Transaction<'_> {
     /// Takes a record for a durable topic that is not compacted: into the partition that it names, by its key, or into any.
-    /// Records gather until a batch is full, or until [`Self::flush`] or [`Self::commit`]; then this waits for the batch.
+    /// Records gather until a batch is full, or until [`Self::flush`] or [`Self::commit`]; batches are on their way while
+    /// others gather, and this waits only when 32 of them are.
     ///
     /// # Errors
-    /// The topic or partition does not exist or the record is too large: it was not taken, nothing else has changed. A batch
-    /// was refused or not answered: the transaction can only be aborted.
+    /// The topic or partition does not exist or the record is too large: it was not taken, nothing else has changed.
+    /// [`TransactionError::AbortOnly`] when an earlier batch was refused or not answered: the record was not taken.
     pub async fn send(&mut self, topic: &str, record: Record<'_>) -> Result<(), TransactionError> {
+        self.look()?;
         let topic = TopicName::parse(topic)?;
         if !self.lanes.contains_key(&topic) {
             let info = crate::admin::find_topic(&self.owner.handle, &topic).await?;
@@ -280,28 +293,32 @@ impl Transaction<'_> {
             Err(error) => return Err(error.into()),
         }
         lane.sticky = (lane.sticky + 1) % lane.partitions.max(1);
-        self.send_batch(&topic, partition).await?;
+        self.begin_batch(&topic, partition);
+        self.settle(TRANSACTION_BATCHES_IN_FLIGHT).await?;
         let queue = self.lanes.get_mut(&topic).and_then(|lane| lane.queues.get_mut(&partition.0));
         Ok(record.push_into(wall, &mut queue.expect("it was used before").builder)?)
     }
 
-    /// Sends what has gathered and waits until all of it is durable, partition after partition.
+    /// Sends what has gathered and waits until all batches are durable.
     ///
     /// # Errors
-    /// A batch was refused or not answered: the transaction can only be aborted.
+    /// [`TransactionError::AbortOnly`] when a batch was refused or not answered.
     pub async fn flush(&mut self) -> Result<(), TransactionError> {
+        self.look()?;
         let partitions = |(topic, lane): (&TopicName, &Lane)| {
             let waiting = lane.queues.iter().filter(|(_, queue)| !queue.builder.is_empty());
             waiting.map(|(&partition, _)| (topic.clone(), PartitionIndex(partition))).collect::<Vec<_>>()
         };
         let waiting: Vec<_> = self.lanes.iter().flat_map(partitions).collect();
         for (topic, partition) in waiting {
-            self.send_batch(&topic, partition).await?;
+            self.settle(TRANSACTION_BATCHES_IN_FLIGHT).await?;
+            self.begin_batch(&topic, partition);
         }
-        Ok(())
+        self.settle(1).await
     }
 
-    async fn send_batch(&mut self, topic: &TopicName, partition: PartitionIndex) -> Result<(), TransactionError> {
+    /// A batch leaves as it is; its sequences are used up.
+    fn begin_batch(&mut self, topic: &TopicName, partition: PartitionIndex) {
         let queue = self.lanes.get_mut(topic).and_then(|lane| lane.queues.get_mut(&partition.0));
         let queue = queue.expect("the caller has just used it");
         let stamp = ProducerStamp {
@@ -311,14 +328,34 @@ impl Transaction<'_> {
         };
         queue.sequence += u32::try_from(queue.builder.len()).expect("a batch has a limit of records");
         let batch = queue.builder.finish_transactional(stamp, self.owner.home);
-        // Also when this future is dropped: nobody knows then whether the batch is there.
-        let had_failed = std::mem::replace(&mut self.has_failed, true);
-        let request = Request::Append { topic: topic.clone(), partition, batch };
-        match crate::admin::ask(&self.owner.handle, request).await {
-            Ok(_) => self.has_failed = had_failed,
-            Err(error) => return Err(self.owner.refused(error)),
+        self.in_flight.begin(&self.owner.handle, Request::Append { topic: topic.clone(), partition, batch });
+    }
+
+    /// Takes what is answered already.
+    fn look(&mut self) -> Result<(), TransactionError> {
+        let answered = self.in_flight.look();
+        self.take(answered)
+    }
+
+    /// Waits until fewer batches than `limit` are on their way.
+    async fn settle(&mut self, limit: usize) -> Result<(), TransactionError> {
+        let answered = self.in_flight.wait(limit).await;
+        self.take(answered)
+    }
+
+    fn take(&mut self, answered: Result<(), RequestError>) -> Result<(), TransactionError> {
+        if let Err(error) = answered {
+            let because = self.owner.refused(error);
+            if matches!(self.health, Health::Sound) {
+                self.health = Health::Failed(Some(Box::new(because)));
+            }
         }
-        Ok(())
+        match &self.health {
+            Health::Sound => Ok(()),
+            Health::Failed(because) => {
+                Err(TransactionError::AbortOnly { id: self.owner.id.clone(), because: because.clone() })
+            }
+        }
     }
 
     /// Stages everything that a member with [`manual_commit`](crate::GroupBuilder::manual_commit) handed out, the batch in hand
@@ -328,13 +365,15 @@ impl Transaction<'_> {
     /// # Errors
     /// The member commits by itself or is in no group, or the group refuses: the transaction can only be aborted.
     pub async fn commit_offsets(&mut self, consumer: &mut GroupConsumer) -> Result<u32, TransactionError> {
-        self.has_failed = true;
+        self.look()?;
+        // Also when this future is dropped: nobody knows then what is staged.
+        self.health = Health::Failed(None);
         let group = consumer.group().as_str().to_owned();
         let Some((member, generation, offsets)) = consumer.take_offsets() else {
             return Err(TransactionError::NotByHand { group });
         };
         if offsets.is_empty() {
-            self.has_failed = false;
+            self.health = Health::Sound;
             return Ok(0);
         }
         let offsets = offsets.into_iter().map(|offset| OffsetCommit {
@@ -353,12 +392,16 @@ impl Transaction<'_> {
             generation: generation.0,
             offsets: offsets.collect(),
         };
-        match self.owner.ask(TransactionRequest::Stage(body)).await? {
-            TransactionAnswer::Staged(answer) => {
-                self.has_failed = false;
+        match self.owner.ask(TransactionRequest::Stage(body)).await {
+            Ok(TransactionAnswer::Staged(answer)) => {
+                self.health = Health::Sound;
                 Ok(answer.offsets)
             }
-            _ => Err(RequestError::Malformed.into()),
+            Ok(_) => Err(RequestError::Malformed.into()),
+            Err(error) => {
+                self.health = Health::Failed(Some(Box::new(error.clone())));
+                Err(error)
+            }
         }
     }
 
@@ -368,10 +411,9 @@ impl Transaction<'_> {
     /// Something of it had failed, or its time was over: it is aborted, or will be. [`TransactionError::Request`] when no answer
     /// came: it may be committed; [`Transactional::resolve`] asks again.
     pub async fn commit(mut self) -> Result<(), TransactionError> {
-        let flushed = if self.has_failed { Ok(()) } else { self.flush().await };
-        if self.has_failed {
+        if let Err(TransactionError::AbortOnly { id, because }) = self.flush().await {
             self.owner.end(Decision::Abort).await?;
-            return Err(flushed.err().unwrap_or_else(|| TransactionError::Aborted { id: self.owner.id.clone() }));
+            return Err(TransactionError::Aborted { id, because });
         }
         self.owner.end(Decision::Commit).await
     }

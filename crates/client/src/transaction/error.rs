@@ -1,7 +1,7 @@
 //! Errors of transactions.
 
 use corelane_client_core::RequestError;
-use corelane_model::{Decision, NameError};
+use corelane_model::{Decision, ErrorCode, NameError};
 use corelane_record::PushError;
 
 /// Why something of a transaction was not done. Each says what state is left behind.
@@ -31,11 +31,22 @@ pub enum TransactionError {
         /// What was asked for.
         decision: Decision,
     },
-    /// The transaction is aborted, because something of it had failed or its time was over. The next one may begin.
-    #[error("the transaction of {id} is aborted: something of it had failed, or its time was over")]
+    /// A batch or offsets of the transaction were refused or not answered, so nothing more is taken for it and it can only
+    /// be aborted.
+    #[error("the transaction of {id} can only be aborted: {}", why(.because.as_deref()))]
+    AbortOnly {
+        /// The transactional id.
+        id: String,
+        /// The first failure; `None` when staging was given up before its answer.
+        because: Option<Box<TransactionError>>,
+    },
+    /// The transaction is aborted. The next one may begin.
+    #[error("the transaction of {id} is aborted: {}", why(.because.as_deref()))]
     Aborted {
         /// The transactional id.
         id: String,
+        /// The first failure; `None` when its time was over, or staging was given up before its answer.
+        because: Option<Box<TransactionError>>,
     },
     /// Another client has opened the transactional id since. What was open is aborted.
     #[error("another client has the transactional id {id} now, or it was forgotten; open it again to take it over")]
@@ -48,9 +59,14 @@ pub enum TransactionError {
 impl TransactionError {
     /// Whether the transaction may be done again from its beginning.
     #[must_use]
-    pub const fn is_retriable(&self) -> bool {
+    pub fn is_retriable(&self) -> bool {
         match self {
-            Self::Aborted { .. } => true,
+            Self::Aborted { because: None, .. } | Self::AbortOnly { because: None, .. } => true,
+            Self::Aborted { because: Some(because), .. } | Self::AbortOnly { because: Some(because), .. } => {
+                because.is_retriable()
+            }
+            // Its time was over.
+            Self::Request(RequestError::Refused { code: ErrorCode::TransactionEnded, .. }) => true,
             Self::Request(error) => error.is_retriable(),
             Self::Topic(_)
             | Self::Record(_)
@@ -59,4 +75,8 @@ impl TransactionError {
             | Self::Fenced { .. } => false,
         }
     }
+}
+
+fn why(because: Option<&TransactionError>) -> String {
+    because.map_or_else(|| "its time was over, or it was given up".to_owned(), ToString::to_string)
 }
