@@ -20,6 +20,7 @@ mod round_trip;
 mod sdk;
 mod shutdown;
 mod standbys;
+mod static_members;
 mod strangers;
 mod transactions;
 

@@ -5,8 +5,8 @@ use std::collections::btree_map::Entry;
 
 use corelane_model::limits::{OUTCOME_HOLD, SESSION_PRODUCERS_MAX, SHARD_CONNECTIONS_MAX};
 use corelane_model::{
-    CatalogVersion, ConnectionKey, CorrelationId, ErrorCode, MonotonicNanos, Offset, PartitionId,
-    ProducerId, SessionId, ShardId, SubscriptionId,
+    CatalogVersion, ConnectionKey, CorrelationId, ErrorCode, MonotonicNanos, Offset, PartitionId, ProducerId,
+    SessionId, ShardId, SubscriptionId,
 };
 use corelane_record::SealedBatch;
 use corelane_session::{Facts, ProduceRequest, Refused, Request, Session, Step};

@@ -33,7 +33,8 @@ pub(super) struct Membership {
     /// first member of a group chooses.
     #[arg(long, value_name = "STRATEGY", requires = "group", value_parser = Strategy::parse)]
     strategy: Option<Strategy>,
-    /// A name that outlives the process: whoever comes back with it in time has its partitions back.
+    /// A name that outlives the process: its partitions wait for it, at most for its session time-out, and whoever comes
+    /// back with it has them again without anybody else noticing.
     #[arg(long, value_name = "ID", requires = "group")]
     static_id: Option<String>,
     /// What is committed when.
@@ -185,7 +186,9 @@ impl Consume {
         if let Some(ticket) = reading.last_commit {
             ticket.durable().await.map_err(|error| Stop::Failure(Failure::failed(error)))?;
         }
-        consumer.close().await.map_err(|error| stop(&error))
+        // Who has a name comes back: its partitions wait for it, as they do when it is killed.
+        let gone = if self.membership.static_id.is_some() { consumer.detach().await } else { consumer.close().await };
+        gone.map_err(|error| stop(&error))
     }
 
     fn on_event(
