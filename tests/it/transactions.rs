@@ -165,7 +165,7 @@ fn a_shared_queue_gets_records_of_committed_transactions_alone() {
         for (value, decision) in [("never", Decision::Abort), ("once", Decision::Commit)] {
             let mut transaction = transactional.begin().await.unwrap();
             for partition in 0..2 {
-                let record = Record::new(value).partition(corelane::PartitionIndex(partition));
+                let record = Record::new(value).partition(PartitionIndex(partition));
                 transaction.send("output", record).await.unwrap();
             }
             transaction.flush().await.unwrap();
