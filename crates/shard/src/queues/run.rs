@@ -16,6 +16,13 @@ use crate::groups::{HomePhase, HomeRequest};
 /// Queues that have one home; more are refused.
 const HOME_QUEUES_MAX: usize = 4096;
 
+/// A queue that may be asked.
+struct Admitted {
+    name: QueueName,
+    /// It was made for this request, and nothing of it was written.
+    is_made: bool,
+}
+
 impl Shard {
     /// Takes in a request for a queue whose home is here.
     pub(crate) fn run_queue(&mut self, request: QueueRequest) {
@@ -27,18 +34,18 @@ impl Shard {
             },
             _ => request,
         };
-        let name = match self.admit_queue(home, &request) {
-            Ok(name) => name,
+        let admitted = match self.admit_queue(home, &request) {
+            Ok(admitted) => admitted,
             Err(refused) => return self.refuse_queue(&request, refused),
         };
         if let QueueAsk::Describe { .. } = request.ask {
-            return self.describe_queue(home, &name, &request);
+            return self.describe_queue(home, &admitted.name, &request);
         }
-        self.run_queue_ticketed(home, name, &request);
+        self.run_queue_ticketed(home, admitted, &request);
     }
 
     /// Everything that stands against a request before its queue is asked; a queue is made for those that may.
-    fn admit_queue(&mut self, home: PartitionIndex, request: &QueueRequest) -> Result<QueueName, Refused> {
+    fn admit_queue(&mut self, home: PartitionIndex, request: &QueueRequest) -> Result<Admitted, Refused> {
         if let Some(refused) = self.refuse_phase() {
             return Err(refused);
         }
@@ -53,7 +60,7 @@ impl Shard {
         self.check_dead_letter(topic, wish_of(&request.ask))?;
         let queues = self.groups.queues_of(home).expect("the home was just checked");
         match (queues.by_name.contains_key(&name), &request.ask) {
-            (true, _) => Ok(name),
+            (true, _) => Ok(Admitted { name, is_made: false }),
             (false, QueueAsk::Join(_)) if HOME_QUEUES_MAX <= queues.by_name.len() => {
                 let text = format!("the home of group {group} keeps {HOME_QUEUES_MAX} queues already");
                 Err(Refused::new(ErrorCode::LimitReached, text))
@@ -106,7 +113,7 @@ impl Shard {
         }
     }
 
-    fn make_queue(&mut self, home: PartitionIndex, name: QueueName, join: &QueueJoinAsk) -> Result<QueueName, Refused> {
+    fn make_queue(&mut self, home: PartitionIndex, name: QueueName, join: &QueueJoinAsk) -> Result<Admitted, Refused> {
         let catalog = self.catalog.as_ref().expect("homes are opened when the catalog is known");
         let Some(topic) = catalog.topic(name.topic) else {
             return Err(Refused::new(ErrorCode::UnknownTopic, format!("there is no topic with id {}", name.topic)));
@@ -118,10 +125,11 @@ impl Shard {
             .map_err(|error| Refused::new(error.code(), error.to_string()))?;
         let queues = self.groups.queues_of(home).expect("the home was just checked");
         queues.insert(&name, Homed::new(queue, serial, topic));
-        Ok(name)
+        Ok(Admitted { name, is_made: true })
     }
 
-    fn run_queue_ticketed(&mut self, home: PartitionIndex, name: QueueName, request: &QueueRequest) {
+    fn run_queue_ticketed(&mut self, home: PartitionIndex, admitted: Admitted, request: &QueueRequest) {
+        let Admitted { name, is_made } = admitted;
         let ticket = RequestTicket(self.groups.ticket());
         let now = self.now;
         let queues = self.groups.queues_of(home).expect("the request was admitted");
@@ -138,9 +146,7 @@ impl Shard {
             }
             Err(error) => {
                 let refused = Refused::new(error.code(), error.to_string());
-                // A queue that was made for a request which is then refused: nothing of it was written.
-                let is_new = homed.queue.appended().0 == 0 && homed.queue.members_len() == 0 && homed.asked.is_empty();
-                if is_new && matches!(request.ask, QueueAsk::Join(_)) {
+                if is_made {
                     self.groups.queues_of(home).expect("it was just there").remove(&key.name);
                 }
                 self.refuse_queue(request, refused);

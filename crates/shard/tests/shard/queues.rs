@@ -221,6 +221,25 @@ fn what_was_acknowledged_stays_done_after_a_crash() {
 }
 
 #[test]
+fn a_refused_join_leaves_a_restored_queue_as_it_is() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    filled(&mut world, client, "mail", 1, 6);
+    let mut worker = Worker::join(&mut world, client, &join_of_queue(1, "mail", 100));
+    worker.has.truncate(4);
+    assert_eq!(worker.ack_all(&mut world, 0), []);
+    let mut world = restart(world, 1);
+    let client = world.connect(0);
+    let mut join = join_of_queue(2, "mail", 100);
+    join.settings.visibility_ms = Some(7_000);
+    let error = world.ask::<_, JoinQueueAnswer>(client, &join).unwrap_err();
+    assert_eq!(error.0, ErrorCode::QueueSettingsMismatch);
+    assert_eq!(describe(&mut world, client).partitions[0].done_end, 4, "the queue is still there");
+    let worker = Worker::join(&mut world, client, &join_of_queue(2, "mail", 100));
+    assert_eq!(worker.values(), ["0:4", "0:5"]);
+}
+
+#[test]
 fn records_that_fail_become_dead_letters_with_their_story() {
     let mut world = World::new(2);
     let client = world.connect(0);
