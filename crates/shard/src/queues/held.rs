@@ -49,8 +49,9 @@ impl Held {
 
     /// The record at an offset, if its batch is here.
     pub(super) fn record(&self, offset: u64) -> Option<Record<'_>> {
-        let (base, batch) = self.batches.range(..=offset).next_back()?;
-        batch.get(usize::try_from(offset - base).ok()?)
+        let (_, batch) = self.batches.range(..=offset).next_back()?;
+        // A batch that compaction has rewritten lacks records, so a distance is no place.
+        batch.iter_from(Offset(offset)).next().filter(|record| record.offset.0 == offset)
     }
 }
 

@@ -34,10 +34,26 @@ pub(super) struct Reader {
     pub(super) held: Held,
     /// Records that are wanted and were dropped from memory.
     pub(super) missing: Vec<(Want, LeaseRun)>,
-    /// The subscription that brings the first of them.
-    again: Option<u64>,
+    /// The subscription that brings the first of them, and where that begins.
+    again: Option<(u64, Offset)>,
     /// When the first record that is not done was appended, as its owner said, and which that was.
     pub(super) oldest: Option<(Offset, WallMillis)>,
+}
+
+impl Reader {
+    fn is_again(&self, id: u64) -> bool {
+        self.again.is_some_and(|(again, _)| again == id)
+    }
+
+    /// Offsets that are wanted and that the log no longer has: it was read from `first` to `end`, and they did not come.
+    fn gone(&self, first: Offset, end: Offset) -> Vec<Offset> {
+        let covered = |run: &LeaseRun| {
+            let run_end = run.first.0 + u64::from(run.count);
+            run.first.0.max(first.0)..run_end.min(end.0)
+        };
+        let wanted = self.missing.iter().flat_map(|(_, run)| covered(run));
+        wanted.filter(|&offset| self.held.record(offset).is_none()).map(Offset).collect()
+    }
 }
 
 /// Whose a subscription is.
@@ -212,8 +228,9 @@ impl Shard {
         let Some(homed) = self.homed(&key) else { return };
         let has_order = homed.queue.settings().order_per_key;
         let reader = homed.readers.entry(partition).or_default();
-        let is_again = reader.again == Some(subscription.0);
+        let is_again = reader.is_again(subscription.0);
         let mut damaged = Vec::new();
+        let mut pushed_end = Offset(0);
         for bytes in &batches {
             let Ok(batch) = reader.held.insert(bytes) else {
                 // What the owner could read and we cannot is damaged for good.
@@ -221,10 +238,11 @@ impl Shard {
                 damaged.extend(head.map(|head| (head.base_offset, head.end_offset())));
                 continue;
             };
+            let end = batch.head().end_offset();
+            pushed_end = pushed_end.max(end);
             if is_again {
                 continue;
             }
-            let end = batch.head().end_offset();
             let read = ReadBatch {
                 partition,
                 from: reader.position,
@@ -241,7 +259,7 @@ impl Shard {
             homed.queue.skip(now, partition, first, end);
         }
         if is_again {
-            self.on_read_again(&key, partition, subscription.0);
+            self.on_read_again(&key, partition, pushed_end);
         } else {
             self.trim_held(&key, partition);
         }
@@ -284,18 +302,24 @@ impl Shard {
         // One byte of credit brings one batch. The push must find its purpose, so the id is noted before it is sent.
         let id = self.queues.last_id + 1;
         if let Some(reader) = self.homed(key).and_then(|homed| homed.readers.get_mut(&partition)) {
-            reader.again = Some(id);
+            reader.again = Some((id, first));
         }
         let used = self.subscribe_inside(key, partition, first, 1);
         assert_eq!(id, used, "ids are dense");
     }
 
-    fn on_read_again(&mut self, key: &QueueKey, partition: PartitionIndex, id: u64) {
-        self.unsubscribe_inside(key, partition, id);
+    /// Records came that were dropped from memory, up to `end`.
+    fn on_read_again(&mut self, key: &QueueKey, partition: PartitionIndex, end: Offset) {
+        let now = self.now;
         let Some(homed) = self.homed(key) else { return };
         let Some(reader) = homed.readers.get_mut(&partition) else { return };
-        reader.again = None;
+        let Some((id, first)) = reader.again.take() else { return };
+        // Compaction may have taken a record while a member had it, or while it rested.
+        for offset in reader.gone(first, end) {
+            homed.queue.skip(now, partition, offset, Offset(offset.0 + 1));
+        }
         let missing = std::mem::take(&mut reader.missing);
+        self.unsubscribe_inside(key, partition, id);
         for (want, run) in missing {
             self.give_records(key, &want, vec![run]);
         }
@@ -312,7 +336,7 @@ impl Shard {
         let now = self.now;
         let Some(homed) = self.homed(&key) else { return };
         let reader = homed.readers.entry(partition).or_default();
-        let is_again = reader.again == Some(subscription.0);
+        let is_again = reader.is_again(subscription.0);
         if is_again {
             reader.again = None;
         } else if reader.subscription == Some(subscription.0) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use corelane_model::queue::{HEADER_DEAD_DELIVERIES, HEADER_DEAD_OFFSET, HEADER_DEAD_REASON, HEADER_DELIVER_AT};
-use corelane_model::{ErrorCode, Incarnation, StartAt, WallMillis};
+use corelane_model::{ErrorCode, Incarnation, StartAt, TopicSettings, WallMillis};
 use corelane_record::{BatchBuilder, Compression, ProducerStamp, RecordBatch, split_batch};
 use corelane_shard::ShardConfig;
 use corelane_wire::{
@@ -392,6 +392,56 @@ fn a_record_that_was_dropped_from_memory_is_read_again() {
     let (found, lease) = worker.has.last().unwrap();
     assert!(found.starts_with("0x") && found.len() == value.len() + 1);
     assert_eq!((lease.first, lease.attempt), (0, 2));
+}
+
+/// A batch of records with a key and a value each.
+fn keyed(pairs: &[(&str, &str)]) -> bytes::Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for (key, value) in pairs {
+        builder.push(WallMillis(1), Some(key.as_bytes()), Some(value.as_bytes()), &[]).expect("it is small");
+    }
+    builder.finish(ProducerStamp::default())
+}
+
+#[test]
+fn records_of_a_topic_that_keeps_the_newest_of_each_key_come_under_their_own_leases() {
+    let mut world = World::new(2);
+    let client = world.connect(0);
+    let topic = world.create_with(client, "mail", 1, TopicSettings::latest());
+    world.produce(client, topic, 0, 1, keyed(&[("a", "a0"), ("b", "b1"), ("c", "c2"), ("d", "d3")]));
+    world.produce(client, topic, 0, 2, keyed(&[("b", "b4")]));
+    world.run();
+    let mut worker = Worker::join(&mut world, client, &join_of_queue(1, "mail", 100));
+    let has: Vec<_> = worker.has.iter().map(|(value, lease)| (value.as_str(), lease.first)).collect();
+    assert_eq!(has, [("a0", 0), ("c2", 2), ("d3", 3), ("b4", 4)]);
+    assert_eq!(worker.ack_all(&mut world, 0), []);
+    assert_eq!(describe(&mut world, client).partitions[0].done_end, 5);
+}
+
+#[test]
+fn a_record_that_was_dropped_from_memory_and_superseded_counts_as_done() {
+    let mut world = World::new(2);
+    let client = world.connect(0);
+    let topic = world.create_with(client, "mail", 1, TopicSettings::latest());
+    let mut join = join_of_queue(1, "mail", 100);
+    join.credit_bytes = 64 << 20;
+    let mut worker = Worker::join(&mut world, client, &join);
+    let value = "x".repeat(900_000);
+    for record in 0..12 {
+        world.produce(client, topic, 0, record, keyed(&[(&format!("key {record}"), &value)]));
+        world.run();
+        worker.hear(&mut world);
+    }
+    assert_eq!(worker.has.len(), 12);
+    let first = worker.has[0].1;
+    world.produce(client, topic, 0, 12, keyed(&[("key 0", "newer")]));
+    worker.hear(&mut world);
+    worker.nack(&mut world, first, false);
+    world.pass(1_000 * MS);
+    worker.hear(&mut world);
+    assert_eq!(worker.values().last(), Some(&"newer"), "it is not handed out a second time");
+    let partition = &describe(&mut world, client).partitions[0];
+    assert_eq!((partition.done_end, partition.leased), (1, 12));
 }
 
 #[test]
