@@ -10,6 +10,7 @@ use corelane_storage::AppendError;
 use crate::Shard;
 use crate::ask::{Ask, Asker, PartitionRequest, Peer};
 use crate::mesh::Message;
+use crate::queues::INSIDE;
 
 /// Bytes of batches that wait for the next rounds; more are refused.
 const BACKLOG_BYTES_MAX: u64 = 64 << 20;
@@ -103,7 +104,13 @@ impl Shard {
         }
         let batch_bytes = batch.bytes().len() as u64;
         self.is_storage_touched = true;
-        let appended = match self.storage.append(self.now, partition, batch) {
+        // Dead letters, and records on their way back, have the message ids that they had.
+        let taken = if asker.peer.connection == INSIDE {
+            self.storage.append_again(self.now, partition, batch)
+        } else {
+            self.storage.append(self.now, partition, batch)
+        };
+        let appended = match taken {
             Ok(appended) => appended,
             Err(AppendError::RoundFull { .. }) => return Some(request),
             Err(error) => {

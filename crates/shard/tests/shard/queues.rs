@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use corelane_model::queue::{HEADER_DEAD_DELIVERIES, HEADER_DEAD_OFFSET, HEADER_DEAD_REASON, HEADER_DELIVER_AT};
 use corelane_model::{ErrorCode, Incarnation, StartAt, TopicSettings, WallMillis};
-use corelane_record::{BatchBuilder, Compression, ProducerStamp, RecordBatch, split_batch};
+use corelane_record::{BatchBuilder, Compression, MESSAGE_ID_HEADER, ProducerStamp, RecordBatch, split_batch};
 use corelane_shard::ShardConfig;
 use corelane_wire::{
     AlterQueue, AlterTopic, AlterTopicAnswer, DeleteQueue, DescribeQueue, DescribeQueueAnswer, FrameKind, JoinQueue,
@@ -564,4 +564,32 @@ fn dead_letters_go_back_once_and_only_those_of_the_queue() {
     }
     world.run();
     assert_eq!(redrive(&mut world, client, 0), 12, "what died once more goes back once more");
+}
+
+#[test]
+fn message_ids_stop_neither_dead_letters_nor_their_way_back() {
+    let mut world = World::new(2);
+    let client = world.connect(0);
+    let settings = TopicSettings { dedup_count: Some(100), ..TopicSettings::default() };
+    let mail = world.create_with(client, "mail", 1, settings);
+    world.create_with(client, "mail.dead", 1, settings);
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(WallMillis(1), None, Some(b"hello"), &[(MESSAGE_ID_HEADER, Some(b"m1"))]).expect("it is small");
+    world.produce(client, mail, 0, 1, builder.finish(ProducerStamp::default()));
+    let mut join = join_of_queue(1, "mail", 10);
+    join.settings.dead_letter = Some("mail.dead".to_owned());
+    let mut worker = Worker::join(&mut world, client, &join);
+    for life in 0..2 {
+        assert_eq!(worker.values(), ["hello"], "life {life}");
+        let lease = worker.has[0].1;
+        worker.nack(&mut world, lease, true);
+        world.run();
+        assert_eq!(redrive(&mut world, client, 0), 1, "life {life}");
+        let credit =
+            QueueCredit { group: "workers".into(), topic: worker.topic, member: worker.member, records: 1, bytes: 0 };
+        world.send(client, &credit);
+        worker.hear(&mut world);
+    }
+    assert_eq!(describe(&mut world, client).partitions[0].dead, 2);
+    assert_eq!(worker.has[0].1.first, 2);
 }

@@ -18,12 +18,43 @@ use crate::{AppendError, Appended, ChangeError, ChangeTicket, StorageOutput};
 /// Bits of a producer id that count within a shard; the shard's number stands above them.
 const PRODUCER_ID_SHARD_SHIFT: u32 = 56;
 
+/// What becomes of a message whose id is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeats {
+    Dropped,
+    Taken,
+}
+
 impl Storage {
     /// Takes a batch in: it is in the cache and in this round's journal entry, not yet durable.
     ///
     /// # Errors
     /// See [`AppendError`]; nothing was taken then.
     pub fn append(&mut self, now: Now, partition: PartitionId, batch: &SealedBatch) -> Result<Appended, AppendError> {
+        self.append_as(now, partition, batch, Repeats::Dropped)
+    }
+
+    /// As [`Storage::append`], of a message that was in a log before and is meant to be there once more: that its id is
+    /// remembered does not make it a duplicate.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; nothing was taken then.
+    pub fn append_again(
+        &mut self,
+        now: Now,
+        partition: PartitionId,
+        batch: &SealedBatch,
+    ) -> Result<Appended, AppendError> {
+        self.append_as(now, partition, batch, Repeats::Taken)
+    }
+
+    fn append_as(
+        &mut self,
+        now: Now,
+        partition: PartitionId,
+        batch: &SealedBatch,
+        repeats: Repeats,
+    ) -> Result<Appended, AppendError> {
         self.now = now;
         self.check_running()?;
         let Some(known) = self.table.open(partition) else {
@@ -35,8 +66,8 @@ impl Storage {
             return Err(AppendError::KeyMissing { record });
         }
         match known.class() {
-            TopicClass::Durable => self.append_durable(now, partition, batch),
-            TopicClass::Memory | TopicClass::Latest => self.append_memory(now, partition, batch),
+            TopicClass::Durable => self.append_durable(now, partition, batch, repeats),
+            TopicClass::Memory | TopicClass::Latest => self.append_memory(now, partition, batch, repeats),
         }
     }
 
@@ -49,10 +80,16 @@ impl Storage {
         }
     }
 
-    fn append_durable(&mut self, now: Now, id: PartitionId, batch: &SealedBatch) -> Result<Appended, AppendError> {
+    fn append_durable(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        batch: &SealedBatch,
+        repeats: Repeats,
+    ) -> Result<Appended, AppendError> {
         let bytes = Item::batch_bytes(batch.bytes().len());
         self.check_room(bytes)?;
-        let stamped = match self.decide(now, id, batch)? {
+        let stamped = match self.decide(now, id, batch, repeats)? {
             Decision::Done(appended) => {
                 self.stats.duplicate_batches_total += 1;
                 return Ok(appended);
@@ -68,20 +105,34 @@ impl Storage {
     }
 
     /// What becomes of a batch: by its message id where the topic deduplicates, else by its producer's sequence.
-    fn decide(&mut self, now: Now, id: PartitionId, batch: &SealedBatch) -> Result<Decision, AppendError> {
+    fn decide(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        batch: &SealedBatch,
+        repeats: Repeats,
+    ) -> Result<Decision, AppendError> {
         let log: &mut CommitLog = &mut self.table.open_mut(id).expect("it was just found").log;
         if log.id_state() != IdState::Off {
-            return self.decide_by_id(now, id, batch);
+            return self.decide_by_id(now, id, batch, repeats);
         }
         let append = log.append(now, batch.head())?;
         Ok(decision(append, log))
     }
 
-    fn decide_by_id(&mut self, now: Now, id: PartitionId, batch: &SealedBatch) -> Result<Decision, AppendError> {
+    fn decide_by_id(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        batch: &SealedBatch,
+        repeats: Repeats,
+    ) -> Result<Decision, AppendError> {
         let message = self.message_id(now, id, batch)?;
         let log: &mut CommitLog = &mut self.table.open_mut(id).expect("it was just found").log;
         if let Some(message) = message {
-            if let Some(earlier) = log.judge_id(now, batch.head(), message)? {
+            if repeats == Repeats::Dropped
+                && let Some(earlier) = log.judge_id(now, batch.head(), message)?
+            {
                 return Ok(decision(earlier, log));
             }
             self.reserve_id(now)?;
@@ -130,7 +181,13 @@ impl Storage {
         Err(AppendError::Busy { unsettled_bytes, limit_bytes })
     }
 
-    fn append_memory(&mut self, now: Now, id: PartitionId, batch: &SealedBatch) -> Result<Appended, AppendError> {
+    fn append_memory(
+        &mut self,
+        now: Now,
+        id: PartitionId,
+        batch: &SealedBatch,
+        repeats: Repeats,
+    ) -> Result<Appended, AppendError> {
         let partition = self.table.open(id).expect("it was just found");
         let end = partition.log.log_end().advance(u64::from(batch.head().offset_span));
         if partition.lease.is_none_or(|lease| lease.asked < end.0) {
@@ -147,7 +204,7 @@ impl Storage {
         }
         partition.log.admit(&batch.keys())?;
         self.evict(id, over);
-        let stamped = match self.decide(now, id, batch)? {
+        let stamped = match self.decide(now, id, batch, repeats)? {
             Decision::Done(appended) => {
                 self.stats.duplicate_batches_total += 1;
                 return Ok(appended);

@@ -113,6 +113,19 @@ fn an_old_message_is_taken_again_when_the_window_has_passed() {
 }
 
 #[test]
+fn a_message_that_is_meant_to_come_again_is_taken_and_remembered() {
+    let mut world = World::new(1, small_config());
+    world.add_topic(1, 1, with_ids(None, Some(3)));
+    let id = partition(1, 0);
+    let one = message("one", ProducerStamp::default(), 10);
+    assert!(!send(&mut world, id, &one).is_duplicate);
+    let again = world.storage.append_again(world.now, id, &one).expect("there is room");
+    assert_eq!((again.is_duplicate, again.base_offset), (false, Offset(1)));
+    let third = send(&mut world, id, &one);
+    assert_eq!((third.is_duplicate, third.base_offset), (true, Offset(1)), "the newest is the one that is known");
+}
+
+#[test]
 fn a_message_with_an_id_travels_alone_where_ids_count() {
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(WallMillis(5), None, Some(b"a"), &[]).unwrap();
