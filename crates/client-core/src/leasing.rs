@@ -104,6 +104,8 @@ pub(crate) struct Leasing {
     /// No lease ends before.
     expires: Option<MonotonicNanos>,
     room: Room,
+    /// Room that was told of with a verdict that is not answered. A refused one has not given it.
+    told: Vec<(u64, Room)>,
     verdicts: Verdicts,
     processing_micros: Option<u32>,
     news: Vec<QueueNews>,
@@ -128,6 +130,7 @@ impl Leasing {
             next_delivery: 0,
             expires: None,
             room: Room::default(),
+            told: Vec::new(),
             verdicts: Verdicts::default(),
             processing_micros: None,
             news: Vec::new(),
@@ -176,6 +179,7 @@ impl Leasing {
             (State::Joining { asked: None, retry_at, deadline }, Some(connection)) if retry_at <= now => {
                 self.state = State::Joining { asked: Some(connection), retry_at, deadline };
                 self.room = Room::default();
+                self.told.clear();
                 let (records, bytes) = self.held();
                 asks.push(LeaseAsk::Join {
                     records: self.settings.credit_records.saturating_sub(records),
@@ -224,6 +228,7 @@ impl Leasing {
                 Verdict::Ack | Verdict::Nack { .. } => std::mem::take(&mut self.room),
                 Verdict::Extend { .. } => Room::default(),
             };
+            self.told.push((id, room));
             let Room { records, bytes } = room;
             let processing_micros = match said.verdict {
                 Verdict::Ack => self.processing_micros.take(),
@@ -339,7 +344,14 @@ impl Leasing {
     /// A verdict was answered.
     pub(crate) fn on_verdict(&mut self, id: u64, refused: Vec<LeaseRange>) {
         self.attempts = 0;
+        self.take_told(id);
         self.news.extend(self.verdicts.on_answer(id, refused));
+    }
+
+    /// The room that was told of with a verdict.
+    fn take_told(&mut self, id: u64) -> Room {
+        let at = self.told.iter().position(|(told, _)| *told == id);
+        at.map(|at| self.told.swap_remove(at).1).unwrap_or_default()
     }
 
     /// The leave was answered.
@@ -355,6 +367,11 @@ impl Leasing {
         retry_at: MonotonicNanos,
         fresh: MemberId,
     ) {
+        if let LeaseAsked::Verdict(id) = asked {
+            let Room { records, bytes } = self.take_told(id);
+            self.room.records = self.room.records.saturating_add(records);
+            self.room.bytes = self.room.bytes.saturating_add(bytes);
+        }
         match asked {
             LeaseAsked::Join => self.on_join_refused(code, text, retry_at, fresh),
             LeaseAsked::Leave => self.end(None),
@@ -400,6 +417,7 @@ impl Leasing {
         self.delivered.clear();
         self.expires = None;
         self.room = Room::default();
+        self.told.clear();
         self.news.extend(self.verdicts.fail_all(&VerdictError::Fenced(reason)));
         if matches!(self.state, State::Leaving { .. }) {
             return self.end(None);

@@ -160,11 +160,19 @@ impl Groups {
     /// # Errors
     /// It is not open, broken, restored at the moment, or its log has no room.
     pub(crate) fn check_home(&self, home: PartitionIndex) -> Result<(), Refused> {
+        self.check_open(home)?;
+        if self.homes.get(&home).is_some_and(|home| home.log.is_full()) { Err(log::busy()) } else { Ok(()) }
+    }
+
+    /// Whether a home takes what it writes nothing of.
+    ///
+    /// # Errors
+    /// It is not open, broken, or restored at the moment.
+    pub(crate) fn check_open(&self, home: PartitionIndex) -> Result<(), Refused> {
         let Some(home) = self.homes.get(&home) else {
             return Err(Refused::new(ErrorCode::Recovering, "the group's home is being opened; try again in a moment"));
         };
         match &home.phase {
-            HomePhase::Serving if home.log.is_full() => Err(log::busy()),
             HomePhase::Serving => Ok(()),
             HomePhase::Broken(refused) => Err(refused.clone()),
             HomePhase::Restoring(_) => {

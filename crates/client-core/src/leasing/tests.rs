@@ -64,6 +64,23 @@ fn acknowledgements_carry_the_room_that_they_make() {
 }
 
 #[test]
+fn room_that_was_refused_with_a_verdict_is_told_again() {
+    let mut leasing = joined();
+    let delivery = deliver(&mut leasing, at(0), A, vec![range(0, 10)]);
+    leasing.say(at(1), delivery, &[range(0, 10)], &Verdict::Ack);
+    let asks = leasing.poll(at(1), Some(A));
+    assert_eq!(sent(&asks), [(Verdict::Ack, vec![range(0, 10)], 10, 400)]);
+    let LeaseAsk::Verdict { id, .. } = asks[0] else { panic!("{asks:?}") };
+    let refused = |code| (code, "no".to_owned());
+    leasing.on_refused(LeaseAsked::Verdict(id), refused(ErrorCode::Busy), at(50), MemberId(8));
+    let asks = leasing.poll(at(50), Some(A));
+    assert_eq!(sent(&asks), [(Verdict::Ack, vec![range(0, 10)], 10, 400)], "the same once more");
+    let LeaseAsk::Verdict { id, .. } = asks[0] else { panic!("{asks:?}") };
+    leasing.on_refused(LeaseAsked::Verdict(id), refused(ErrorCode::InvalidSetting), at(60), MemberId(8));
+    assert_eq!(leasing.poll(at(60), Some(A)), [LeaseAsk::Credit { records: 10, bytes: 400 }], "by itself");
+}
+
+#[test]
 fn leases_that_are_over_make_room_and_late_words_are_still_said() {
     let mut leasing = joined();
     let delivery = deliver(&mut leasing, at(0), A, vec![range(0, 60)]);

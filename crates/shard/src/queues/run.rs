@@ -49,7 +49,11 @@ impl Shard {
         if let Some(refused) = self.refuse_phase() {
             return Err(refused);
         }
-        self.groups.check_home(home)?;
+        match request.ask {
+            // Nobody answers it, so nobody would say it again.
+            QueueAsk::Credit { .. } => self.groups.check_open(home)?,
+            _ => self.groups.check_home(home)?,
+        }
         let group = &request.group;
         if self.groups.has_group(home, group) {
             let text = format!("the name {group} is in use as a consumer group; a shared queue needs another");
