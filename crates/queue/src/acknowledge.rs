@@ -8,7 +8,6 @@ use corelane_model::limits::{
 use corelane_model::{MemberId, Now};
 
 use crate::clock::Due;
-use crate::slot::State;
 use crate::{Answer, DeadReason, LeaseRun, Queue, QueueError, RequestTicket};
 
 /// What becomes of records that a member failed.
@@ -137,9 +136,7 @@ impl Queue {
         let mut taken = 0;
         for offset in inner..outer {
             let slot = self.partitions[run.partition.0 as usize].slot(offset);
-            let is_its = slot.is_some_and(|slot| {
-                slot.state == State::Leased && slot.seat == seat && u32::from(slot.attempts) == run.attempt
-            });
+            let is_its = slot.is_some_and(|slot| slot.is_leased(seat, run.attempt));
             if is_its {
                 act(self, run.partition.0, offset);
                 taken += 1;

@@ -32,6 +32,11 @@ impl Dying {
         self.later.front().map(|&(at, _)| at)
     }
 
+    /// The record is gone: its dead letter will not come.
+    pub(crate) fn forget(&mut self, partition: u32, offset: u64) {
+        self.under_way.remove(&(partition, offset));
+    }
+
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -90,6 +95,13 @@ impl Queue {
                 self.finish(now, index, offset);
             }
         }
+    }
+
+    /// Whether this record is to become a dead letter.
+    #[must_use]
+    pub fn is_dying(&self, partition: PartitionIndex, offset: Offset) -> bool {
+        let partition = self.partitions.get(partition.0 as usize);
+        partition.and_then(|partition| partition.slot(offset.0)).is_some_and(|slot| slot.state == State::Dying)
     }
 
     /// The dead letter of this record is durable in its topic: the record is done.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use corelane_model::limits::QUEUE_DELIVERIES_COUNTED_MAX;
-use corelane_model::{MonotonicNanos, Now};
+use corelane_model::{MemberId, MonotonicNanos, Now};
 
 use crate::clock::Due;
 use crate::partition::Failure;
@@ -108,6 +108,23 @@ impl Queue {
         slot.attempts -= 1;
         partition.put_again(offset);
         self.list(index);
+    }
+
+    /// What of a run the member still has, in the delivery that the run names.
+    #[must_use]
+    pub fn still_leased(&self, member: MemberId, run: LeaseRun) -> Vec<LeaseRun> {
+        let mut left = Vec::new();
+        let (Some(seat), Some(partition)) = (self.members.seat(member), self.partitions.get(run.partition.0 as usize))
+        else {
+            return left;
+        };
+        for offset in run.first.0..run.first.0 + u64::from(run.count) {
+            let is_its = partition.slot(offset).is_some_and(|slot| slot.is_leased(seat, run.attempt));
+            if is_its {
+                LeaseRun::push(&mut left, run.partition, offset, run.attempt);
+            }
+        }
+        left
     }
 
     /// Leases that could not be sent: the records are handed out again as if they had not been.

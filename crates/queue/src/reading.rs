@@ -143,7 +143,8 @@ impl Queue {
             match state {
                 State::Done => continue,
                 State::Leased => self.unlease(index, offset),
-                State::Fresh | State::Again | State::Delayed | State::Held | State::Dying => {}
+                State::Dying => self.dying.forget(index, offset),
+                State::Fresh | State::Again | State::Delayed | State::Held => {}
             }
             self.stats.skipped_records += 1;
             self.finish(now, index, offset);

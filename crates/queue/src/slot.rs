@@ -56,6 +56,11 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// Whether the member on this seat has it, in this delivery.
+    pub(crate) fn is_leased(&self, seat: u16, attempt: u32) -> bool {
+        self.state == State::Leased && self.seat == seat && u32::from(self.attempts) == attempt
+    }
+
     /// An offset without a record.
     pub(crate) const fn done() -> Self {
         Self { until: MonotonicNanos(0), bytes: 0, next: 0, attempts: 0, seat: 0, state: State::Done }

@@ -1,8 +1,10 @@
 //! The window: what is asked for, what comes, what is gone.
 
-use corelane_model::limits::{QUEUE_READ_AHEAD_BYTES, QUEUE_RING_RECORDS, QUEUE_WINDOW_RECORDS};
+use corelane_model::limits::{
+    QUEUE_DEAD_LETTERS_MAX, QUEUE_READ_AHEAD_BYTES, QUEUE_RING_RECORDS, QUEUE_WINDOW_RECORDS,
+};
 use corelane_model::{Offset, PartitionIndex};
-use corelane_queue::{LeaseRun, ReadBatch, RecordMeta};
+use corelane_queue::{LeaseRun, ReadBatch, RecordMeta, Verdict};
 
 use crate::world::{World, settings};
 
@@ -165,4 +167,34 @@ fn a_later_partition_is_read_from_its_beginning() {
     world.feed_all();
     world.finish();
     assert_eq!(world.clients[at].has, [LeaseRun { partition: PartitionIndex(1), ..run(0, 1) }]);
+}
+
+#[test]
+fn dead_letters_of_records_that_are_gone_leave_room_for_others() {
+    let mut world = World::new(settings(), 1);
+    let at = world.member(1000);
+    world.finish();
+    let (limit, count) = (QUEUE_DEAD_LETTERS_MAX as u64, QUEUE_DEAD_LETTERS_MAX as u64 + 44);
+    assert!(world.queue.on_records(world.now, batch(0, count), records(0, count)));
+    assert_eq!(leased(&mut world), count);
+    let (id, ticket) = (world.clients[at].id, world.ticket());
+    let runs = [run(0, u32::try_from(count).unwrap())];
+    world.queue.reject(world.now, ticket, id, &runs, Verdict::Dead, "no").unwrap();
+    assert_eq!(dead_letters(&mut world).len() as u64, limit, "as many as may be on their way");
+    world.queue.skip(world.now, P, Offset(0), Offset(limit));
+    assert_eq!(dead_letters(&mut world), (limit..count).collect::<Vec<_>>());
+}
+
+/// Ends the round, durably; which dead letters leave.
+fn dead_letters(world: &mut World) -> Vec<u64> {
+    world.queue.finish_round(world.now);
+    let appended = world.queue.appended();
+    world.queue.on_durable(appended);
+    world.queue.check();
+    let effects = std::iter::from_fn(|| world.queue.poll_effect());
+    let offset = |effect| match effect {
+        corelane_queue::Effect::DeadLetter { offset, .. } => Some(offset.0),
+        _ => None,
+    };
+    effects.filter_map(offset).collect()
 }

@@ -1,6 +1,6 @@
 //! Records on their way out of a queue: to a member, or as a dead letter to its topic.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use corelane_model::limits::RECORD_HEADERS_MAX;
@@ -88,11 +88,14 @@ impl Shard {
                 }
             }
         }
+        let Some(homed) = self.homed(key) else { return };
+        let mut partitions = BTreeSet::new();
         for run in missing {
-            if let Some(homed) = self.homed(key) {
-                homed.readers.entry(run.partition).or_default().missing.push((want.clone(), run));
-                self.read_missing(key, run.partition);
-            }
+            homed.readers.entry(run.partition).or_default().missing.push((want.clone(), run));
+            partitions.insert(run.partition);
+        }
+        for partition in partitions {
+            self.read_missing(key, partition);
         }
     }
 

@@ -5,7 +5,7 @@ use corelane_model::{
     CorrelationId, ErrorCode, Isolation, MonotonicNanos, Offset, PartitionId, PartitionIndex, StartAt, SubscriptionId,
     WallMillis,
 };
-use corelane_queue::{LeaseRun, ReadBatch};
+use corelane_queue::{LeaseRun, Queue, ReadBatch};
 use corelane_record::BatchHead;
 use corelane_session::Refused;
 
@@ -43,6 +43,18 @@ pub(super) struct Reader {
 impl Reader {
     fn is_again(&self, id: u64) -> bool {
         self.again.is_some_and(|(again, _)| again == id)
+    }
+
+    /// Drops what is no longer wanted: a lease that is over, a dead letter of a record that was skipped.
+    fn drop_stale(&mut self, queue: &Queue) {
+        for (want, run) in std::mem::take(&mut self.missing) {
+            let left = match &want {
+                Want::Deliver { member, .. } => queue.still_leased(*member, run),
+                Want::Letter(_) if queue.is_dying(run.partition, run.first) => vec![run],
+                Want::Letter(_) => Vec::new(),
+            };
+            self.missing.extend(left.into_iter().map(|run| (want.clone(), run)));
+        }
     }
 
     /// Offsets that are wanted and that the log no longer has: it was read from `first` to `end`, and they did not come.
@@ -210,6 +222,7 @@ impl Shard {
             Ok(Answer::Found { offset, .. }) => {
                 homed.queue.skip(now, *partition, Offset(0), offset);
                 homed.queue.on_read_ended(*partition);
+                self.read_missing(key, *partition);
             }
             Ok(other) => panic!("a question for an offset was answered with {other:?}"),
             Err(_) => return self.read_again_later(key.clone(), *partition),
@@ -298,6 +311,7 @@ impl Shard {
         if reader.again.is_some() {
             return;
         }
+        reader.drop_stale(&homed.queue);
         let Some(first) = reader.missing.iter().map(|(_, run)| run.first).min() else { return };
         // One byte of credit brings one batch. The push must find its purpose, so the id is noted before it is sent.
         let id = self.queues.last_id + 1;
@@ -318,6 +332,7 @@ impl Shard {
         for offset in reader.gone(first, end) {
             homed.queue.skip(now, partition, offset, Offset(offset.0 + 1));
         }
+        reader.drop_stale(&homed.queue);
         let missing = std::mem::take(&mut reader.missing);
         self.unsubscribe_inside(key, partition, id);
         for (want, run) in missing {
@@ -351,10 +366,7 @@ impl Shard {
             _ => return self.read_again_later(key, partition),
         }
         if is_again {
-            let reader = homed.readers.entry(partition).or_default();
             // Whatever is gone was counted as done; what is left is looked for again.
-            let done_end = homed.queue.done_end(partition);
-            reader.missing.retain(|(_, run)| done_end <= run.first);
             self.read_missing(&key, partition);
         } else {
             homed.queue.on_read_ended(partition);

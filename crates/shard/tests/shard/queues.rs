@@ -9,7 +9,8 @@ use corelane_shard::ShardConfig;
 use corelane_wire::{
     AlterQueue, AlterTopic, AlterTopicAnswer, DeleteQueue, DescribeQueue, DescribeQueueAnswer, FrameKind, JoinQueue,
     JoinQueueAnswer, LeaseRange, LeasesAnswer, LeaveQueue, ListQueues, ListQueuesAnswer, QueueAck, QueueChange,
-    QueueCredit, QueueDeliver, QueueDone, QueueExtend, QueueFenced, QueueNack, RedriveQueue, decode,
+    QueueCredit, QueueDeliver, QueueDone, QueueExtend, QueueFenced, QueueNack, RedriveQueue, TopicDone,
+    TruncatePartition, decode,
 };
 
 use crate::members::{Member, join_of};
@@ -284,7 +285,7 @@ fn a_dead_letter_waits_for_its_topic_and_the_record_with_it() {
     join.settings.dead_letter = Some("mail.dead".to_owned());
     let mut worker = Worker::join(&mut world, client, &join);
     let delete = corelane_wire::DeleteTopic { name: "mail.dead".to_owned() };
-    let _done: corelane_wire::TopicDone = world.ask(client, &delete).unwrap();
+    let _done: TopicDone = world.ask(client, &delete).unwrap();
     let lease = worker.has[0].1;
     worker.nack(&mut world, lease, true);
     world.run();
@@ -394,6 +395,33 @@ fn a_record_that_was_dropped_from_memory_is_read_again() {
     assert_eq!((lease.first, lease.attempt), (0, 2));
 }
 
+#[test]
+fn records_that_retention_took_from_their_members_hold_up_no_others() {
+    let mut world = World::new(2);
+    let client = world.connect(0);
+    let topic = world.create(client, "mail", 1);
+    let mut join = join_of_queue(1, "mail", 100);
+    join.credit_bytes = 64 << 20;
+    join.settings.visibility_ms = Some(2_000);
+    let mut worker = Worker::join(&mut world, client, &join);
+    let value = "x".repeat(900_000);
+    for record in 0..12 {
+        world.produce(client, topic, 0, record, batch(&[&format!("{record}{value}")]));
+        world.run();
+        worker.hear(&mut world);
+    }
+    assert_eq!(worker.has.len(), 12);
+    let _done: TopicDone = world.ask(client, &TruncatePartition { topic, partition: 0, before: 2 }).unwrap();
+    worker.has.clear();
+    world.pass(2_000 * MS);
+    worker.hear(&mut world);
+    let again: Vec<_> = worker.has.iter().map(|(_, lease)| (lease.first, lease.attempt)).collect();
+    let mut sorted = again.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, (2..12).map(|offset| (offset, 2)).collect::<Vec<_>>(), "what is there comes again");
+    assert_eq!(describe(&mut world, client).partitions[0].done_end, 2);
+}
+
 /// A batch of records with a key and a value each.
 fn keyed(pairs: &[(&str, &str)]) -> bytes::Bytes {
     let mut builder = BatchBuilder::new(Compression::None);
@@ -422,26 +450,27 @@ fn records_of_a_topic_that_keeps_the_newest_of_each_key_come_under_their_own_lea
 fn a_record_that_was_dropped_from_memory_and_superseded_counts_as_done() {
     let mut world = World::new(2);
     let client = world.connect(0);
-    let topic = world.create_with(client, "mail", 1, TopicSettings::latest());
+    // Of so many partitions each may keep 2 MiB.
+    let topic = world.create_with(client, "mail", 16, TopicSettings::latest());
     let mut join = join_of_queue(1, "mail", 100);
     join.credit_bytes = 64 << 20;
     let mut worker = Worker::join(&mut world, client, &join);
     let value = "x".repeat(900_000);
-    for record in 0..12 {
+    for record in 0..5 {
         world.produce(client, topic, 0, record, keyed(&[(&format!("key {record}"), &value)]));
         world.run();
         worker.hear(&mut world);
     }
-    assert_eq!(worker.has.len(), 12);
+    assert_eq!(worker.has.len(), 5);
     let first = worker.has[0].1;
-    world.produce(client, topic, 0, 12, keyed(&[("key 0", "newer")]));
+    world.produce(client, topic, 0, 5, keyed(&[("key 0", "newer")]));
     worker.hear(&mut world);
     worker.nack(&mut world, first, false);
     world.pass(1_000 * MS);
     worker.hear(&mut world);
     assert_eq!(worker.values().last(), Some(&"newer"), "it is not handed out a second time");
     let partition = &describe(&mut world, client).partitions[0];
-    assert_eq!((partition.done_end, partition.leased), (1, 12));
+    assert_eq!((partition.done_end, partition.leased), (1, 5));
 }
 
 #[test]
@@ -515,7 +544,7 @@ fn new_partitions_are_read_and_a_deleted_topic_takes_its_queue_along() {
     values.sort_unstable();
     assert_eq!(values, ["0:0", "0:1", "1:1", "2:1"]);
     let delete = corelane_wire::DeleteTopic { name: "mail".to_owned() };
-    let _done: corelane_wire::TopicDone = world.ask(client, &delete).unwrap();
+    let _done: TopicDone = world.ask(client, &delete).unwrap();
     world.run();
     assert_eq!(world.take::<QueueFenced>(client)[0].reason, 2);
     let list: ListQueuesAnswer = world.ask(client, &ListQueues { after: (String::new(), 0), most: 10 }).unwrap();
