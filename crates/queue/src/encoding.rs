@@ -182,6 +182,8 @@ fn encode_partition(now: Now, partition: &Partition, out: &mut Vec<u8>) {
     out.extend_from_slice(&now.wall.0.to_le_bytes());
     let mut at = partition.done_end;
     for (&offset, failure) in &partition.failed {
+        let is_done = offset < partition.done_end || partition.done.contains(offset);
+        assert!(!is_done, "record {offset} of {} is done and has failed", partition.index);
         put_varint(out, offset - at);
         put_varint(out, u64::from(failure.deliveries) << 1 | u64::from(failure.is_dead));
         put_varint(out, WallMillis(failure.first.0).millis_since(WallMillis(base)));

@@ -169,6 +169,8 @@ impl Queue {
         while partition.read_end() < end {
             let offset = partition.read_end();
             partition.done.insert(offset);
+            // It may have failed in an earlier life, and be gone since.
+            partition.failed.remove(&offset);
             partition.push(Slot::done());
         }
     }

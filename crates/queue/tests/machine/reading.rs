@@ -1,12 +1,14 @@
 //! The window: what is asked for, what comes, what is gone.
 
+use std::time::Duration;
+
 use corelane_model::limits::{
     QUEUE_DEAD_LETTERS_MAX, QUEUE_READ_AHEAD_BYTES, QUEUE_RING_RECORDS, QUEUE_WINDOW_RECORDS,
 };
 use corelane_model::{Offset, PartitionIndex};
-use corelane_queue::{LeaseRun, ReadBatch, RecordMeta, Verdict};
+use corelane_queue::{LeaseRun, ReadBatch, RecordMeta, Restore, Verdict};
 
-use crate::world::{World, settings};
+use crate::world::{World, name, settings};
 
 const P: PartitionIndex = PartitionIndex(0);
 
@@ -197,4 +199,31 @@ fn dead_letters(world: &mut World) -> Vec<u64> {
         _ => None,
     };
     effects.filter_map(offset).collect()
+}
+
+#[test]
+fn a_failure_whose_record_is_gone_after_a_restart_is_forgotten() {
+    let mut world = World::new(settings(), 1);
+    let at = world.member(10);
+    (0..4).for_each(|_| world.produce(0, None, None));
+    world.finish();
+    world.feed_all();
+    world.finish();
+    let rest = Verdict::Retry(Some(Duration::from_secs(3600)));
+    world.reject(at, &[run(1, 1), run(3, 1)], rest).unwrap();
+    world.finish();
+    world.sync(usize::MAX);
+    world.queue = world.restored();
+    let id = world.clients[at].id;
+    let join = corelane_queue::Join { credit_records: 10, credit_bytes: 100, ..corelane_queue::Join::new(id) };
+    let ticket = world.ticket();
+    world.queue.join(world.now, ticket, join).unwrap();
+    // Retention has taken everything but 2 meanwhile.
+    assert!(world.queue.on_records(world.now, batch(0, 4), records(2, 3)));
+    world.queue.finish_round(world.now);
+    let mut restore = Restore::new(name());
+    for (key, value) in world.queue.records(world.now) {
+        restore.apply(&key, Some(&value)).expect("what was written can be read");
+    }
+    restore.finish(1, 1).check();
 }

@@ -198,7 +198,8 @@ impl Shard {
             return false;
         }
         let Home { log, groups, queues, .. } = home;
-        if !log.wants_snapshot() {
+        // A snapshot would leave out what cannot be read.
+        if !log.wants_snapshot() || !queues.broken.is_empty() {
             return false;
         }
         let Some(status) = self.storage.describe(home.partition) else { return false };

@@ -32,6 +32,8 @@ pub(crate) struct Restoring {
     reading: Option<ReadTicket>,
     groups: BTreeMap<GroupName, Restore>,
     queues: BTreeMap<QueueName, corelane_queue::Restore>,
+    /// Queues with a record that cannot be read, and why.
+    broken: BTreeMap<QueueName, String>,
     bytes: u64,
     /// Requests that came meanwhile.
     waiting: Vec<HomeRequest>,
@@ -58,6 +60,7 @@ impl Restoring {
             reading: None,
             groups: BTreeMap::new(),
             queues: BTreeMap::new(),
+            broken: BTreeMap::new(),
             bytes: 0,
             waiting: Vec::new(),
         }
@@ -81,12 +84,11 @@ impl Restoring {
         for bytes in batches {
             self.bytes += bytes.len() as u64;
             let batch = RecordBatch::parse(bytes)?;
-            for record in batch.iter().filter(|record| self.next <= record.offset) {
+            let next = self.next;
+            for record in batch.iter().filter(|record| next <= record.offset) {
                 let key = record.key.ok_or(RestoreError::Keyless)?;
                 if is_queue_key(key) {
-                    let name = queue_of(key)?;
-                    let fresh = |name: &QueueName| corelane_queue::Restore::new(name.clone());
-                    self.queues.entry(name).or_insert_with_key(fresh).apply(key, record.value)?;
+                    self.take_queue_record(key, record.value)?;
                     continue;
                 }
                 let name = group_of(key)?;
@@ -94,6 +96,20 @@ impl Restoring {
                 restore.apply(key, record.value)?;
             }
             self.next = self.next.max(batch.head().end_offset());
+        }
+        Ok(())
+    }
+
+    /// A record of a queue. One that cannot be read breaks its queue and no other.
+    fn take_queue_record(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), RestoreError> {
+        let name = queue_of(key)?;
+        if self.broken.contains_key(&name) {
+            return Ok(());
+        }
+        let fresh = |name: &QueueName| corelane_queue::Restore::new(name.clone());
+        if let Err(error) = self.queues.entry(name.clone()).or_insert_with_key(fresh).apply(key, value) {
+            self.queues.remove(&name);
+            self.broken.insert(name, error.to_string());
         }
         Ok(())
     }
@@ -215,7 +231,7 @@ impl Shard {
             home.stale.insert(name.clone());
             home.touch(&name);
         }
-        self.restore_queues(index, restoring.queues);
+        self.restore_queues(index, restoring.queues, restoring.broken);
         for request in restoring.waiting {
             self.run_home(request);
         }
@@ -226,5 +242,39 @@ impl Shard {
             HomeRequest::Group(request) => self.run_group(request),
             HomeRequest::Queue(request) => self.run_queue(request),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corelane_model::{Now, QueueSettings, StartAt, TopicId, WallMillis};
+    use corelane_record::{BatchBuilder, Compression, ProducerStamp};
+
+    use super::*;
+
+    fn queue(group: &str) -> corelane_queue::Queue {
+        let group = GroupName::parse(group).expect("it is sound");
+        let name = QueueName { group, topic: TopicId(7) };
+        let queue = corelane_queue::Queue::new(name, QueueSettings::default(), 1, StartAt::Earliest, 1);
+        queue.expect("it is sound")
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_breaks_its_queue_alone() {
+        let (sound, bad) = (queue("sound"), queue("bad"));
+        let records_of = |queue: &corelane_queue::Queue| queue.records(Now::default()).collect::<Vec<_>>();
+        let (records, damaged) = (records_of(&sound), records_of(&bad));
+        let mut builder = BatchBuilder::new(Compression::None);
+        let mut push = |key: &[u8], value: &[u8]| builder.push(WallMillis(1), Some(key), Some(value), &[]);
+        for (key, value) in &damaged {
+            push(key, &value[..value.len() - 1]).expect("it is small");
+        }
+        for (key, value) in records.iter().chain(&damaged) {
+            push(key, value).expect("it is small");
+        }
+        let mut restoring = Restoring::new(Offset(0), Offset(100));
+        restoring.take(vec![builder.finish(ProducerStamp::default())]).expect("the home is not broken");
+        assert_eq!(restoring.queues.keys().collect::<Vec<_>>(), [sound.name()]);
+        assert_eq!(restoring.broken.keys().collect::<Vec<_>>(), [bad.name()]);
     }
 }

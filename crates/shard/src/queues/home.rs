@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use corelane_model::{MemberId, MonotonicNanos, Now, PartitionIndex, TopicName};
 use corelane_queue::{Queue, QueueName, RequestTicket};
+use corelane_session::Refused;
 
 use super::reading::Reader;
 use crate::ask::{Asker, Peer};
@@ -49,6 +50,8 @@ impl Homed {
 #[derive(Debug, Default)]
 pub(crate) struct QueuesOfHome {
     pub(crate) by_name: BTreeMap<QueueName, Homed>,
+    /// Queues whose records cannot be read, until the next start. The home's log is not shortened meanwhile.
+    pub(crate) broken: BTreeMap<QueueName, Refused>,
     /// Queues to which something happened, each once.
     pub(super) touched: Vec<QueueName>,
     /// When queues want to be looked at, one entry each.
@@ -120,7 +123,9 @@ impl QueuesOfHome {
     /// A queue of this group, if there is one.
     pub(crate) fn of_group(&self, group: &corelane_model::GroupName) -> Option<&QueueName> {
         let first = QueueName { group: group.clone(), topic: corelane_model::TopicId(0) };
-        self.by_name.range(first..).next().map(|(name, _)| name).filter(|name| name.group == *group)
+        let sound = self.by_name.range(&first..).next().map(|(name, _)| name);
+        let broken = self.broken.range(&first..).next().map(|(name, _)| name);
+        [sound, broken].into_iter().flatten().find(|name| name.group == *group)
     }
 
     /// Everybody who waits for an answer; nobody does afterwards.

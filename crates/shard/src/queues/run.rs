@@ -63,6 +63,9 @@ impl Shard {
         let name = QueueName { group: group.clone(), topic };
         self.check_dead_letter(topic, wish_of(&request.ask))?;
         let queues = self.groups.queues_of(home).expect("the home was just checked");
+        if let Some(refused) = queues.broken.get(&name) {
+            return Err(refused.clone());
+        }
         match (queues.by_name.contains_key(&name), &request.ask) {
             (true, _) => Ok(Admitted { name, is_made: false }),
             (false, QueueAsk::Join(_)) if HOME_QUEUES_MAX <= queues.by_name.len() => {
@@ -158,8 +161,18 @@ impl Shard {
         }
     }
 
-    /// The queues of a home's log.
-    pub(crate) fn restore_queues(&mut self, home: PartitionIndex, restores: BTreeMap<QueueName, Restore>) {
+    /// The queues of a home's log, and those whose records cannot be read, with why.
+    pub(crate) fn restore_queues(
+        &mut self,
+        home: PartitionIndex,
+        restores: BTreeMap<QueueName, Restore>,
+        broken: BTreeMap<QueueName, String>,
+    ) {
+        for (name, why) in broken {
+            let text = format!("the shared queue {name} cannot be read: {why}");
+            let refused = Refused::new(ErrorCode::CorruptLog, text);
+            self.groups.queues_of(home).expect("it is being restored").broken.insert(name, refused);
+        }
         for (name, restore) in restores {
             if restore.is_nothing() {
                 continue;
