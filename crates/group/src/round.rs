@@ -121,14 +121,16 @@ impl Group {
             keys.push(Key::Meta);
         }
         // Tombstones before the living: two members never share a static id.
-        let (living, gone): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut round.members).into_iter().partition(|member| self.members.contains_key(member));
-        keys.extend(gone.into_iter().chain(living).map(Key::Member));
-        keys.extend(std::mem::take(&mut round.handovers).into_iter().map(Key::Handover));
+        let members = gone_first(std::mem::take(&mut round.members), |id| self.members.contains_key(id));
+        keys.extend(members.map(Key::Member));
+        let handovers = gone_first(std::mem::take(&mut round.handovers), |at| self.handovers.contains_key(at));
+        keys.extend(handovers.map(Key::Handover));
         keys.extend(std::mem::take(&mut round.slots).into_iter().map(Key::Slot));
         // Committed before what was staged is gone: a transaction whose end was cut is told again.
-        keys.extend(std::mem::take(&mut round.offsets).into_iter().map(Key::Offset));
-        keys.extend(std::mem::take(&mut round.staged).into_iter().map(Key::Staged));
+        let offsets = gone_first(std::mem::take(&mut round.offsets), |at| self.offsets.contains_key(at));
+        keys.extend(offsets.map(Key::Offset));
+        let staged = gone_first(std::mem::take(&mut round.staged), |at| self.staged.contains_key(at));
+        keys.extend(staged.map(Key::Staged));
         for key in keys {
             let value = self.encode_value(key);
             let key = encode_key(&self.name, key);
@@ -185,4 +187,10 @@ impl Group {
         self.outbox.tell(Effect::Assign { member: id, assignment });
         self.members.get_mut(&id).expect("it is there").told = self.generation;
     }
+}
+
+/// What changed, tombstones first: however far a round is read, there is never more than the group's limits allow.
+fn gone_first<K: Ord>(changed: BTreeSet<K>, is_there: impl FnMut(&K) -> bool) -> impl Iterator<Item = K> {
+    let (living, gone): (Vec<_>, Vec<_>) = changed.into_iter().partition(is_there);
+    gone.into_iter().chain(living)
 }

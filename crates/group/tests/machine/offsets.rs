@@ -1,6 +1,6 @@
 //! Committed offsets.
 
-use corelane_group::{Commit, Effect, GroupError, ResetPolicy, Settings, Start};
+use corelane_group::{Commit, Effect, GroupError, Leave, OffsetReset, ResetPolicy, Settings, Start};
 use corelane_model::limits::GROUP_COMMIT_METADATA_BYTES_MAX;
 use corelane_model::{ErrorCode, Offset, StartAt, WallMillis};
 
@@ -78,4 +78,21 @@ fn an_owner_begins_at_the_committed_offset_or_by_its_policy() {
     assert_eq!(Start::Committed(Offset(3)).start_at(partition(0, 1)), Ok(StartAt::Offset(Offset(3))));
     let error = Start::Policy(ResetPolicy::Error).start_at(partition(0, 0)).unwrap_err();
     assert_eq!(error.code(), ErrorCode::NoCommittedOffset);
+}
+
+#[test]
+fn what_is_gone_is_written_before_what_is_new() {
+    let mut world = World::new(Settings::default(), &[2]);
+    let member = world.member(&[0], None);
+    world.commit(member, partition(0, 1), world.clients[member].seen).unwrap();
+    world.leave(member, Leave::ForGood);
+    world.settle_round();
+    let before = world.log.len();
+    let resets = [OffsetReset::To(Commit::new(partition(0, 0), Offset(3))), OffsetReset::Forget(partition(0, 1))];
+    let ticket = world.ticket();
+    world.group.reset_offsets(world.now, ticket, &resets).unwrap();
+    world.finish();
+    // However far a reader comes, it never has more than the group may have had.
+    let values: Vec<_> = world.log[before..].iter().map(|(_, value)| value.is_some()).collect();
+    assert_eq!(values, [false, true]);
 }

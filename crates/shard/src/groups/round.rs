@@ -37,7 +37,10 @@ impl Shard {
         // Most rounds have nothing to do with groups, and must not pay for every home.
         self.retry_reads();
         let now = self.now;
-        let has_work = |home: &Home| !home.touched.is_empty() || home.log.has_work() || home.queues.has_work(now);
+        let lenient_until = self.groups.lenient_until;
+        let has_work = |home: &Home| {
+            !home.touched.is_empty() || home.log.has_work() || home.queues.has_work(now, lenient_until)
+        };
         let homes: Vec<PartitionIndex> =
             self.groups.homes.iter().filter(|(_, home)| has_work(home)).map(|(&index, _)| index).collect();
         for &index in &homes {
@@ -47,7 +50,7 @@ impl Shard {
         }
         is_more |= self.shorten_logs(&homes);
         // What queues asked owners here was answered at once.
-        is_more |= self.groups.homes.values().any(|home| home.queues.has_work(now));
+        is_more |= self.groups.homes.values().any(|home| home.queues.has_work(now, lenient_until));
         self.ask_ends();
         is_more
     }
