@@ -113,7 +113,7 @@ pub(crate) struct Groups {
     pub(crate) builder: BatchBuilder,
     last_ticket: u64,
     /// Sessions do not expire before: the shard was late, and what members sent meanwhile is still on its way in.
-    lenient_until: MonotonicNanos,
+    pub(crate) lenient_until: MonotonicNanos,
     /// The first home whose turn it is when a round has too little time for all.
     turn: PartitionIndex,
     /// Counters of groups that are gone.

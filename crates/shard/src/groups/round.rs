@@ -38,9 +38,8 @@ impl Shard {
         self.retry_reads();
         let now = self.now;
         let lenient_until = self.groups.lenient_until;
-        let has_work = |home: &Home| {
-            !home.touched.is_empty() || home.log.has_work() || home.queues.has_work(now, lenient_until)
-        };
+        let has_work =
+            |home: &Home| !home.touched.is_empty() || home.log.has_work() || home.queues.has_work(now, lenient_until);
         let homes: Vec<PartitionIndex> =
             self.groups.homes.iter().filter(|(_, home)| has_work(home)).map(|(&index, _)| index).collect();
         for &index in &homes {
@@ -78,20 +77,26 @@ impl Shard {
         if !matches!(self.phase, ShardPhase::Serving { .. }) {
             return None;
         }
-        let groups = self.groups.homes.values().filter_map(|home| home.deadlines.first()).map(|&(at, _)| at).min();
-        let groups = groups.map(|at| at.max(self.groups.lenient_until));
-        let queues = self.groups.homes.values().filter_map(|home| home.queues.deadline()).min();
+        let members = self.members_deadline().map(|at| at.max(self.groups.lenient_until));
         let is_waiting = self.groups.homes.values().any(|home| home.log.is_waiting());
         let again = is_waiting.then(|| self.now.monotonic.after(WRITE_AGAIN));
         let others = [self.groups.arriving.deadline(), self.groups.lags.deadline(), self.groups.lists.deadline()];
-        others.into_iter().chain([groups, queues, self.queues.deadline(), again]).flatten().min()
+        others.into_iter().chain([members, self.queues.deadline(), again]).flatten().min()
+    }
+
+    /// When the first group or queue wants to be looked at.
+    fn members_deadline(&self) -> Option<MonotonicNanos> {
+        let first = |home: &Home| {
+            let group = home.deadlines.first().map(|&(at, _)| at);
+            group.into_iter().chain(home.queues.deadline()).min()
+        };
+        self.groups.homes.values().filter_map(first).min()
     }
 
     /// Expires sessions and whatever else is due, after the traffic of the round was handled.
     fn meet_deadlines(&mut self) {
         let now = self.now.monotonic;
-        let first = self.groups.homes.values().filter_map(|home| home.deadlines.first()).map(|&(at, _)| at).min();
-        let Some(first) = first.filter(|&first| first <= now) else { return };
+        let Some(first) = self.members_deadline().filter(|&first| first <= now) else { return };
         if first.max(self.groups.lenient_until).after(STALL) < now {
             self.groups.lenient_until = now.after(LENIENCE);
         }

@@ -67,8 +67,9 @@ impl QueuesOfHome {
     }
 
     /// Whether a round has something to do here.
-    pub(crate) fn has_work(&self, now: Now) -> bool {
-        self.are_stale || !self.touched.is_empty() || self.deadline().is_some_and(|at| at <= now.monotonic)
+    pub(crate) fn has_work(&self, now: Now, lenient_until: MonotonicNanos) -> bool {
+        let is_due = |at: MonotonicNanos| at.max(lenient_until) <= now.monotonic;
+        self.are_stale || !self.touched.is_empty() || self.deadline().is_some_and(is_due)
     }
 
     /// Notes that a queue's round has to be ended.

@@ -36,9 +36,12 @@ impl Shard {
         self.groups.builder = builder;
     }
 
-    /// Ends leases, rests and sessions whose time has come. Sessions wait while the shard may be late, as groups' do.
+    /// Ends leases, rests and sessions whose time has come. All wait while the shard may be late, as groups do.
     pub(crate) fn meet_queue_deadlines(&mut self, home: PartitionIndex) {
         let now = self.now;
+        if now.monotonic < self.groups.lenient_until {
+            return;
+        }
         let Some(queues) = self.groups.queues_of(home) else { return };
         while let Some((at, name)) = queues.deadlines.first().cloned()
             && at <= now.monotonic

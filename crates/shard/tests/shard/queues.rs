@@ -622,3 +622,22 @@ fn message_ids_stop_neither_dead_letters_nor_their_way_back() {
     assert_eq!(describe(&mut world, client).partitions[0].dead, 2);
     assert_eq!(worker.has[0].1.first, 2);
 }
+
+#[test]
+fn a_stalled_shard_hears_its_members_before_it_takes_their_records_away() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    filled(&mut world, client, "mail", 1, 3);
+    let mut join = join_of_queue(1, "mail", 100);
+    join.settings.visibility_ms = Some(5_000);
+    let mut worker = Worker::join(&mut world, client, &join);
+    assert_eq!(worker.has.len(), 3);
+    // Nothing runs for longer than the lease and the session; what the member said meanwhile comes one round later.
+    world.now.monotonic.0 += 12_000 * MS;
+    world.run();
+    assert_eq!(worker.ack_all(&mut world, 0), [], "its leases were not ended unheard");
+    world.pass(200 * MS);
+    assert_eq!(describe(&mut world, client).members.len(), 1, "nor was its session");
+    world.pass(10_000 * MS);
+    assert_eq!(describe(&mut world, client).members.len(), 0, "silent for its time, it goes");
+}
