@@ -10,6 +10,9 @@ use crate::partition::Failure;
 use crate::slot::State;
 use crate::{DeadReason, Effect, LeaseRun, Queue};
 
+/// Leases that are over and may be remembered beside those that are not.
+const GIVEN_SLACK: u64 = 64;
+
 impl Queue {
     /// Hands out what is ready to members with credit, turn by turn.
     pub(crate) fn hand_out(&mut self, now: Now) {
@@ -35,7 +38,50 @@ impl Queue {
             let bytes = std::mem::take(&mut member.gathered_bytes);
             member.is_served = false;
             let member = member.id;
+            self.note_given(seat, &leases);
             self.outbox.now(Effect::Deliver { member, leases, lease, bytes });
+        }
+    }
+
+    /// Remembers what a member was given. Entries that are over are dropped when they may be more than half, so that a
+    /// lease costs the same however many there are.
+    fn note_given(&mut self, seat: u16, leases: &[LeaseRun]) {
+        let member = self.members.at(seat);
+        member.given.extend_from_slice(leases);
+        if member.leased * 2 + GIVEN_SLACK < member.given.len() as u64 {
+            let given = std::mem::take(&mut member.given);
+            let mut left = Vec::new();
+            for run in given {
+                self.still_on(seat, run, &mut left);
+            }
+            self.members.at(seat).given = left;
+        }
+    }
+
+    /// Everything that a member has, by partition and offset; nothing is remembered of it any more.
+    pub(crate) fn take_leases(&mut self, seat: u16) -> Vec<(u32, u64)> {
+        let given = std::mem::take(&mut self.members.at(seat).given);
+        let mut left = Vec::new();
+        for run in given {
+            self.still_on(seat, run, &mut left);
+        }
+        let mut leases: Vec<_> = left
+            .iter()
+            .flat_map(|run| (run.first.0..run.first.0 + u64::from(run.count)).map(|offset| (run.partition.0, offset)))
+            .collect();
+        // What was given back and then given again under the same number is there twice.
+        leases.sort_unstable();
+        leases.dedup();
+        leases
+    }
+
+    /// Adds what of a run the member on this seat still has, in the delivery that the run names.
+    fn still_on(&self, seat: u16, run: LeaseRun, left: &mut Vec<LeaseRun>) {
+        let Some(partition) = self.partitions.get(run.partition.0 as usize) else { return };
+        for offset in run.first.0..run.first.0 + u64::from(run.count) {
+            if partition.slot(offset).is_some_and(|slot| slot.is_leased(seat, run.attempt)) {
+                LeaseRun::push(left, run.partition, offset, run.attempt);
+            }
         }
     }
 
@@ -114,15 +160,8 @@ impl Queue {
     #[must_use]
     pub fn still_leased(&self, member: MemberId, run: LeaseRun) -> Vec<LeaseRun> {
         let mut left = Vec::new();
-        let (Some(seat), Some(partition)) = (self.members.seat(member), self.partitions.get(run.partition.0 as usize))
-        else {
-            return left;
-        };
-        for offset in run.first.0..run.first.0 + u64::from(run.count) {
-            let is_its = partition.slot(offset).is_some_and(|slot| slot.is_leased(seat, run.attempt));
-            if is_its {
-                LeaseRun::push(&mut left, run.partition, offset, run.attempt);
-            }
+        if let Some(seat) = self.members.seat(member) {
+            self.still_on(seat, run, &mut left);
         }
         left
     }

@@ -76,6 +76,8 @@ pub(crate) struct Member {
     pub(crate) is_listed: bool,
     /// Records that it has.
     pub(crate) leased: u64,
+    /// Leases that it was given; those that are over are dropped from time to time.
+    pub(crate) given: Vec<LeaseRun>,
     /// Smoothed microseconds for a record.
     pub(crate) micros: Option<u32>,
     /// What it got, divided by its weight; only differences count.
@@ -102,6 +104,7 @@ impl Member {
             credit_bytes: 0,
             is_listed: false,
             leased: 0,
+            given: Vec::new(),
             micros: None,
             pass: 0,
             is_served: false,

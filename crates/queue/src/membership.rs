@@ -6,7 +6,6 @@ use corelane_model::limits::{QUEUE_FENCED_MAX, QUEUE_MEMBERS_MAX};
 use corelane_model::{Backoff, MemberId, Now, QueueSettings, QueueWish};
 
 use crate::member::Member;
-use crate::slot::State;
 use crate::{Answer, DeadReason, Effect, FenceReason, Join, Queue, QueueError, RequestTicket};
 
 impl Queue {
@@ -67,11 +66,9 @@ impl Queue {
     pub fn leave(&mut self, now: Now, ticket: RequestTicket, member: MemberId) -> Result<(), QueueError> {
         let seat = self.hear(now, member)?;
         self.check_room()?;
-        for index in 0..self.partitions_len() {
-            for offset in self.leases_of(index, seat) {
-                self.unlease(index, offset);
-                self.return_lease(index, offset);
-            }
+        for (index, offset) in self.take_leases(seat) {
+            self.unlease(index, offset);
+            self.return_lease(index, offset);
         }
         self.remove_member(seat);
         self.stats.leaves += 1;
@@ -109,12 +106,10 @@ impl Queue {
 
     /// What the member had counts as failed and goes to others.
     pub(crate) fn put_out(&mut self, now: Now, seat: u16, reason: FenceReason) {
-        for index in 0..self.partitions_len() {
-            for offset in self.leases_of(index, seat) {
-                self.stats.orphaned_leases += 1;
-                self.unlease(index, offset);
-                self.fail(now, index, offset, None, || DeadReason::MemberGone);
-            }
+        for (index, offset) in self.take_leases(seat) {
+            self.stats.orphaned_leases += 1;
+            self.unlease(index, offset);
+            self.fail(now, index, offset, None, || DeadReason::MemberGone);
         }
         let member = self.remove_member(seat).id;
         self.fenced.push_back((member, reason));
@@ -129,15 +124,6 @@ impl Queue {
         assert_eq!(member.leased, 0, "member {} goes with leases", member.id);
         self.sessions.retain(|&(_, armed)| armed != seat);
         member
-    }
-
-    fn leases_of(&self, index: u32, seat: u16) -> Vec<u64> {
-        let partition = &self.partitions[index as usize];
-        if partition.count(State::Leased) == 0 {
-            return Vec::new();
-        }
-        let leases = partition.in_state(State::Leased).filter(|(_, slot)| slot.seat == seat);
-        leases.map(|(offset, _)| offset).collect()
     }
 
     /// What a member insists on has to be so.

@@ -248,6 +248,8 @@ impl Queue {
         for seat in self.members.seats() {
             let member = self.members.get(seat).expect("it is listed");
             assert_eq!(member.leased, leased[usize::from(seat)], "leases of member {}", member.id);
+            let given: u64 = member.given.iter().map(|run| u64::from(run.count)).sum();
+            assert!(member.leased <= given, "a lease of member {} is not remembered", member.id);
             assert_eq!(self.members.listed.contains(&seat), member.is_listed, "list of members");
         }
     }
