@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use corelane_model::limits::{QUEUE_DEAD_LETTER_RETRY, QUEUE_DEAD_LETTERS_MAX};
-use corelane_model::{MonotonicNanos, Now, Offset, PartitionIndex, WallMillis};
+use corelane_model::{MonotonicNanos, Now, Offset, PartitionIndex, TopicId, WallMillis};
 
 use crate::partition::Failure;
 use crate::slot::State;
@@ -47,6 +47,8 @@ impl Dying {
 pub(crate) struct Redrive {
     /// Where the next one begins, by partition of the dead-letter topic.
     pub(crate) positions: BTreeMap<u32, u64>,
+    /// The topic that they are of: one that is made again under its name has other offsets.
+    pub(crate) of: TopicId,
     pub(crate) running: Option<RequestTicket>,
     /// The record of the positions is to be written.
     pub(crate) is_dirty: bool,
@@ -148,14 +150,21 @@ impl Queue {
         self.redrive.running = Some(ticket);
         let from = self.redrive.positions.iter();
         let from = from.map(|(&partition, &offset)| (PartitionIndex(partition), Offset(offset))).collect();
-        self.outbox.now(Effect::Redrive { ticket, topic, from, most });
+        let of = self.redrive.of;
+        self.outbox.now(Effect::Redrive { ticket, topic, from, of, most });
         Ok(())
     }
 
-    /// Dead letters before this offset of a partition of the dead-letter topic are back, durable.
-    pub fn on_redriven(&mut self, partition: PartitionIndex, before: Offset) {
+    /// Dead letters before this offset of a partition of the dead-letter topic, which is the one of this id, are back,
+    /// durable. Of another topic nothing is remembered then.
+    pub fn on_redriven(&mut self, topic: TopicId, partition: PartitionIndex, before: Offset) {
         if self.is_deleted || self.redrive.running.is_none() {
             return;
+        }
+        if self.redrive.of != topic {
+            self.redrive.is_dirty |= !self.redrive.positions.is_empty();
+            self.redrive.positions.clear();
+            self.redrive.of = topic;
         }
         let position = self.redrive.positions.entry(partition.0).or_default();
         if *position < before.0 {

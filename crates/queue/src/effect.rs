@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use corelane_model::{MemberId, Offset, PartitionIndex, StartAt, TopicName, WallMillis};
+use corelane_model::{MemberId, Offset, PartitionIndex, StartAt, TopicId, TopicName, WallMillis};
 
 use crate::QueueError;
 
@@ -190,8 +190,10 @@ pub enum Effect {
         ticket: RequestTicket,
         /// The dead-letter topic.
         topic: TopicName,
-        /// Where to begin, by partition of the dead-letter topic.
+        /// Where to begin, by partition of the dead-letter topic, if that is still the one of this id.
         from: Vec<(PartitionIndex, Offset)>,
+        /// See `from`.
+        of: TopicId,
         /// How many records at most.
         most: u64,
     },

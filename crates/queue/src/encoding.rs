@@ -117,6 +117,7 @@ impl Queue {
             }
             Key::Redrive if self.redrive.positions.is_empty() => return None,
             Key::Redrive => {
+                out.extend_from_slice(&self.redrive.of.0.to_le_bytes());
                 put_varint(&mut out, self.redrive.positions.len() as u64);
                 for (&partition, &offset) in &self.redrive.positions {
                     put_varint(&mut out, partition.into());
@@ -290,15 +291,17 @@ pub(crate) fn decode_partition(bytes: &[u8]) -> Result<PartitionRecord, DecodeEr
     Ok(PartitionRecord { done_end, dead, done, failed })
 }
 
-pub(crate) fn decode_redrive(bytes: &[u8]) -> Result<BTreeMap<u32, u64>, DecodeError> {
+/// The id of the dead-letter topic, and how far it was put back.
+pub(crate) fn decode_redrive(bytes: &[u8]) -> Result<(TopicId, BTreeMap<u32, u64>), DecodeError> {
     let mut reader = Reader::new(bytes)?;
+    let of = TopicId(u64::from_le_bytes(reader.array()?));
     let mut positions = BTreeMap::new();
     for _ in 0..reader.varint()? {
         let partition = reader.varint_u32("a partition")?;
         positions.insert(partition, reader.varint()?);
     }
     reader.end()?;
-    Ok(positions)
+    Ok((of, positions))
 }
 
 /// The done set of a record.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use corelane_model::QueueSettings;
 use corelane_model::limits::TOPIC_PARTITIONS_MAX;
+use corelane_model::{QueueSettings, TopicId};
 
 use crate::encoding::{
     Key, PartitionRecord, SettingsRecord, decode_key, decode_partition, decode_redrive, decode_settings, done_set,
@@ -17,14 +17,14 @@ pub struct Restore {
     name: QueueName,
     settings: Option<SettingsRecord>,
     partitions: BTreeMap<u32, PartitionRecord>,
-    redriven: BTreeMap<u32, u64>,
+    redriven: (TopicId, BTreeMap<u32, u64>),
 }
 
 impl Restore {
     /// Nothing yet.
     #[must_use]
     pub const fn new(name: QueueName) -> Self {
-        Self { name, settings: None, partitions: BTreeMap::new(), redriven: BTreeMap::new() }
+        Self { name, settings: None, partitions: BTreeMap::new(), redriven: (TopicId(0), BTreeMap::new()) }
     }
 
     /// One record.
@@ -73,7 +73,7 @@ impl Restore {
         } else {
             queue.round.settings = true;
         }
-        queue.redrive.positions = self.redriven;
+        (queue.redrive.of, queue.redrive.positions) = self.redriven;
         let mut records = self.partitions;
         let known = records.last_key_value().map_or(0, |(&index, _)| index + 1);
         for index in 0..partitions.max(known) {

@@ -69,8 +69,8 @@ fn queue() -> Queue {
     queue.reject(later(), RequestTicket(4), member, &[run(1290, 1)], minute, "").expect("it is sound");
     queue.reject(later(), RequestTicket(5), member, &[run(1200, 1)], Verdict::Dead, "").expect("it is sound");
     queue.redrive(RequestTicket(6), 10).expect("it is sound");
-    queue.on_redriven(PartitionIndex(0), Offset(12));
-    queue.on_redriven(PartitionIndex(3), Offset(300));
+    queue.on_redriven(TopicId(9), PartitionIndex(0), Offset(12));
+    queue.on_redriven(TopicId(9), PartitionIndex(3), Offset(300));
     queue
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use corelane_model::{Dispatch, Offset, PartitionIndex, QueueSettings, QueueSettingsError, QueueWish, TopicName};
+use corelane_model::{
+    Dispatch, Offset, PartitionIndex, QueueSettings, QueueSettingsError, QueueWish, TopicId, TopicName,
+};
 use corelane_queue::{Answer, Effect, Join, QueueError, Restore};
 
 use crate::world::{World, name, settings};
@@ -79,26 +81,32 @@ fn dead_letters_go_back_from_where_the_last_time_ended() {
         let ticket = world.ticket();
         world.queue.redrive(ticket, 100).unwrap();
         let found = std::iter::from_fn(|| world.queue.poll_effect()).find(|e| matches!(e, Effect::Redrive { .. }));
-        let Some(Effect::Redrive { topic, from, most, .. }) = found else { panic!("{found:?}") };
+        let Some(Effect::Redrive { topic, from, of, most, .. }) = found else { panic!("{found:?}") };
         assert_eq!((topic.as_str(), most), (world.queue.settings().dead_letter.as_ref().unwrap().as_str(), 100));
-        (ticket, from)
+        (ticket, of, from)
     };
-    let (ticket, from) = redrive(&mut world);
+    let (ticket, _, from) = redrive(&mut world);
     assert_eq!(from, []);
     assert_eq!(world.queue.redrive(ticket, 1), Err(QueueError::RedriveRunning));
-    world.queue.on_redriven(PartitionIndex(3), Offset(40));
+    world.queue.on_redriven(TopicId(9), PartitionIndex(3), Offset(40));
     world.queue.on_redrive_done(12);
     world.finish();
     world.sync(usize::MAX);
     assert_eq!(world.answers[&ticket], Answer::Done { records: 12 });
     world.crash(0);
-    assert_eq!(redrive(&mut world).1, [(PartitionIndex(3), Offset(40))]);
+    let (_, of, from) = redrive(&mut world);
+    assert_eq!((of, from), (TopicId(9), vec![(PartitionIndex(3), Offset(40))]));
+    // The topic was deleted and made again meanwhile: what is remembered of the old one says nothing of it.
+    world.queue.on_redriven(TopicId(10), PartitionIndex(0), Offset(5));
+    world.queue.on_redrive_done(5);
+    let (_, of, from) = redrive(&mut world);
+    assert_eq!((of, from), (TopicId(10), vec![(PartitionIndex(0), Offset(5))]));
     world.queue.on_redrive_done(0);
     let ticket = world.ticket();
     let wish = QueueWish { dead_letter: Some(TopicName::parse("other").unwrap()), ..QueueWish::default() };
     world.queue.alter(ticket, &wish).unwrap();
     world.finish();
-    assert_eq!(redrive(&mut world).1, [], "another topic begins at its beginning");
+    assert_eq!(redrive(&mut world).2, [], "another topic begins at its beginning");
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl Shard {
         &mut self,
         key: &QueueKey,
         topic: TopicName,
-        from: Vec<(PartitionIndex, Offset)>,
+        (of, from): (TopicId, Vec<(PartitionIndex, Offset)>),
         most: u64,
     ) {
         let found = self.catalog.as_ref().and_then(|catalog| catalog.find(topic.as_str()));
@@ -87,7 +87,8 @@ impl Shard {
             topic,
             id,
             partitions,
-            from: from.into_iter().collect(),
+            // The topic may have been deleted and made again: then nothing of it was put back.
+            from: from.into_iter().filter(|_| of == id).collect(),
             partition: PartitionIndex(0),
             position: Offset(0),
             end: Offset(0),
@@ -261,7 +262,7 @@ impl Shard {
     /// Everything that was found is back.
     fn settle_redrive(&mut self, key: &QueueKey) {
         let Some(redriving) = self.queues.redrives.by_queue.get_mut(key) else { return };
-        let (partition, topic) = (redriving.partition, redriving.topic.clone());
+        let (id, partition, topic) = (redriving.id, redriving.partition, redriving.topic.clone());
         let before = redriving.failed.unwrap_or(redriving.position);
         redriving.stage = if redriving.failed.is_some() {
             Stage::Stop
@@ -277,7 +278,7 @@ impl Shard {
             // The queue may have been given another dead-letter topic meanwhile, whose offsets are others.
             && homed.queue.settings().dead_letter.as_ref() == Some(&topic)
         {
-            homed.queue.on_redriven(partition, before);
+            homed.queue.on_redriven(id, partition, before);
         }
         self.touch_queue(key);
     }

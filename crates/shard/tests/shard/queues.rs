@@ -641,3 +641,31 @@ fn a_stalled_shard_hears_its_members_before_it_takes_their_records_away() {
     world.pass(10_000 * MS);
     assert_eq!(describe(&mut world, client).members.len(), 0, "silent for its time, it goes");
 }
+
+#[test]
+fn a_dead_letter_topic_that_is_made_again_is_put_back_from_its_beginning() {
+    let mut world = World::new(2);
+    let client = world.connect(0);
+    let topic = filled(&mut world, client, "mail", 1, 3);
+    world.create(client, "mail.dead", 1);
+    let mut join = join_of_queue(1, "mail", 100);
+    join.settings.dead_letter = Some("mail.dead".to_owned());
+    let mut worker = Worker::join(&mut world, client, &join);
+    let reject_all = |world: &mut World, worker: &mut Worker| {
+        for lease in worker.leases() {
+            worker.nack(world, lease, true);
+        }
+        world.run();
+    };
+    reject_all(&mut world, &mut worker);
+    assert_eq!(redrive(&mut world, client, 0), 3);
+    worker.hear(&mut world);
+    assert_eq!(worker.ack_all(&mut world, 0), []);
+    let delete = corelane_wire::DeleteTopic { name: "mail.dead".to_owned() };
+    let _done: TopicDone = world.ask(client, &delete).unwrap();
+    world.create(client, "mail.dead", 1);
+    fill(&mut world, client, topic, 1, 3, 4);
+    worker.hear(&mut world);
+    reject_all(&mut world, &mut worker);
+    assert_eq!(redrive(&mut world, client, 0), 1, "it lies where the first of the old topic lay");
+}
