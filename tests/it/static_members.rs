@@ -79,7 +79,8 @@ fn one_of_three_restarts_and_the_others_never_pause() {
         members.len() == NAMES.len() && members.iter().all(|member| member["owned"] == 2 && member["state"] == "stable")
     });
     lab.produce();
-    wait_until(|| NAMES.iter().map(|name| lab.printed(name).len()).sum::<usize>() == PARTITIONS as usize);
+    let all: BTreeSet<u64> = (0..PARTITIONS).collect();
+    wait_until(|| NAMES.iter().flat_map(|name| lab.printed(name).into_keys()).collect::<BTreeSet<_>>() == all);
     let held = NAMES.map(|name| lab.printed(name).into_keys().collect::<BTreeSet<_>>());
     assert!(held.iter().all(|held| held.len() == 2), "{held:?}");
     let generation = lab.describe()["generation"].clone();

@@ -38,7 +38,7 @@ pub enum TransactionError {
         /// The transactional id.
         id: String,
         /// The first failure; `None` when staging was given up before its answer.
-        because: Option<Box<TransactionError>>,
+        because: Option<Box<Self>>,
     },
     /// The transaction is aborted. The next one may begin.
     #[error("the transaction of {id} is aborted: {}", why(.because.as_deref()))]
@@ -46,7 +46,7 @@ pub enum TransactionError {
         /// The transactional id.
         id: String,
         /// The first failure; `None` when its time was over, or staging was given up before its answer.
-        because: Option<Box<TransactionError>>,
+        because: Option<Box<Self>>,
     },
     /// Another client has opened the transactional id since. What was open is aborted.
     #[error("another client has the transactional id {id} now, or it was forgotten; open it again to take it over")]
