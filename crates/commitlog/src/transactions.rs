@@ -38,8 +38,9 @@ pub struct TransactionEnd {
     pub end: Offset,
 }
 
-/// The transactions of a partition that readers of committed records have to know: at most [`PARTITION_TRANSACTIONS_MAX`],
-/// open and aborted ones together.
+/// The transactions of a partition that readers of committed records have to know. No batch of a new one is taken beyond
+/// [`PARTITION_TRANSACTIONS_MAX`], open and aborted ones together; a log that is put together again may have more, since
+/// the journal can hold batches whose room was made by a note that a crash took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transactions {
     open: BTreeMap<Transaction, Reach>,
@@ -106,24 +107,24 @@ impl Transactions {
         Ok(())
     }
 
-    /// A batch was appended. False if there was no room to remember its transaction, which a sound log never sees.
-    pub(crate) fn record(&mut self, head: &BatchHead, base: Offset) -> bool {
+    /// A batch was appended.
+    pub(crate) fn record(&mut self, head: &BatchHead, base: Offset) {
         let Some(transaction) = head.transaction().filter(|transaction| transaction.producer != ProducerId::NONE)
         else {
-            return true;
+            return;
         };
         let end = base.advance(u64::from(head.offset_span));
         if let Some(reach) = self.open.get_mut(&transaction).or_else(|| self.aborted.get_mut(&transaction)) {
             reach.end = reach.end.max(end);
-            return true;
+            return;
         }
-        self.restore_open(transaction, Reach { first: base, end })
+        self.restore_open(transaction, Reach { first: base, end });
     }
 
-    /// Puts back an open one. False if it is there already or there is no room.
+    /// Puts back an open one. False if it is there already.
     pub(crate) fn restore_open(&mut self, transaction: Transaction, reach: Reach) -> bool {
         let is_known = self.open.contains_key(&transaction) || self.aborted.contains_key(&transaction);
-        if is_known || PARTITION_TRANSACTIONS_MAX <= self.open.len() + self.aborted.len() {
+        if is_known {
             return false;
         }
         self.open.insert(transaction, reach);
@@ -131,10 +132,10 @@ impl Transactions {
         true
     }
 
-    /// Puts back an aborted one. False if it is there already or there is no room.
+    /// Puts back an aborted one. False if it is there already.
     pub(crate) fn restore_aborted(&mut self, transaction: Transaction, reach: Reach) -> bool {
         let is_known = self.open.contains_key(&transaction) || self.aborted.contains_key(&transaction);
-        if is_known || PARTITION_TRANSACTIONS_MAX <= self.open.len() + self.aborted.len() {
+        if is_known {
             return false;
         }
         self.aborted.insert(transaction, reach);

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use corelane_commitlog::{Append, AppendError, CommitLog, LogState, SegmentChoice, Settled, Shutdown, TransactionEnd};
+use corelane_model::limits::PARTITION_TRANSACTIONS_MAX;
 use corelane_model::{
     Decision, MonotonicNanos, Now, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicSettings,
     Transaction, WallMillis,
 };
-use corelane_record::{BatchBuilder, BatchHead, Compression, ProducerStamp, stamp};
+use corelane_record::{BatchBuilder, BatchHead, Compression, ProducerStamp, Stamp, stamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -351,4 +352,44 @@ proptest! {
     fn readers_see_whole_transactions_or_nothing_of_them(ops in vec(op(), 1..150)) {
         run(&ops);
     }
+}
+
+fn head_of(producer: u64, epoch: u16, sequence: u32) -> (BatchHead, Bytes) {
+    let transaction = Transaction::new(ProducerId(producer), ProducerEpoch(epoch));
+    let bytes = batch(Some(transaction), sequence, 1);
+    (BatchHead::parse(&bytes).expect("sound"), bytes)
+}
+
+#[test]
+fn what_a_crash_made_of_a_full_partition_is_put_together_again() {
+    let mut log = CommitLog::new(PartitionId::default(), settings(), LogState::default());
+    let replay = |log: &mut CommitLog, epoch: u16| {
+        let (head, bytes) = head_of(7, epoch, 0);
+        let mut bytes = bytes.to_vec();
+        let base_offset = log.log_end();
+        let given =
+            Stamp { base_offset, append_timestamp: WallMillis(1), leader_epoch: corelane_model::LeaderEpoch(0) };
+        stamp(&mut bytes, given);
+        let head = BatchHead { base_offset, ..head };
+        log.replay(&head, bytes.into(), base_offset.0).expect("it fits");
+        Transaction::new(ProducerId(7), ProducerEpoch(epoch))
+    };
+    let full = u16::try_from(PARTITION_TRANSACTIONS_MAX).expect("few");
+    for epoch in 0..full {
+        let first = log.log_end();
+        let transaction = replay(&mut log, epoch);
+        let end = TransactionEnd { transaction, decision: Decision::Abort, first, end: log.log_end() };
+        log.replay_transaction_end(&end).expect("it fits");
+    }
+    // The note that made room for one more is gone with a crash, the batch is not.
+    let open = replay(&mut log, full);
+    assert!(log.is_open(open), "readers would be shown what is not decided");
+    let (corrupt, _) = log.finish_recovery(NOW, Shutdown::Unclean);
+    assert_eq!(corrupt, []);
+    assert_eq!(log.last_stable_offset(), Offset(full.into()));
+    let mut bytes = Vec::new();
+    log.state().encode(&mut bytes);
+    assert_eq!(&LogState::decode(&bytes).expect("it was just written"), log.state());
+    let more = log.append(NOW, &head_of(8, 0, 0).0).expect_err("no new one is taken");
+    assert!(matches!(more, AppendError::TooManyTransactions { .. }), "{more}");
 }
