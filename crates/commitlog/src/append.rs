@@ -33,6 +33,7 @@ impl CommitLog {
     /// # Errors
     /// The producer's epoch or sequence does not fit, or its transaction does not; the log is as it was before.
     pub fn append(&mut self, now: Now, head: &BatchHead) -> Result<Append, AppendError> {
+        self.judge_known(head).inspect_err(|_| self.stats.refused_batches += 1)?;
         let verdict = self.state.producers.judge(head).inspect_err(|_| self.stats.refused_batches += 1)?;
         if let Verdict::Duplicate(seen) = verdict {
             self.stats.duplicate_batches += 1;
@@ -54,6 +55,18 @@ impl CommitLog {
         self.stats.appended_bytes += u64::from(head.batch_bytes());
         self.check();
         Ok(Append::Accept(stamp))
+    }
+
+    /// A transaction that is open here has had its first batch. If nothing is remembered of its producer, a batch with the
+    /// first sequence is that one, sent again, and not a new one.
+    fn judge_known(&self, head: &BatchHead) -> Result<(), AppendError> {
+        match head.transaction() {
+            Some(transaction) if self.is_open(transaction) && !self.state.producers.knows(head) => {
+                let (producer, found) = (head.producer_id, head.base_sequence);
+                Err(AppendError::UnknownProducer { producer, found })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether a batch finds room among the newest records of a log of class `latest`; other logs do not ask.

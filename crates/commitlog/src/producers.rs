@@ -96,6 +96,11 @@ impl Producer {
         self.batches.push_back(batch);
     }
 
+    /// Whether its first batch is among those that are remembered.
+    fn is_first_known(&self) -> bool {
+        self.batches.front().is_some_and(|first| first.base_sequence == Sequence(0))
+    }
+
     fn latest(&self) -> &SeenBatch {
         self.batches.back().expect("a producer is remembered by its batches")
     }
@@ -114,13 +119,31 @@ pub(crate) enum Verdict {
 
 /// Epoch and at least the latest [`PRODUCER_BATCHES_MAX`] batches of up to [`PARTITION_PRODUCERS_MAX`] producers. One more pushes out
 /// the one that was silent for longest; one that is silent for [`PRODUCER_EXPIRY`] is forgotten.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct ProducerTable {
     known: BTreeMap<ProducerId, Producer>,
     /// The next sequence of producers whose latest batch was not appended, because its message id was known. Not kept over
     /// a restart: a producer that the partition does not understand then begins a new epoch.
     passed: BTreeMap<ProducerId, (ProducerEpoch, Sequence)>,
+    /// The latest [`PARTITION_PRODUCERS_MAX`] of those that were pushed out although their first batch was remembered. Not
+    /// kept over a restart: checkpoints have no room for them.
+    forgotten: Option<Box<Forgotten>>,
 }
+
+/// Producers in the order in which they were forgotten.
+#[derive(Clone, Debug, Default)]
+struct Forgotten {
+    latest: VecDeque<(ProducerId, ProducerEpoch)>,
+}
+
+impl PartialEq for ProducerTable {
+    /// Equal in what lasts: who was forgotten belongs to one process.
+    fn eq(&self, other: &Self) -> bool {
+        self.known == other.known && self.passed == other.passed
+    }
+}
+
+impl Eq for ProducerTable {}
 
 impl ProducerTable {
     /// How many producers are remembered.
@@ -146,7 +169,7 @@ impl ProducerTable {
             return Ok(Verdict::Fresh);
         }
         let Some(known) = self.known.get(&producer) else {
-            let is_first = found == self.passed(head).unwrap_or(Sequence(0));
+            let is_first = found == self.passed(head).unwrap_or(Sequence(0)) && !self.is_forgotten(head);
             return is_first.then_some(Verdict::Fresh).ok_or(AppendError::UnknownProducer { producer, found });
         };
         if head.producer_epoch < known.epoch {
@@ -215,8 +238,34 @@ impl ProducerTable {
         }
         let silent = self.known.iter().min_by_key(|(_, known)| known.latest().base_offset).map(|(&id, _)| id);
         if let Some(id) = silent {
-            self.known.remove(&id);
+            let known = self.known.remove(&id).expect("it was just seen");
+            self.note_forgotten(id, &known);
         }
+    }
+
+    /// What is forgotten early may send its first batch again, which must not be taken for that of a new producer.
+    fn note_forgotten(&mut self, id: ProducerId, known: &Producer) {
+        if !known.is_first_known() {
+            return;
+        }
+        let forgotten = &mut self.forgotten.get_or_insert_default().latest;
+        while PARTITION_PRODUCERS_MAX <= forgotten.len() {
+            forgotten.pop_front();
+        }
+        forgotten.push_back((id, known.epoch));
+    }
+
+    /// Whether the batch is of a producer that was forgotten in this epoch or a later one.
+    fn is_forgotten(&self, head: &BatchHead) -> bool {
+        self.forgotten
+            .iter()
+            .flat_map(|gone| &gone.latest)
+            .any(|&(id, epoch)| id == head.producer_id && head.producer_epoch <= epoch)
+    }
+
+    /// Whether anything is remembered of the producer in the epoch of this batch.
+    pub(crate) fn knows(&self, head: &BatchHead) -> bool {
+        self.known.get(&head.producer_id).is_some_and(|known| known.epoch == head.producer_epoch)
     }
 
     /// Forgets all but so many producers, those first whose latest batch is the oldest.
@@ -228,7 +277,9 @@ impl ProducerTable {
         latest.sort_unstable_by(|a, b| b.cmp(a));
         // No two producers have a batch at one offset.
         let oldest = latest.get(count.wrapping_sub(1)).copied().unwrap_or(Offset(u64::MAX));
-        self.known.retain(|_, known| oldest <= known.latest().base_offset);
+        let gone = self.known.extract_if(.., |_, known| known.latest().base_offset < oldest);
+        let gone: Vec<_> = gone.collect();
+        gone.iter().for_each(|(id, known)| self.note_forgotten(*id, known));
     }
 
     /// Forgets producers that were silent for too long.
@@ -260,6 +311,9 @@ impl ProducerTable {
     /// Bytes of memory, about.
     pub(crate) fn memory_bytes(&self) -> usize {
         let batches: usize = self.known.values().map(|known| known.batches.capacity()).sum();
-        self.known.len() * (size_of::<Producer>() + size_of::<ProducerId>()) + batches * size_of::<SeenBatch>()
+        self.known.len() * (size_of::<Producer>() + size_of::<ProducerId>())
+            + batches * size_of::<SeenBatch>()
+            + self.forgotten.as_ref().map_or(0, |gone| gone.latest.capacity())
+                * size_of::<(ProducerId, ProducerEpoch)>()
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use corelane_commitlog::{Append, AppendError, CommitLog, LogState, SegmentChoice, Settled, Shutdown, TransactionEnd};
-use corelane_model::limits::PARTITION_TRANSACTIONS_MAX;
+use corelane_model::limits::{PARTITION_PRODUCERS_MAX, PARTITION_TRANSACTIONS_MAX};
 use corelane_model::{
     Decision, MonotonicNanos, Now, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicSettings,
     Transaction, WallMillis,
@@ -358,6 +358,40 @@ fn head_of(producer: u64, epoch: u16, sequence: u32) -> (BatchHead, Bytes) {
     let transaction = Transaction::new(ProducerId(producer), ProducerEpoch(epoch));
     let bytes = batch(Some(transaction), sequence, 1);
     (BatchHead::parse(&bytes).expect("sound"), bytes)
+}
+
+#[test]
+fn the_first_batch_of_an_open_transaction_is_not_taken_twice_when_its_producer_is_forgotten() {
+    let mut log = CommitLog::new(PartitionId::default(), settings(), LogState::default());
+    let (head, _) = head_of(7, 3, 0);
+    log.append(NOW, &head).expect("it is the first");
+    // More producers than are remembered push it out.
+    for producer in 0..u64::try_from(PARTITION_PRODUCERS_MAX).expect("few") {
+        log.append(NOW, &head_of(100 + producer, 0, 0).0).expect("it is the first");
+    }
+    let again = log.append(NOW, &head).expect_err("it was appended");
+    assert!(matches!(again, AppendError::UnknownProducer { .. }), "{again}");
+    // Of the next one nothing is here.
+    let over = Transaction::new(ProducerId(7), ProducerEpoch(3));
+    log.end_transaction(over, Decision::Abort).expect("it is open");
+    log.append(NOW, &head_of(7, 4, 0).0).expect("it is the first of the next");
+}
+
+#[test]
+fn the_first_batch_of_a_producer_that_a_crowded_checkpoint_forgot_is_not_taken_twice() {
+    let mut log = CommitLog::new(PartitionId::default(), settings(), LogState::default());
+    let plain = |epoch: u16| {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(WallMillis(0), None, Some(b"value"), &[]).expect("small");
+        let producer_epoch = ProducerEpoch(epoch);
+        let stamp = ProducerStamp { producer_id: ProducerId(9), producer_epoch, ..ProducerStamp::default() };
+        BatchHead::parse(&builder.finish(stamp)).expect("sound")
+    };
+    log.append(NOW, &plain(0)).expect("it is the first");
+    log.forget_producers(NOW, 0);
+    let again = log.append(NOW, &plain(0)).expect_err("it was appended");
+    assert!(matches!(again, AppendError::UnknownProducer { .. }), "{again}");
+    log.append(NOW, &plain(1)).expect("the producer begins a new epoch");
 }
 
 #[test]
