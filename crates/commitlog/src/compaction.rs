@@ -26,8 +26,20 @@ pub(crate) struct Compacted {
     pub(crate) tombstones_end: Offset,
     /// When the pass was over that brought `tombstones_end` there.
     pub(crate) tombstones_since: WallMillis,
-    /// Whether there may be null values below `tombstones_end`.
-    pub(crate) has_tombstones: bool,
+    pub(crate) left: NullValues,
+}
+
+/// The null values below [`Compacted::tombstones_end`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum NullValues {
+    /// There are none.
+    #[default]
+    None,
+    /// There may be some.
+    Some,
+    /// Behind it lies a batch that could not be written anew, with records that are superseded. No pass looks for them
+    /// again, so that whatever takes their keys away has to stay: the end does not move any more.
+    Barred,
 }
 
 /// What a pass works on.
@@ -50,6 +62,8 @@ pub struct CompactionResult {
     pub tombstones_end: Offset,
     /// Whether null values are left below `end`.
     pub has_tombstones: bool,
+    /// Base offset of the first batch that could not be written anew: it still holds records that are superseded.
+    pub stuck: Option<Offset>,
 }
 
 impl CommitLog {
@@ -70,7 +84,7 @@ impl CommitLog {
         let dirty: u64 = segments.iter().filter(|segment| compacted.end < segment.end).map(bytes).sum();
         let is_dirty = 0 < dirty && total.saturating_mul(COMPACT_DIRTY_PERMILLE) <= dirty.saturating_mul(1000);
         let is_over = self.settings.tombstone_ms <= now.millis_since(compacted.tombstones_since);
-        let has_old_tombstones = compacted.has_tombstones && is_over;
+        let has_old_tombstones = compacted.left == NullValues::Some && is_over;
         if segments.is_empty() || !(is_dirty || has_old_tombstones) {
             return None;
         }
@@ -98,11 +112,19 @@ impl CommitLog {
         let compacted = &mut self.state.compacted;
         compacted.end = compacted.end.max(result.end);
         // The grace time of null values begins anew when those of the last time are gone.
-        let is_begun_anew = result.tombstones_end == compacted.tombstones_end || !compacted.has_tombstones;
+        let is_begun_anew = match compacted.left {
+            NullValues::None => true,
+            NullValues::Some => result.tombstones_end == compacted.tombstones_end,
+            NullValues::Barred => false,
+        };
         if is_begun_anew {
             compacted.tombstones_end = compacted.end;
             compacted.tombstones_since = now;
-            compacted.has_tombstones = result.has_tombstones;
+            compacted.left = if result.has_tombstones { NullValues::Some } else { NullValues::None };
+        }
+        if let Some(stuck) = result.stuck {
+            compacted.tombstones_end = compacted.tombstones_end.min(stuck);
+            compacted.left = NullValues::Barred;
         }
         self.check();
     }

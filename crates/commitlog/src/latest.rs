@@ -5,12 +5,12 @@
 //! reads from an offset gets newest records only, in the order of their offsets: a new reader every key, a slow one
 //! nothing that was superseded before it had room.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use corelane_model::limits::{LATEST_KEYS_MAX, LATEST_RECORD_COST_BYTES};
+use corelane_model::limits::{BATCH_BYTES_MAX, LATEST_KEYS_MAX, LATEST_RECORD_COST_BYTES};
 use corelane_model::{Offset, WallMillis};
-use corelane_record::{BatchHead, BatchKeys, KeyedRecord, Rewriter};
+use corelane_record::{BatchHead, BatchKeys, Compression, KeyedRecord, Rewriter};
 
 use crate::AppendError;
 
@@ -22,8 +22,6 @@ struct LatestBatch {
     append_timestamp: WallMillis,
     records: u32,
     newest: u32,
-    /// It cannot be written anew.
-    is_stuck: bool,
 }
 
 /// Where the newest record of a key is.
@@ -43,6 +41,10 @@ pub(crate) struct Latest {
     keys: BTreeMap<Box<[u8]>, Newest>,
     /// Null values, oldest first, with the moment at which they came; some may be superseded.
     tombstones: VecDeque<(WallMillis, Offset, Box<[u8]>)>,
+    /// Base offsets of batches that cannot be written anew.
+    stuck: BTreeSet<Offset>,
+    /// Base offsets of batches of which that may turn out.
+    tight: BTreeSet<Offset>,
     /// Bytes of the batches.
     bytes: u64,
     /// What all newest records count against the bound.
@@ -54,6 +56,14 @@ pub(crate) struct Latest {
 /// What a record counts: its key twice, as it is in the batch and in the map.
 fn cost_of(record: &KeyedRecord<'_>) -> u64 {
     2 * record.key.map_or(0, <[u8]>::len) as u64 + u64::from(record.value_bytes) + LATEST_RECORD_COST_BYTES
+}
+
+/// Whether one of its records, compressed alone, might not fit a batch.
+fn may_be_stuck(batch: &BatchKeys) -> bool {
+    let largest = batch.iter().map(|record| record.value_bytes).max().unwrap_or_default();
+    let head = batch.head();
+    head.compression() != Compression::None
+        && u64::from(BATCH_BYTES_MAX) < u64::from(head.batch_bytes()) + u64::from(largest) + LATEST_RECORD_COST_BYTES
 }
 
 impl Latest {
@@ -100,6 +110,9 @@ impl Latest {
         let head = *keys.head();
         let base = head.base_offset;
         self.insert(&head, bytes, head.record_count);
+        if may_be_stuck(&keys) {
+            self.tight.insert(base);
+        }
         let mut touched: Vec<Offset> = Vec::new();
         let mut has_tombstones = false;
         for record in keys.iter() {
@@ -133,8 +146,7 @@ impl Latest {
     fn insert(&mut self, head: &BatchHead, bytes: Bytes, newest: u32) {
         self.bytes += bytes.len() as u64;
         let (end, append_timestamp, records) = (head.end_offset(), head.append_timestamp, head.record_count);
-        self.batches
-            .insert(head.base_offset, LatestBatch { bytes, end, append_timestamp, records, newest, is_stuck: false });
+        self.batches.insert(head.base_offset, LatestBatch { bytes, end, append_timestamp, records, newest });
     }
 
     /// One record of the batch is not the newest of its key any more.
@@ -147,6 +159,8 @@ impl Latest {
         let LatestBatch { newest, records, .. } = self.batches[&base];
         if newest == 0 {
             let batch = self.batches.remove(&base).expect("it was just seen");
+            self.stuck.remove(&base);
+            self.tight.remove(&base);
             self.bytes -= batch.bytes.len() as u64;
         } else if newest * 2 <= records {
             self.rewrite(base);
@@ -163,16 +177,21 @@ impl Latest {
         let mut left = Vec::new();
         if Rewriter::default().rewrite(batch.bytes.clone(), &keeps, &mut left).is_err() {
             // Its producer compressed it more tightly than it can be done again: it stays until nothing is left in it.
-            self.batches.insert(base, LatestBatch { is_stuck: true, ..batch });
+            self.batches.insert(base, batch);
+            self.stuck.insert(base);
             return;
         }
         self.bytes -= batch.bytes.len() as u64;
+        self.tight.remove(&base);
         for bytes in left {
             let keys = BatchKeys::parse(bytes.clone()).expect("it was just written");
             let base = keys.head().base_offset;
             for record in keys.iter() {
                 let known = record.key.and_then(|key| self.keys.get_mut(key)).expect("newest records have keys");
                 known.batch = base;
+            }
+            if may_be_stuck(&keys) {
+                self.tight.insert(base);
             }
             self.insert(keys.head(), bytes, keys.head().record_count);
         }
@@ -184,7 +203,7 @@ impl Latest {
         let mut bytes = 0;
         let mut superseded = Vec::new();
         for (&base, batch) in self.batches.range(self.first_from(from)..) {
-            if batch.newest < batch.records && !batch.is_stuck {
+            if batch.newest < batch.records && !self.stuck.contains(&base) {
                 superseded.push(base);
             }
             bytes += batch.bytes.len() as u64;
@@ -205,9 +224,9 @@ impl Latest {
     pub(crate) fn batches_from(&self, from: Offset, bytes_max: u32) -> (Vec<Bytes>, Offset) {
         let start = self.first_from(from);
         let (mut batches, mut next, mut bytes) = (Vec::new(), from, 0);
-        for batch in self.batches.range(start..).map(|(_, batch)| batch) {
+        for (base, batch) in self.batches.range(start..) {
             bytes += batch.bytes.len() as u64;
-            let is_unprepared = batch.newest < batch.records && !batch.is_stuck;
+            let is_unprepared = batch.newest < batch.records && !self.stuck.contains(base);
             if !batches.is_empty() && (is_unprepared || u64::from(bytes_max) < bytes) {
                 break;
             }
@@ -237,7 +256,9 @@ impl Latest {
                 self.drop_oldest();
             }
         }
-        while let Some((_, offset, key)) = self.tombstones.pop_front_if(|(at, ..)| grace_ms < now.millis_since(*at)) {
+        let barred = self.barred_from();
+        let is_over = |at: WallMillis, offset: Offset| grace_ms < now.millis_since(at) && offset < barred;
+        while let Some((_, offset, key)) = self.tombstones.pop_front_if(|(at, offset, _)| is_over(*at, *offset)) {
             let Some(newest) = self.keys.get(&key).filter(|newest| newest.offset == offset).copied() else { continue };
             self.keys.remove(&key);
             self.cost -= newest.cost;
@@ -246,17 +267,29 @@ impl Latest {
         }
     }
 
+    /// From here on null values stay: the batch there holds superseded records, and it may be that it cannot be written
+    /// anew without them. Whoever reads it must be told behind it what took their keys away.
+    fn barred_from(&self) -> Offset {
+        let holds_superseded =
+            |base: &&Offset| self.batches.get(base).is_some_and(|batch| batch.newest < batch.records);
+        self.tight.iter().find(holds_superseded).copied().unwrap_or(Offset(u64::MAX))
+    }
+
     /// When [`Latest::expire`] has something to do.
     pub(crate) fn deadline(&self, ttl_ms: Option<u64>, grace_ms: u64) -> Option<WallMillis> {
         let after = |at: WallMillis, millis: u64| at.0.saturating_add(i64::try_from(millis).unwrap_or(i64::MAX));
         let oldest = self.batches.first_key_value().map(|(_, batch)| batch.append_timestamp);
         let ttl = oldest.zip(ttl_ms).map(|(oldest, ttl_ms)| after(oldest, ttl_ms));
-        let grace = self.tombstones.front().map(|(at, ..)| after(*at, grace_ms));
+        let barred = self.barred_from();
+        let oldest = self.tombstones.front().filter(|&&(_, offset, _)| offset < barred);
+        let grace = oldest.map(|(at, ..)| after(*at, grace_ms));
         ttl.into_iter().chain(grace).min().map(|due| WallMillis(due.saturating_add(1)))
     }
 
     fn drop_oldest(&mut self) {
         let (base, batch) = self.batches.pop_first().expect("the caller has seen one");
+        self.stuck.remove(&base);
+        self.tight.remove(&base);
         self.bytes -= batch.bytes.len() as u64;
         let keys = BatchKeys::parse(batch.bytes).expect("it was checked when it came");
         for key in keys.iter().filter_map(|record| record.key) {

@@ -1,14 +1,13 @@
 //! What a log must know after a restart, and its bytes in a checkpoint (docs/formats/log-state.md).
 
 use corelane_model::limits::{
-    PARTITION_CORRUPT_RANGES_MAX, PARTITION_PRODUCERS_MAX, PARTITION_SEGMENTS_MAX,
-    PRODUCER_BATCHES_MAX,
+    PARTITION_CORRUPT_RANGES_MAX, PARTITION_PRODUCERS_MAX, PARTITION_SEGMENTS_MAX, PRODUCER_BATCHES_MAX,
 };
 use corelane_model::{
     LeaderEpoch, MonotonicNanos, Offset, ProducerEpoch, ProducerId, Sequence, Transaction, WallMillis,
 };
 
-use crate::compaction::Compacted;
+use crate::compaction::{Compacted, NullValues};
 use crate::corrupt::CorruptRanges;
 use crate::producers::{Producer, SeenBatch};
 use crate::transactions::Reach;
@@ -112,11 +111,16 @@ impl LogState {
     }
 
     fn encode_compaction(&self, out: &mut Vec<u8>) {
-        let Compacted { end, tombstones_end, tombstones_since, has_tombstones } = self.compacted;
+        let Compacted { end, tombstones_end, tombstones_since, left } = self.compacted;
         varint::put(out, end.0);
         varint::put(out, end.since(tombstones_end));
         varint::put_signed(out, tombstones_since.0);
-        varint::put(out, u64::from(has_tombstones));
+        let left = match left {
+            NullValues::None => 0,
+            NullValues::Some => 1,
+            NullValues::Barred => 2,
+        };
+        varint::put(out, left);
         let rewritten = || self.segments.iter().enumerate().filter(|(_, segment)| segment.rewrite != 0);
         varint::put(out, rewritten().count() as u64);
         for (place, segment) in rewritten() {
@@ -405,9 +409,10 @@ impl<'a> Reader<'a> {
         let behind = self.number()?;
         let tombstones_end = end.0.checked_sub(behind).map(Offset).ok_or_else(|| self.malformed())?;
         let tombstones_since = WallMillis(self.signed()?);
-        let has_tombstones = match self.number()? {
-            0 => false,
-            1 => true,
+        let left = match self.number()? {
+            0 => NullValues::None,
+            1 => NullValues::Some,
+            2 => NullValues::Barred,
             _ => return Err(self.malformed()),
         };
         let mut next = 0;
@@ -424,7 +429,7 @@ impl<'a> Reader<'a> {
             next = place + 1;
         }
         match self.numbers.rest() {
-            0 => Ok(Compacted { end, tombstones_end, tombstones_since, has_tombstones }),
+            0 => Ok(Compacted { end, tombstones_end, tombstones_since, left }),
             excess => Err(StateError::Excess { excess }),
         }
     }

@@ -65,7 +65,7 @@ proptest! {
             }
             let last = plan.segments.last().expect("never empty").end;
             let result =
-                CompactionResult { end: last, tombstones_end: plan.tombstones_end, has_tombstones: millis % 2 == 0 };
+                CompactionResult { end: last, tombstones_end: plan.tombstones_end, has_tombstones: millis % 2 == 0, stuck: (millis % 5 == 0).then_some(Offset(bytes % last.0)) };
             log.on_compacted(wall, result);
             prop_assert_eq!(log.compacted_end(), last);
             prop_assert!(log.segments().windows(2).all(|pair| pair[0].end == pair[1].base));
@@ -86,6 +86,7 @@ fn null_values_go_once_their_time_has_passed_since_a_pass_saw_them() {
             end: Offset(20),
             tombstones_end: plan.tombstones_end,
             has_tombstones: plan.tombstones_end.0 == 0,
+            stuck: None,
         };
         log.on_compacted(WallMillis(at), result);
         plan.tombstones_end
@@ -94,6 +95,29 @@ fn null_values_go_once_their_time_has_passed_since_a_pass_saw_them() {
     assert_eq!(log.compaction_plan(WallMillis(5999)), None, "the grace time is not over");
     assert_eq!(pass(&mut log, 6000), Offset(20));
     assert_eq!(log.compaction_plan(WallMillis(90_000)), None, "none are left");
+}
+
+#[test]
+fn null_values_stay_behind_a_batch_that_keeps_what_they_took_away() {
+    let mut log = log(&[(10, 4096); 8]);
+    let pass = |log: &mut CommitLog, at: i64, end: u64, stuck: Option<Offset>| {
+        let plan = log.compaction_plan(WallMillis(at)).expect("there is something to do");
+        let tombstones_end = plan.tombstones_end;
+        log.on_compacted(
+            WallMillis(at),
+            CompactionResult { end: Offset(end), tombstones_end, has_tombstones: true, stuck },
+        );
+        tombstones_end
+    };
+    // The batch at 5 holds a record that a null value at 9 took away, and could not be written anew.
+    assert_eq!(pass(&mut log, 5000, 10, Some(Offset(5))), Offset(0), "no pass has seen any");
+    for (at, end) in [(7000, 20), (9000, 30), (11_000, 40)] {
+        let mut bytes = Vec::new();
+        log.state().encode(&mut bytes);
+        assert_eq!(&LogState::decode(&bytes).expect("it was just written"), log.state());
+        assert!(pass(&mut log, at, end, None) <= Offset(5), "later passes do not see that it is superseded");
+    }
+    assert_eq!(log.compacted_end(), Offset(40));
 }
 
 #[test]

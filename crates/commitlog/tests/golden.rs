@@ -100,7 +100,8 @@ fn compacted() -> LogState {
     let plan = log.compaction_plan(wall).expect("it has a sealed segment");
     assert_eq!(plan.segments.len(), 1);
     log.replace_segments(&plan.segments, 8192).expect("it has them");
-    let result = CompactionResult { end: Offset(301), tombstones_end: plan.tombstones_end, has_tombstones: true };
+    let result =
+        CompactionResult { end: Offset(301), tombstones_end: plan.tombstones_end, has_tombstones: true, stuck: None };
     log.on_compacted(wall, result);
     log.state().clone()
 }

@@ -61,6 +61,8 @@ pub(super) struct Pass {
     has_tombstones: bool,
     /// A batch was kept that was not judged: what it holds must stay superseded, so that no null value may go.
     is_any_kept_whole: bool,
+    /// Base offset of the first batch that could not be written anew.
+    stuck: Option<Offset>,
 }
 
 impl Pass {
@@ -93,6 +95,7 @@ impl Pass {
             writing_bytes: 0,
             has_tombstones: false,
             is_any_kept_whole: false,
+            stuck: None,
         }
     }
 
@@ -273,8 +276,10 @@ impl Pass {
                 keeps.push(!is_gone);
             }
             if rewriter.rewrite(batch.clone(), &keeps, &mut kept).is_err() {
-                // Compressed so tightly by its producer that it cannot be done again: it stays as it is.
+                // Compressed so tightly by its producer that it cannot be done again: it stays as it is, and no later
+                // pass learns the keys again that would tell what in it is superseded.
                 self.is_any_kept_whole = true;
+                self.stuck = self.stuck.or_else(|| Some(keys.head().base_offset));
                 kept.push(batch);
             }
         }
@@ -320,6 +325,7 @@ impl Pass {
             end: self.end,
             tombstones_end: self.plan.tombstones_end,
             has_tombstones: self.has_tombstones && !self.is_any_kept_whole,
+            stuck: self.stuck,
         };
         Some(Swap { partition: self.partition, group, bytes: self.position, result: is_last.then_some(result) })
     }
