@@ -320,7 +320,7 @@ impl Coordinator {
     }
 
     /// Whether a participant that found something of the transaction at a restart will be told what was decided. If not,
-    /// nobody will ever commit it, and the participant aborts it by itself.
+    /// nobody will ever commit it. Shards do not ask yet: only damage makes the answer no.
     #[must_use]
     pub fn will_tell(&self, transaction: Transaction, participant: &Participant) -> bool {
         self.current == Some(transaction)
