@@ -111,6 +111,11 @@ impl Queue {
         self.gathering.is_empty() && self.window.is_empty()
     }
 
+    /// Whether it holds something that may have to leave.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.gathering.is_empty() || self.window.iter().any(|batch| batch.phase == Phase::Waiting)
+    }
+
     /// Whether it has to be listed with those that wait for the partition's durable end; it is when this returns.
     pub(crate) fn register(&mut self) -> bool {
         !self.window.is_empty() && !std::mem::replace(&mut self.is_registered, true)

@@ -243,7 +243,7 @@ impl ClientCore {
                 queue.on_refused(low, ErrorCode::from_wire(code), text.map_or("", |text| &text.1), &mut tell)
             };
             self.apply(now, key, index, remedy);
-            self.mark(key, index);
+            self.mark_unsent(key, index);
         }
         Ok(())
     }
@@ -273,21 +273,21 @@ impl ClientCore {
 
     pub(super) fn on_durable_ends(&mut self, frame: &Frame) -> Result<(), BodyError> {
         let body = access::<DurableEnds>(frame)?;
+        let waiters = std::mem::take(&mut self.durable_waiters);
         for end in body.ends.iter() {
             let index = end.partition.to_native();
             let partition = PartitionId::new(TopicId(end.topic.to_native()), PartitionIndex(index));
             self.on_append_durable(partition, Offset(end.end.to_native()));
-            let waiters = self.durable_waiters.get(&partition).map_or(0, Vec::len);
-            for at in 0..waiters {
-                let key = self.durable_waiters[&partition][at];
+            for &key in waiters.get(&partition).into_iter().flatten() {
                 let (producers, mut tell) = self.split();
                 let queue = producers[key.0 as usize].as_mut().and_then(|p| p.queues.get_mut(index as usize));
                 if let Some(queue) = queue {
                     queue.on_durable(Offset(end.end.to_native()), &mut tell);
-                    self.mark(key, index);
+                    self.mark_unsent(key, index);
                 }
             }
         }
+        self.durable_waiters = waiters;
         Ok(())
     }
 
@@ -380,6 +380,18 @@ impl ClientCore {
     /// Queues of a shard may have something to send.
     pub(super) fn mark_shard(&mut self, shard: ShardId) {
         self.mark_where(|producer, index| producer.shards[index] == shard);
+    }
+
+    /// A queue was told something: if it holds anything to send, that may leave now. A round looks at so many queues only,
+    /// and after a tick of a thousand partitions none of them has anything.
+    fn mark_unsent(&mut self, key: ProducerKey, index: u32) {
+        let Some(Some(producer)) = self.producers.get_mut(key.0 as usize) else { return };
+        if let Some(queue) = producer.queues.get_mut(index as usize)
+            && queue.has_unsent()
+            && !std::mem::replace(&mut queue.is_dirty, true)
+        {
+            self.dirty.push_back((key, index));
+        }
     }
 
     fn mark_producer(&mut self, key: ProducerKey) {
