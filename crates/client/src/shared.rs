@@ -1,14 +1,14 @@
 //! What the tasks of a client share: the machine behind a lock that is held for moments, and who waits for its words.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Instant, SystemTime};
 
 use corelane_client_core::{
-    Answer, BatchKey, ClientCore, ConnectFailure, Effect, Event, FollowKey, GroupKey, GroupNews, OperationKey,
-    OutStream, ProducerKey, QueueMemberKey, QueueNews, RequestError, SubscriptionKey,
+    Answer, BatchKey, ClientCore, ConnectFailure, DeliveryError, Effect, Event, FollowKey, GroupKey, GroupNews,
+    OperationKey, OutStream, Placement, ProducerKey, QueueMemberKey, QueueNews, RequestError, SubscriptionKey,
 };
 use corelane_model::{ConnectionKey, ErrorCode, MonotonicNanos, Now, ShardId, TopicClass, WallMillis};
 use corelane_wire::OutFrame;
@@ -201,8 +201,8 @@ impl Shared {
 
     /// Takes the machine's effects: what is to be done goes to the outbox, what is to be told is returned, to be told
     /// without the lock.
-    pub(crate) fn collect(&self, inner: &mut Inner) -> VecDeque<Word> {
-        let mut words = VecDeque::new();
+    pub(crate) fn collect(&self, inner: &mut Inner) -> Vec<Word> {
+        let mut words = Vec::new();
         while let Some(effect) = inner.core.poll_effect() {
             match effect {
                 Effect::Send { connection, stream, frame } => inner.outbox.frames.push((connection, stream, frame)),
@@ -215,14 +215,14 @@ impl Shared {
     }
 
     /// Passes on what was taken by [`Self::collect`].
-    pub(crate) fn say(&self, words: VecDeque<Word>) {
+    pub(crate) fn say(&self, words: Vec<Word>) {
         if words.is_empty() {
             return;
         }
         let now = Instant::now();
         let mut has_room = false;
         for word in words {
-            has_room |= matches!(word, Word::Batch(..));
+            has_room |= matches!(word, Word::Delivered(..) | Word::Failed(..));
             word.say(now);
         }
         if has_room {
@@ -232,45 +232,47 @@ impl Shared {
 }
 
 /// Something to tell, and to whom.
+///
+/// A tick of many partitions has a word for each of them, so what is said of batches is small and the rest is on the heap.
 #[derive(Debug)]
 pub(crate) enum Word {
-    Batch(Arc<BatchCell>, Effect),
-    Received(Arc<BatchCell>, corelane_client_core::Placement),
-    Commits(Arc<CommitCell>, GroupNews),
+    Received(Arc<BatchCell>, Placement),
+    Delivered(Arc<BatchCell>, Placement, bool),
+    Failed(Arc<BatchCell>, Box<DeliveryError>),
+    Commits(Arc<CommitCell>, Box<GroupNews>),
     GroupEnded(Arc<CommitCell>, Option<Waker>),
-    Verdicts(Arc<VerdictCell>, QueueNews),
+    Verdicts(Arc<VerdictCell>, Box<QueueNews>),
     QueueEnded(Arc<VerdictCell>, Option<Waker>),
     /// The readers' queues themselves are filled under the lock, so that batches stay in order.
     Wake(Waker),
-    Opened(oneshot::Sender<Opened>, Opened),
-    Done(oneshot::Sender<Result<Answer, RequestError>>, Result<Answer, RequestError>),
-    First(oneshot::Sender<Result<(), ConnectFailure>>, Result<(), ConnectFailure>),
+    Opened(oneshot::Sender<Opened>, Box<Opened>),
+    Done(oneshot::Sender<Result<Answer, RequestError>>, Box<Result<Answer, RequestError>>),
+    First(oneshot::Sender<Result<(), ConnectFailure>>, Box<Result<(), ConnectFailure>>),
 }
+
+const _: () = assert!(size_of::<Word>() <= 40, "words about batches are moved by the thousand");
 
 impl Word {
     fn say(self, now: Instant) {
         match self {
             Self::Received(cell, placement) => cell.on_received(placement, now),
-            Self::Batch(cell, Effect::Delivered { placement, is_stored, .. }) => {
-                cell.on_delivered(placement, is_stored, now);
-            }
-            Self::Batch(cell, Effect::Failed { error, .. }) => cell.on_failed(error),
-            Self::Batch(..) => {}
+            Self::Delivered(cell, placement, is_stored) => cell.on_delivered(placement, is_stored, now),
+            Self::Failed(cell, error) => cell.on_failed(*error),
             Self::Wake(waker) => waker.wake(),
-            Self::Commits(cell, news) => cell.on_news(news),
+            Self::Commits(cell, news) => cell.on_news(*news),
             Self::GroupEnded(cell, waker) => {
                 cell.on_ended();
                 waker.into_iter().for_each(Waker::wake);
             }
-            Self::Verdicts(cell, news) => cell.on_news(news),
+            Self::Verdicts(cell, news) => cell.on_news(*news),
             Self::QueueEnded(cell, waker) => {
                 cell.on_ended();
                 waker.into_iter().for_each(Waker::wake);
             }
             // Whoever asked may have stopped waiting.
-            Self::Opened(sender, result) => drop(sender.send(result)),
-            Self::Done(sender, result) => drop(sender.send(result)),
-            Self::First(sender, result) => drop(sender.send(result)),
+            Self::Opened(sender, result) => drop(sender.send(*result)),
+            Self::Done(sender, result) => drop(sender.send(*result)),
+            Self::First(sender, result) => drop(sender.send(*result)),
         }
     }
 }
@@ -281,7 +283,7 @@ impl Inner {
         let (queue, cell) = self.groups.get(&group)?;
         match &news {
             GroupNews::CommitsSettled { .. } | GroupNews::CommitFailed { .. } => {
-                return Some(Word::Commits(Arc::clone(cell), news));
+                return Some(Word::Commits(Arc::clone(cell), Box::new(news)));
             }
             GroupNews::Assigned(assigned) => {
                 let subscriptions = assigned.iter().filter_map(|one| one.subscription);
@@ -306,7 +308,9 @@ impl Inner {
     fn queue_news(&mut self, queue: QueueMemberKey, news: QueueNews) -> Option<Word> {
         let (reader, cell) = self.queues.get(&queue)?;
         match &news {
-            QueueNews::Settled { .. } | QueueNews::Refused { .. } => Some(Word::Verdicts(Arc::clone(cell), news)),
+            QueueNews::Settled { .. } | QueueNews::Refused { .. } => {
+                Some(Word::Verdicts(Arc::clone(cell), Box::new(news)))
+            }
             QueueNews::Ended { .. } => {
                 let cell = Arc::clone(cell);
                 let waker = reader.push(Effect::Queue { queue, news });
@@ -323,13 +327,14 @@ impl Inner {
             Effect::Received { batch, placement } => {
                 self.batches.get(&batch).map(|cell| Word::Received(Arc::clone(cell), placement))
             }
-            Effect::Delivered { batch, .. } | Effect::Failed { batch, .. } => {
-                if let Effect::Failed { detached, error, .. } = &effect
-                    && 0 < *detached
-                {
+            Effect::Delivered { batch, placement, is_stored } => {
+                self.batches.remove(&batch).map(|cell| Word::Delivered(cell, placement, is_stored))
+            }
+            Effect::Failed { batch, detached, error } => {
+                if 0 < detached {
                     tracing::warn!(records = detached, %error, "records without a ticket were not delivered");
                 }
-                self.batches.remove(&batch).map(|cell| Word::Batch(cell, effect))
+                self.batches.remove(&batch).map(|cell| Word::Failed(cell, Box::new(error)))
             }
             Effect::Subscribed { subscription, .. }
             | Effect::Deliver { subscription, .. }
@@ -347,22 +352,22 @@ impl Inner {
             Effect::Group { group, news } => self.group_news(group, news),
             Effect::Queue { queue, news } => self.queue_news(queue, news),
             Effect::ProducerOpened { producer, partitions, class } => {
-                self.opening.remove(&producer).map(|sender| Word::Opened(sender, Ok((partitions, class))))
+                self.opening.remove(&producer).map(|sender| Word::Opened(sender, Box::new(Ok((partitions, class)))))
             }
             Effect::ProducerFailed { producer, error } => {
-                self.opening.remove(&producer).map(|sender| Word::Opened(sender, Err(error)))
+                self.opening.remove(&producer).map(|sender| Word::Opened(sender, Box::new(Err(error))))
             }
             Effect::Done { operation, result } => {
-                self.operations.remove(&operation).map(|sender| Word::Done(sender, result))
+                self.operations.remove(&operation).map(|sender| Word::Done(sender, Box::new(result)))
             }
-            Effect::Ready { .. } => self.first.take().map(|sender| Word::First(sender, Ok(()))),
+            Effect::Ready { .. } => self.first.take().map(|sender| Word::First(sender, Box::new(Ok(())))),
             Effect::Unreachable { shard, failure } => {
                 tracing::debug!(%shard, %failure, "connection lost");
                 self.last_failure = Some(failure.clone());
                 if failure.is_retriable() {
                     None
                 } else {
-                    self.first.take().map(|sender| Word::First(sender, Err(failure)))
+                    self.first.take().map(|sender| Word::First(sender, Box::new(Err(failure))))
                 }
             }
             Effect::Send { .. } | Effect::Connect { .. } | Effect::Close { .. } => {

@@ -18,6 +18,9 @@ use crate::stamp::{Stamp, write_message};
 /// A message that was taken: when it was due, and the promise about it.
 pub(crate) type Sent = (MonotonicNanos, Ticket);
 
+/// Tickets that are passed on together at most.
+const TICKETS_TOGETHER_MAX: usize = 4096;
+
 /// The pacer and its producers.
 pub(crate) struct Sender {
     pacer: Pacer,
@@ -25,8 +28,9 @@ pub(crate) struct Sender {
     producers: Vec<Producer>,
     streams: Vec<StreamPlan>,
     counts: Arc<Counts>,
-    /// Where promises go; without it nobody asks what became of a single message, and the client counts failures.
-    tickets: Option<UnboundedSender<Sent>>,
+    /// Where promises go, those of an edge together; without it nobody asks what became of a single message, and the client
+    /// counts failures.
+    tickets: Option<UnboundedSender<Vec<Sent>>>,
     end: SenderEnd,
 }
 
@@ -62,7 +66,7 @@ impl Sender {
         producers: Vec<Producer>,
         streams: Vec<StreamPlan>,
         counts: Arc<Counts>,
-        tickets: Option<UnboundedSender<Sent>>,
+        tickets: Option<UnboundedSender<Vec<Sent>>>,
     ) -> Self {
         let end = SenderEnd { sent: vec![0; streams.len()], ..SenderEnd::default() };
         Self { pacer: Pacer::new(origin, late_max), client, producers, streams, counts, tickets, end }
@@ -74,6 +78,7 @@ impl Sender {
         let mut is_first = true;
         let mut schedule = schedule.peekable();
         let mut gathering = None;
+        let mut tickets = Vec::new();
         while let Some(due) = schedule.next() {
             self.pacer.wait_until(due.at);
             if self.counts.is_stopped.load(Ordering::Relaxed) {
@@ -98,10 +103,7 @@ impl Sender {
                 Ok(ticket) => {
                     self.end.sent[stream] += 1;
                     self.counts.sent.fetch_add(1, Ordering::Relaxed);
-                    if let Some((tickets, ticket)) = self.tickets.as_ref().zip(ticket) {
-                        // The collector listens until the last sender is gone.
-                        let _always_heard = tickets.send((due.at, ticket));
-                    }
+                    tickets.extend(ticket.map(|ticket| (due.at, ticket)));
                 }
                 Err(refusal) => {
                     self.end.refused += 1;
@@ -111,10 +113,24 @@ impl Sender {
             if is_last_of_edge {
                 gathering = None;
             }
+            // Passed on when the edge is through: the collector would take the core from the messages that are still due.
+            if is_last_of_edge || TICKETS_TOGETHER_MAX <= tickets.len() {
+                self.pass_on(&mut tickets);
+            }
         }
+        self.pass_on(&mut tickets);
         self.end.lateness = self.pacer.lateness().clone();
         self.end.late = self.pacer.late();
         self.end
+    }
+
+    fn pass_on(&self, gathered: &mut Vec<Sent>) {
+        if let Some(tickets) = &self.tickets
+            && !gathered.is_empty()
+        {
+            // The collector listens until the last sender is gone.
+            let _always_heard = tickets.send(std::mem::take(gathered));
+        }
     }
 
     /// Sends at once; waits for room when the buffer is full, which is the broker's lateness and not the generator's.

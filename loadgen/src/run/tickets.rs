@@ -23,11 +23,10 @@ pub(crate) struct TicketsEnd {
 }
 
 /// Waits for every ticket, in the order of sending, until the sender is gone.
-pub(crate) async fn collect(mut queue: UnboundedReceiver<Sent>, origin: Instant, acks: Acks) -> TicketsEnd {
+pub(crate) async fn collect(mut queue: UnboundedReceiver<Vec<Sent>>, origin: Instant, acks: Acks) -> TicketsEnd {
     let mut end = TicketsEnd::default();
-    let mut batch = Vec::new();
-    while 0 < queue.recv_many(&mut batch, 1024).await {
-        for (due, ticket) in batch.drain(..) {
+    while let Some(together) = queue.recv().await {
+        for (due, ticket) in together {
             match ticket.received().await {
                 Ok(delivered) => {
                     end.received_count += 1;
