@@ -1,23 +1,20 @@
 //! Shared queues at their homes.
 
-use std::collections::BTreeMap;
-
-use corelane_model::queue::{HEADER_DEAD_DELIVERIES, HEADER_DEAD_OFFSET, HEADER_DEAD_REASON, HEADER_DELIVER_AT};
+use crate::members::{Member, join_of};
+use crate::records::batch;
+use crate::world::{Client, World, config};
+use corelane_model::queue::HEADER_DELIVER_AT;
 use corelane_model::{ErrorCode, Incarnation, StartAt, TopicSettings, WallMillis};
-use corelane_record::{BatchBuilder, Compression, MESSAGE_ID_HEADER, ProducerStamp, RecordBatch, split_batch};
+use corelane_record::{BatchBuilder, Compression, ProducerStamp, RecordBatch, split_batch};
 use corelane_shard::ShardConfig;
 use corelane_wire::{
     AlterQueue, AlterTopic, AlterTopicAnswer, DeleteQueue, DescribeQueue, DescribeQueueAnswer, FrameKind, JoinQueue,
     JoinQueueAnswer, LeaseRange, LeasesAnswer, LeaveQueue, ListQueues, ListQueuesAnswer, QueueAck, QueueChange,
-    QueueCredit, QueueDeliver, QueueDone, QueueExtend, QueueFenced, QueueNack, RedriveQueue, TopicDone,
-    TruncatePartition, decode,
+    QueueCredit, QueueDeliver, QueueDone, QueueExtend, QueueFenced, QueueNack, TopicDone, TruncatePartition, decode,
 };
+use std::collections::BTreeMap;
 
-use crate::members::{Member, join_of};
-use crate::records::batch;
-use crate::world::{Client, World, config};
-
-const MS: u64 = 1_000_000;
+pub(crate) const MS: u64 = 1_000_000;
 
 pub(crate) fn restart(world: World, shards: usize) -> World {
     let configs = (0..shards)
@@ -36,7 +33,7 @@ pub(crate) fn filled(world: &mut World, client: Client, name: &str, partitions: 
     topic
 }
 
-fn fill(world: &mut World, client: Client, topic: u64, partitions: u32, from: u64, to: u64) {
+pub(crate) fn fill(world: &mut World, client: Client, topic: u64, partitions: u32, from: u64, to: u64) {
     for partition in 0..partitions {
         for first in (from..to).step_by(3) {
             let values: Vec<_> = (first..to.min(first + 3)).map(|place| format!("{partition}:{place}")).collect();
@@ -65,10 +62,10 @@ pub(crate) fn join_of_queue(member: u64, topic: &str, credit: u32) -> JoinQueue 
 /// A member's process.
 pub(crate) struct Worker {
     client: Client,
-    member: (u64, u64),
-    topic: u64,
+    pub(crate) member: (u64, u64),
+    pub(crate) topic: u64,
     /// Records that it was sent: value, and the lease.
-    has: Vec<(String, LeaseRange)>,
+    pub(crate) has: Vec<(String, LeaseRange)>,
 }
 
 impl Worker {
@@ -106,11 +103,11 @@ impl Worker {
         }
     }
 
-    fn leases(&self) -> Vec<LeaseRange> {
+    pub(crate) fn leases(&self) -> Vec<LeaseRange> {
         self.has.iter().map(|(_, lease)| *lease).collect()
     }
 
-    fn ack_of(&self, leases: Vec<LeaseRange>, credit_records: u32) -> QueueAck {
+    pub(crate) fn ack_of(&self, leases: Vec<LeaseRange>, credit_records: u32) -> QueueAck {
         QueueAck {
             group: "workers".to_owned(),
             topic: self.topic,
@@ -130,7 +127,7 @@ impl Worker {
         answer.refused
     }
 
-    fn nack(&mut self, world: &mut World, lease: LeaseRange, is_dead: bool) {
+    pub(crate) fn nack(&mut self, world: &mut World, lease: LeaseRange, is_dead: bool) {
         let nack = QueueNack {
             group: "workers".to_owned(),
             topic: self.topic,
@@ -238,66 +235,6 @@ fn a_refused_join_leaves_a_restored_queue_as_it_is() {
     assert_eq!(describe(&mut world, client).partitions[0].done_end, 4, "the queue is still there");
     let worker = Worker::join(&mut world, client, &join_of_queue(2, "mail", 100));
     assert_eq!(worker.values(), ["0:4", "0:5"]);
-}
-
-#[test]
-fn records_that_fail_become_dead_letters_with_their_story() {
-    let mut world = World::new(2);
-    let client = world.connect(0);
-    filled(&mut world, client, "mail", 1, 3);
-    let dead = world.create(client, "mail.dead", 1);
-    let mut join = join_of_queue(1, "mail", 10);
-    join.settings.dead_letter = Some("mail.dead".to_owned());
-    join.settings.delivery_limit = Some(2);
-    let mut worker = Worker::join(&mut world, client, &join);
-    let bad = worker.has.remove(1).1;
-    worker.ack_all(&mut world, 0);
-    worker.nack(&mut world, bad, false);
-    assert!(worker.has.is_empty(), "it rests");
-    world.pass(1_000 * MS);
-    worker.hear(&mut world);
-    assert_eq!(worker.values(), ["0:1"]);
-    let again = worker.has[0].1;
-    assert_eq!(again.attempt, 2);
-    worker.nack(&mut world, again, false);
-    world.run();
-    let described = describe(&mut world, client);
-    assert_eq!((described.partitions[0].done_end, described.partitions[0].dead), (3, 1));
-    world.subscribe(client, 5, dead, 0, StartAt::Earliest, 1 << 20).unwrap();
-    world.run();
-    let (_, push) = world.inbox(client).pushes.pop_back().expect("the dead letter is there");
-    let batch = RecordBatch::parse(push.attachment.clone()).unwrap();
-    let record = batch.get(0).unwrap();
-    assert_eq!(record.value, Some(b"0:1".as_slice()));
-    let headers: BTreeMap<_, _> = record.headers().collect();
-    let text = |name: &str| String::from_utf8(headers[name].expect("it has a value").to_vec()).unwrap();
-    assert_eq!(text(HEADER_DEAD_REASON), "rejected: no such player");
-    assert_eq!((text(HEADER_DEAD_DELIVERIES), text(HEADER_DEAD_OFFSET)), ("2".into(), "1".into()));
-}
-
-#[test]
-fn a_dead_letter_waits_for_its_topic_and_the_record_with_it() {
-    let mut world = World::new(1);
-    let client = world.connect(0);
-    filled(&mut world, client, "mail", 1, 1);
-    world.create(client, "mail.dead", 1);
-    let mut join = join_of_queue(1, "mail", 10);
-    join.settings.dead_letter = Some("mail.dead".to_owned());
-    let mut worker = Worker::join(&mut world, client, &join);
-    let delete = corelane_wire::DeleteTopic { name: "mail.dead".to_owned() };
-    let _done: TopicDone = world.ask(client, &delete).unwrap();
-    let lease = worker.has[0].1;
-    worker.nack(&mut world, lease, true);
-    world.run();
-    assert_eq!(describe(&mut world, client).partitions[0].dying, 1);
-    let mut world = restart(world, 1);
-    let client = world.connect(0);
-    let _worker = Worker::join(&mut world, client, &join_of_queue(1, "mail", 10));
-    assert_eq!(describe(&mut world, client).partitions[0].dying, 1, "it is never handed out again");
-    world.create(client, "mail.dead", 1);
-    world.pass(2_000 * MS);
-    let described = describe(&mut world, client);
-    assert_eq!((described.partitions[0].dying, described.partitions[0].dead), (0, 1));
 }
 
 #[test]
@@ -551,78 +488,6 @@ fn new_partitions_are_read_and_a_deleted_topic_takes_its_queue_along() {
     assert_eq!(list.queues, []);
 }
 
-fn redrive(world: &mut World, client: Client, most: u64) -> u64 {
-    let body = RedriveQueue { group: "workers".to_owned(), topic: "mail".to_owned(), most };
-    let done: QueueDone = world.ask(client, &body).expect("the queue has a dead-letter topic");
-    done.records
-}
-
-#[test]
-fn dead_letters_go_back_once_and_only_those_of_the_queue() {
-    let mut world = World::new(3);
-    let client = world.connect(0);
-    filled(&mut world, client, "mail", 2, 6);
-    let dead = world.create(client, "mail.dead", 3);
-    // What somebody else wrote there stays there.
-    world.produce(client, dead, 0, 900, batch(&["not a letter"]));
-    let mut join = join_of_queue(1, "mail", 100);
-    join.settings.dead_letter = Some("mail.dead".to_owned());
-    let mut worker = Worker::join(&mut world, client, &join);
-    assert_eq!(redrive(&mut world, client, 0), 0, "nothing died yet");
-    let mut died: Vec<_> = worker.values().iter().map(|value| (*value).to_owned()).collect();
-    for lease in worker.leases() {
-        worker.nack(&mut world, lease, true);
-    }
-    world.run();
-    assert_eq!(redrive(&mut world, client, 5), 5, "no more than were asked for");
-    let mut world = restart(world, 3);
-    let client = world.connect(1);
-    assert_eq!(redrive(&mut world, client, 0), 7, "the others, and after a crash none twice");
-    assert_eq!(redrive(&mut world, client, 0), 0);
-    let mut worker = Worker::join(&mut world, client, &join);
-    let partitions: Vec<_> = worker.has.iter().map(|(value, lease)| (value.clone(), lease.partition)).collect();
-    for (value, partition) in partitions {
-        assert!(value.starts_with(&format!("{partition}:")), "{value} is back in partition {partition}");
-    }
-    let mut back: Vec<_> = worker.values().iter().map(|value| (*value).to_owned()).collect();
-    died.sort_unstable();
-    back.sort_unstable();
-    assert_eq!(back, died);
-    for lease in worker.leases() {
-        worker.nack(&mut world, lease, true);
-    }
-    world.run();
-    assert_eq!(redrive(&mut world, client, 0), 12, "what died once more goes back once more");
-}
-
-#[test]
-fn message_ids_stop_neither_dead_letters_nor_their_way_back() {
-    let mut world = World::new(2);
-    let client = world.connect(0);
-    let settings = TopicSettings { dedup_count: Some(100), ..TopicSettings::default() };
-    let mail = world.create_with(client, "mail", 1, settings);
-    world.create_with(client, "mail.dead", 1, settings);
-    let mut builder = BatchBuilder::new(Compression::None);
-    builder.push(WallMillis(1), None, Some(b"hello"), &[(MESSAGE_ID_HEADER, Some(b"m1"))]).expect("it is small");
-    world.produce(client, mail, 0, 1, builder.finish(ProducerStamp::default()));
-    let mut join = join_of_queue(1, "mail", 10);
-    join.settings.dead_letter = Some("mail.dead".to_owned());
-    let mut worker = Worker::join(&mut world, client, &join);
-    for life in 0..2 {
-        assert_eq!(worker.values(), ["hello"], "life {life}");
-        let lease = worker.has[0].1;
-        worker.nack(&mut world, lease, true);
-        world.run();
-        assert_eq!(redrive(&mut world, client, 0), 1, "life {life}");
-        let credit =
-            QueueCredit { group: "workers".into(), topic: worker.topic, member: worker.member, records: 1, bytes: 0 };
-        world.send(client, &credit);
-        worker.hear(&mut world);
-    }
-    assert_eq!(describe(&mut world, client).partitions[0].dead, 2);
-    assert_eq!(worker.has[0].1.first, 2);
-}
-
 #[test]
 fn a_stalled_shard_hears_its_members_before_it_takes_their_records_away() {
     let mut world = World::new(1);
@@ -640,32 +505,4 @@ fn a_stalled_shard_hears_its_members_before_it_takes_their_records_away() {
     assert_eq!(describe(&mut world, client).members.len(), 1, "nor was its session");
     world.pass(10_000 * MS);
     assert_eq!(describe(&mut world, client).members.len(), 0, "silent for its time, it goes");
-}
-
-#[test]
-fn a_dead_letter_topic_that_is_made_again_is_put_back_from_its_beginning() {
-    let mut world = World::new(2);
-    let client = world.connect(0);
-    let topic = filled(&mut world, client, "mail", 1, 3);
-    world.create(client, "mail.dead", 1);
-    let mut join = join_of_queue(1, "mail", 100);
-    join.settings.dead_letter = Some("mail.dead".to_owned());
-    let mut worker = Worker::join(&mut world, client, &join);
-    let reject_all = |world: &mut World, worker: &mut Worker| {
-        for lease in worker.leases() {
-            worker.nack(world, lease, true);
-        }
-        world.run();
-    };
-    reject_all(&mut world, &mut worker);
-    assert_eq!(redrive(&mut world, client, 0), 3);
-    worker.hear(&mut world);
-    assert_eq!(worker.ack_all(&mut world, 0), []);
-    let delete = corelane_wire::DeleteTopic { name: "mail.dead".to_owned() };
-    let _done: TopicDone = world.ask(client, &delete).unwrap();
-    world.create(client, "mail.dead", 1);
-    fill(&mut world, client, topic, 1, 3, 4);
-    worker.hear(&mut world);
-    reject_all(&mut world, &mut worker);
-    assert_eq!(redrive(&mut world, client, 0), 1, "it lies where the first of the old topic lay");
 }
