@@ -52,6 +52,11 @@ impl Shard {
     pub(crate) fn push_read_committed(&mut self, key: SubscriptionKey, partition: PartitionId, batches: Vec<Bytes>) {
         let Some(&mut subscription) = self.subscriptions.get_mut(key) else { return };
         let Some(end) = self.readable_end(&subscription) else { return self.push_read(key, partition, batches) };
+        let log_start = self.storage.describe(partition).map(|status| status.log_start);
+        if log_start.is_none_or(|log_start| subscription.next < log_start) {
+            // Given up since the read came back, and with the records what is known of their transactions.
+            return self.subscriptions.wake(key);
+        }
         let last = batches.last().and_then(|batch| BatchHead::parse(batch).ok());
         let (shown, _) = self.readable(partition, batches, end);
         if !shown.is_empty() {
@@ -69,7 +74,7 @@ impl Shard {
         let mut shown_end = None;
         let is_shown = |batch: &Bytes| {
             let Ok(head) = BatchHead::parse(batch) else { return true };
-            let is_shown = head.base_offset < end && !self.storage.is_aborted(partition, &head);
+            let is_shown = head.end_offset() <= end && !self.storage.is_aborted(partition, &head);
             if is_shown {
                 shown_end = Some(head.end_offset());
             }
