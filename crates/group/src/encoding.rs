@@ -60,6 +60,7 @@ pub(crate) struct MemberRecord {
     pub(crate) rebalance_timeout: Duration,
     pub(crate) reset: ResetPolicy,
     pub(crate) static_id: Option<StaticId>,
+    pub(crate) displaced: Option<MemberId>,
     pub(crate) subscription: Subscription,
 }
 
@@ -181,6 +182,7 @@ impl Group {
         out.extend_from_slice(&time.0.to_le_bytes());
         put_long(out, member.client.as_bytes());
         put_short(out, member.static_id.as_ref().map_or(&[], |id| id.as_str().as_bytes()));
+        out.extend_from_slice(&member.displaced.unwrap_or_default().0.to_le_bytes());
         let subscription = self.subscriptions.subscription(member.subscription);
         out.push(u8::from(subscription.pattern.is_some()));
         put_long(out, subscription.pattern.as_deref().unwrap_or_default().as_bytes());
@@ -273,6 +275,7 @@ pub(crate) fn decode_member(bytes: &[u8]) -> Result<MemberRecord, DecodeError> {
         "" => None,
         text => Some(StaticId::parse(text).map_err(malformed("a static id"))?),
     };
+    let displaced = Some(reader.member()?).filter(|&displaced| displaced != MemberId::default());
     let has_pattern = *reader.choice("a mark", &[false, true])?;
     let pattern = reader.long_text()?.to_owned();
     let mut subscription = Subscription { pattern: has_pattern.then_some(pattern), ..Subscription::default() };
@@ -294,6 +297,7 @@ pub(crate) fn decode_member(bytes: &[u8]) -> Result<MemberRecord, DecodeError> {
         rebalance_timeout,
         reset,
         static_id,
+        displaced,
         subscription,
     })
 }

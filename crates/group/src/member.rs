@@ -128,6 +128,8 @@ pub enum Presence {
 pub(crate) struct Member {
     pub(crate) client: String,
     pub(crate) static_id: Option<StaticId>,
+    /// The last one that was put out because this one or an earlier life took its static id.
+    pub(crate) displaced: Option<MemberId>,
     /// Order of joining; a static member keeps it across restarts.
     pub(crate) seat: u64,
     pub(crate) subscription: SubscriptionKey,

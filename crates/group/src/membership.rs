@@ -62,8 +62,8 @@ impl Group {
         }
         // Another life needs another id: what was told to this one may still be on its way. And two processes with one
         // static id would put each other out for ever if the loser could come back as it is.
-        if let Some(&(member, reason)) = self.fenced.iter().find(|&&(member, _)| member == join.member) {
-            return Err(GroupError::Fenced { member, reason });
+        if let Some(error) = self.fenced_before(join.member) {
+            return Err(error);
         }
         if let Some(known) = self.members.get(&join.member) {
             if known.static_id != join.static_id {
@@ -111,6 +111,7 @@ impl Group {
         let old_key = old.subscription;
         let mut member = Member::new(old.seat, subscription);
         member.static_id = old.static_id;
+        member.displaced = if old.presence == Presence::Present { Some(before) } else { old.displaced };
         member.processing_micros = old.processing_micros;
         member.apply(join);
         self.timers.disarm(old.armed, Timer::Session(before));
@@ -285,10 +286,18 @@ impl Group {
 
     /// The error for somebody who is no member.
     pub(crate) fn stranger(&self, member: MemberId) -> GroupError {
-        match self.fenced.iter().rev().find(|&&(fenced, _)| fenced == member) {
-            Some(&(member, reason)) => GroupError::Fenced { member, reason },
-            None => GroupError::UnknownMember { member },
+        self.fenced_before(member).unwrap_or(GroupError::UnknownMember { member })
+    }
+
+    /// Why a member was put out, if the group still knows. Of those whose static id was taken it knows the last one even
+    /// after a restart: who hears nothing of it would come back and put the newer one out.
+    fn fenced_before(&self, member: MemberId) -> Option<GroupError> {
+        if let Some(&(member, reason)) = self.fenced.iter().rev().find(|&&(fenced, _)| fenced == member) {
+            return Some(GroupError::Fenced { member, reason });
         }
+        let mut holders = self.statics.values().filter_map(|holder| self.members.get(holder));
+        let is_displaced = holders.any(|holder| holder.displaced == Some(member));
+        is_displaced.then_some(GroupError::Fenced { member, reason: FenceReason::StaticIdTaken })
     }
 
     pub(crate) fn check_alive(&self) -> Result<(), GroupError> {
@@ -308,6 +317,7 @@ impl Member {
         Self {
             client: String::new(),
             static_id: None,
+            displaced: None,
             seat,
             subscription,
             capacity: 1,

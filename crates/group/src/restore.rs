@@ -177,6 +177,7 @@ impl Group {
         member.rebalance_timeout = record.rebalance_timeout;
         member.reset = record.reset;
         member.static_id = record.static_id;
+        member.displaced = record.displaced;
         self.next_seat = self.next_seat.max(record.seat + 1);
         let twin = member.static_id.as_ref().and_then(|static_id| self.statics.insert(static_id.clone(), id));
         self.members.insert(id, member);
@@ -186,7 +187,9 @@ impl Group {
         member.is_heard = false;
         if let Some(twin) = twin {
             // The crash came between the record of the newer one and the tombstone of the older: neither knows.
-            self.members.get_mut(&twin).expect("it was restored before").static_id = None;
+            let twin_member = self.members.get_mut(&twin).expect("it was restored before");
+            twin_member.static_id = None;
+            twin_member.displaced = None;
             self.round.members.insert(twin);
         }
     }

@@ -148,6 +148,23 @@ fn the_newer_of_two_with_one_static_id_fences_the_older() {
 }
 
 #[test]
+fn the_older_of_two_with_one_static_id_stays_out_after_a_restart() {
+    let mut world = World::new(Settings::default(), &[4]);
+    let older = world.member(&[0], Some("a"));
+    let (id, again) = (world.clients[older].id, world.join_of(older));
+    let newer = world.client(&[0], Some("a"));
+    world.join(newer).unwrap();
+    world.settle_round();
+    world.crash(0);
+    let error = world.group.heartbeat(world.now, id, Report::default()).unwrap_err();
+    assert!(matches!(error, GroupError::Fenced { reason: FenceReason::StaticIdTaken, .. }), "{error}");
+    let ticket = world.ticket();
+    let error = world.group.join(world.now, ticket, again).unwrap_err();
+    assert!(matches!(error, GroupError::Fenced { reason: FenceReason::StaticIdTaken, .. }), "{error}");
+    assert!(world.is_member(newer));
+}
+
+#[test]
 fn an_operator_removes_a_static_member_that_will_not_come_back() {
     let mut world = World::new(Settings::default(), &[4]);
     let gone = world.member(&[0], Some("a"));
