@@ -93,6 +93,11 @@ impl Queues {
         [again, self.lists.deadline()].into_iter().flatten().min()
     }
 
+    /// Everybody who waits for a list; nobody does afterwards.
+    pub(crate) fn take_list_askers(&mut self) -> impl Iterator<Item = Asker> + use<> {
+        self.lists.take_askers()
+    }
+
     fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id

@@ -110,6 +110,7 @@ impl Shard {
         }
         let ends = &mut self.groups.ends;
         ends.waiting.insert((index, request.group.clone()));
+        let mut is_heard = false;
         let needs = needs.or_else(|| (!missing.is_empty()).then_some(ends.asked + 1));
         if needs == Some(ends.asked + 1) {
             for (owner, partition) in missing {
@@ -118,8 +119,16 @@ impl Shard {
         }
         if let Some(member) = request.ask.member() {
             *known.parked_of.entry(member).or_default() += 1;
+            // Who speaks lives, however long another shard lets its words wait. A stranger hears that when its turn comes.
+            if known.group.touch(self.now, member).is_ok() {
+                is_heard = true;
+            }
         }
+        let name = request.group.clone();
         known.parked.push_back(Parked { request, needs });
+        if is_heard {
+            home.touch(&name);
+        }
     }
 
     /// Asks what this round wants to know.

@@ -148,6 +148,7 @@ impl Shard {
         }
         askers.extend(self.groups.lags.take_askers());
         askers.extend(self.groups.lists.take_askers());
+        askers.extend(self.queues.take_list_askers());
         for asker in askers {
             self.refuse(asker, None, refused.clone());
         }

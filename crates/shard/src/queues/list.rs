@@ -54,6 +54,10 @@ impl Lists {
     pub(super) fn deadline(&self) -> Option<MonotonicNanos> {
         self.waiting.first_key_value().map(|(_, waiting)| waiting.deadline)
     }
+
+    pub(super) fn take_askers(&mut self) -> impl Iterator<Item = Asker> + use<> {
+        std::mem::take(&mut self.waiting).into_values().map(|waiting| waiting.asker)
+    }
 }
 
 impl Shard {

@@ -1,13 +1,15 @@
 //! Dead letters of shared queues, and their way back.
 
-use crate::queues::{MS, Worker, describe, fill, filled, join_of_queue, restart};
-use crate::records::batch;
-use crate::world::{Client, World};
+use std::collections::BTreeMap;
+
 use corelane_model::queue::{HEADER_DEAD_DELIVERIES, HEADER_DEAD_OFFSET, HEADER_DEAD_REASON};
 use corelane_model::{StartAt, TopicSettings, WallMillis};
 use corelane_record::{BatchBuilder, Compression, MESSAGE_ID_HEADER, ProducerStamp, RecordBatch};
 use corelane_wire::{QueueCredit, QueueDone, RedriveQueue, TopicDone};
-use std::collections::BTreeMap;
+
+use crate::queues::{MS, Worker, describe, fill, filled, join_of_queue, restart};
+use crate::records::batch;
+use crate::world::{Client, World};
 
 fn redrive(world: &mut World, client: Client, most: u64) -> u64 {
     let body = RedriveQueue { group: "workers".to_owned(), topic: "mail".to_owned(), most };

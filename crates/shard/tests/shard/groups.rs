@@ -547,3 +547,27 @@ fn a_drain_keeps_what_was_taken_and_refuses_what_comes_later() {
     assert_eq!(offsets(&mut world, client, "lobby"), [(own, 5, "at 5".to_owned())]);
     assert_eq!(describe(&mut world, client, "lobby").unwrap().members[0].client, named, "it has not joined since");
 }
+
+#[test]
+fn a_member_whose_words_wait_for_another_shard_is_alive() {
+    let mut world = World::new(2);
+    let first = world.connect(0);
+    let topic = filled(&mut world, first, "inputs", 4, 5);
+    Member::join(&mut world, first, &join_of("elsewhere", 1, &["inputs"])).unwrap();
+    let home = home_of(&mut world, first, "lobby");
+    let client = world.connect(home);
+    let member = Member::join(&mut world, client, &join_of("lobby", 1, &["inputs"])).unwrap();
+    let other = 1 - home;
+    world.cut_off.insert(other);
+    // The end of this partition's log is another shard's to say.
+    let foreign = (topic, u32::try_from(other).unwrap());
+    let commit = world.send(client, &member.commit_of(&[(foreign, 4)]));
+    for _ in 0..6 {
+        world.pass(4_000_000_000);
+        world.send(client, &member.commit_of(&[(foreign, 5)]));
+        world.run();
+    }
+    world.cut_off.clear();
+    world.run();
+    assert!(world.answer::<GroupDone>(client, commit).unwrap().is_ok(), "its session went on");
+}

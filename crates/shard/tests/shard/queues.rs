@@ -1,18 +1,20 @@
 //! Shared queues at their homes.
 
-use crate::members::{Member, join_of};
-use crate::records::batch;
-use crate::world::{Client, World, config};
+use std::collections::BTreeMap;
+
 use corelane_model::queue::HEADER_DELIVER_AT;
 use corelane_model::{ErrorCode, Incarnation, StartAt, TopicSettings, WallMillis};
 use corelane_record::{BatchBuilder, Compression, ProducerStamp, RecordBatch, split_batch};
-use corelane_shard::ShardConfig;
+use corelane_shard::{Event, ShardConfig};
 use corelane_wire::{
     AlterQueue, AlterTopic, AlterTopicAnswer, DeleteQueue, DescribeQueue, DescribeQueueAnswer, FrameKind, JoinQueue,
     JoinQueueAnswer, LeaseRange, LeasesAnswer, LeaveQueue, ListQueues, ListQueuesAnswer, QueueAck, QueueChange,
     QueueCredit, QueueDeliver, QueueDone, QueueExtend, QueueFenced, QueueNack, TopicDone, TruncatePartition, decode,
 };
-use std::collections::BTreeMap;
+
+use crate::members::{Member, join_of};
+use crate::records::batch;
+use crate::world::{Client, World, config};
 
 pub(crate) const MS: u64 = 1_000_000;
 
@@ -505,4 +507,17 @@ fn a_stalled_shard_hears_its_members_before_it_takes_their_records_away() {
     assert_eq!(describe(&mut world, client).members.len(), 1, "nor was its session");
     world.pass(10_000 * MS);
     assert_eq!(describe(&mut world, client).members.len(), 0, "silent for its time, it goes");
+}
+
+#[test]
+fn a_drain_answers_who_waits_for_a_list() {
+    let mut world = World::new(2);
+    let client = world.connect(0);
+    world.cut_off.insert(1);
+    let list = world.send(client, &ListQueues { after: (String::new(), 0), most: 10 });
+    world.run();
+    world.event(0, Event::Drain);
+    world.run();
+    let error = world.answer::<ListQueuesAnswer>(client, list).expect("it is answered at once").unwrap_err();
+    assert_eq!(error.0, ErrorCode::ShuttingDown);
 }
