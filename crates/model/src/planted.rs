@@ -37,9 +37,7 @@ macro_rules! bugs {
                     self,
                     Self::LeaseTwice
                         | Self::DeadLetterLost
-                        | Self::TwoOwners
                         | Self::StaleCommit
-                        | Self::WallClockSession
                         | Self::StablePastOpen
                 )
             }

@@ -1,5 +1,6 @@
 //! One client of the workload: the SDK's decisions, driven by an application that sends, reads and remembers.
 
+mod group;
 mod keyed;
 mod manage;
 mod repeats;
@@ -15,11 +16,13 @@ use corelane_client_core::{
     Request, SendError, SubscribeSettings, SubscriptionError, SubscriptionKey, TopicInfo,
 };
 use corelane_model::{
-    Acks, ErrorCode, Incarnation, Isolation, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, SessionId,
-    StartAt, TopicClass, TopicName,
+    ErrorCode, Incarnation, Isolation, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, SessionId, StartAt,
+    TopicClass, TopicName,
 };
 use corelane_record::{RecordBatch, split_batch};
 
+pub(crate) use self::group::GroupTodo;
+use self::group::GroupWorker;
 use self::keyed::Keyed;
 use self::manage::Asked;
 use self::repeats::Repeats;
@@ -46,6 +49,8 @@ pub(crate) enum Todo {
     Renew { partition: PartitionId },
     /// Say that bytes were consumed.
     Consumed { subscription: SubscriptionKey, bytes: u64 },
+    /// Do something with memberships of a consumer group.
+    Group(GroupTodo),
 }
 
 /// What the application wants done next, and when.
@@ -92,27 +97,24 @@ pub(crate) struct Client {
     transactor: Option<Transactor>,
     subscriptions: BTreeMap<SubscriptionKey, PartitionId>,
     readings: BTreeMap<PartitionId, Reading>,
+    /// Memberships of a consumer group, if it has any.
+    group: Option<GroupWorker>,
 }
 
 impl Client {
     /// The clients that the scenario names.
     pub(crate) fn from_scenario(scenario: &Scenario, random: &mut Random) -> Vec<Self> {
         let plans = scenario.clients.iter().enumerate();
-        plans
+        let mut clients = plans
             .map(|(number, plan)| Self::new(u32::try_from(number).expect("few"), *plan, random.bits(), scenario, false))
-            .collect()
+            .collect::<Vec<_>>();
+        clients.extend(Self::members_of_groups(clients.len(), scenario));
+        clients
     }
 
     /// A client that only reads everything from the start.
     pub(crate) fn auditor(number: u32, seed: u64, scenario: &Scenario, isolation: Isolation) -> Self {
-        let plan = ClientPlan {
-            records: 0,
-            pause: Duration::ZERO,
-            acks: Acks::Stored,
-            is_consumer: true,
-            isolation,
-            transactions: None,
-        };
+        let plan = ClientPlan { is_consumer: true, isolation, ..ClientPlan::idle() };
         Self::new(number, plan, seed, scenario, true)
     }
 
@@ -145,11 +147,13 @@ impl Client {
             transactor: plan.transactions.map(|plan| Transactor::new(number, plan, seed, scenario.value_bytes_max / 4)),
             subscriptions: BTreeMap::new(),
             readings: BTreeMap::new(),
+            group: None,
         }
     }
 
     pub(crate) fn has_sent_all(&self) -> bool {
-        self.left == 0 && self.transactor.as_ref().is_none_or(Transactor::has_begun_all)
+        let is_through = self.group.as_ref().is_none_or(GroupWorker::is_through);
+        self.left == 0 && is_through && self.transactor.as_ref().is_none_or(Transactor::has_begun_all)
     }
 
     pub(crate) fn stop_sending(&mut self) {
@@ -157,6 +161,9 @@ impl Client {
         self.keyed.stop();
         if let Some(transactor) = &mut self.transactor {
             transactor.stop();
+        }
+        if let Some(worker) = &mut self.group {
+            worker.calm_down();
         }
     }
 
@@ -242,6 +249,7 @@ impl Client {
                 self.core.consumed(subscription, bytes);
                 Vec::new()
             }
+            Todo::Group(todo) => self.act_in_group(now, oracle, todo),
         }
     }
 

@@ -290,6 +290,12 @@ const fn is_request(kind: FrameKind) -> bool {
             | FrameKind::SubscribeCommitted
             | FrameKind::InitialiseTransactions
             | FrameKind::EndTransaction
+            | FrameKind::JoinGroup
+            | FrameKind::GroupHeartbeat
+            | FrameKind::GiveUp
+            | FrameKind::LeaveGroup
+            | FrameKind::CommitOffsets
+            | FrameKind::FetchOffsets
     )
 }
 

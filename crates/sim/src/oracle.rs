@@ -3,6 +3,7 @@
 //! The oracle knows every record that the workload sent, every acknowledgement that a producer got and everything that a
 //! consumer was shown. It never looks inside the broker.
 
+pub(crate) mod groups;
 mod ids;
 mod keys;
 mod transactions;
@@ -14,6 +15,7 @@ use std::ops::Range;
 
 use corelane_model::{Incarnation, Isolation, Offset, PartitionId, TopicClass};
 
+use self::groups::Groups;
 pub(crate) use self::ids::Repeatable;
 use self::keys::Keys;
 pub use self::keys::{KeyViolation, ReadSpan};
@@ -84,6 +86,7 @@ pub struct Oracle {
     repeatables: Vec<Repeatable>,
     /// The broker's present start.
     incarnation: Incarnation,
+    pub(crate) groups: Groups,
 }
 
 impl Oracle {
@@ -216,6 +219,11 @@ impl Oracle {
         let (latest, newest) = (BTreeMap::new(), BTreeMap::new());
         let reader = Reader { isolation, expected: from, incarnation, latest, floor, newest };
         self.readers.insert((client, partition), reader);
+    }
+
+    /// A client's consumer is over.
+    pub fn on_reader_gone(&mut self, client: u32, partition: PartitionId) {
+        self.readers.remove(&(client, partition));
     }
 
     /// A consumer was shown a record.

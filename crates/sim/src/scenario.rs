@@ -2,12 +2,15 @@
 //!
 //! Swarm style: each seed switches some features off altogether, because faults hide each other.
 
+mod parties;
+
 use std::time::Duration;
 
 use corelane_model::limits::{DEDUP_COUNT_MAX, SEGMENT_BYTES_MIN};
 use corelane_model::{Acks, Isolation, TopicClass, TopicSettings};
 
 use crate::Random;
+pub use parties::GroupPlan;
 
 /// The smallest journal file that a journal takes.
 const SMALLEST_FILE_BYTES: u64 = 64 << 10;
@@ -108,6 +111,20 @@ pub struct ClientPlan {
     pub transactions: Option<TransactionPlan>,
 }
 
+impl ClientPlan {
+    /// A client that neither sends nor reads.
+    pub(crate) const fn idle() -> Self {
+        Self {
+            records: 0,
+            pause: Duration::ZERO,
+            acks: Acks::Stored,
+            is_consumer: false,
+            isolation: Isolation::Uncommitted,
+            transactions: None,
+        }
+    }
+}
+
 /// What a client with a transactional id does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransactionPlan {
@@ -168,6 +185,8 @@ pub struct Scenario {
     pub batch_bytes_max: u32,
     /// The largest value of a record.
     pub value_bytes_max: u64,
+    /// A consumer group, in some seeds.
+    pub group: Option<GroupPlan>,
 }
 
 impl Scenario {
@@ -228,6 +247,7 @@ impl Scenario {
             mesh_delay_max: Duration::from_micros(random.skewed(20..5_000)),
             batch_bytes_max,
             value_bytes_max: random.skewed(32..u64::from(batch_bytes_max) - 512),
+            group: None,
         };
         // Drawn last, so that kept seeds stay what they were.
         if random.is_one_in(3) {
@@ -244,6 +264,7 @@ impl Scenario {
         scenario.decide_topics(random);
         scenario.decide_transactions(random);
         scenario.decide_keys(random);
+        scenario.decide_parties(&mut random.fork());
         scenario
     }
 
@@ -288,6 +309,16 @@ impl Scenario {
                 isolation: Isolation::Committed,
                 transactions: Some(plan),
             });
+        }
+    }
+
+    /// Who shares topics.
+    fn decide_parties(&mut self, random: &mut Random) {
+        self.group = GroupPlan::draw(random, &self.topics);
+        if self.group.is_some() {
+            // Members come and go within seconds: records have to come for as long.
+            let times = u32::try_from(random.within(1..12)).expect("few");
+            self.clients.iter_mut().for_each(|client| client.pause *= times);
         }
     }
 

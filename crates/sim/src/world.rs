@@ -2,6 +2,7 @@
 
 mod clients;
 mod faults;
+mod parties;
 mod shards;
 
 use std::time::Duration;

@@ -71,6 +71,7 @@ impl Client {
             if self.number == 0 && !self.churn.is_zero() {
                 wishes.push((self.churn, Todo::Manage));
             }
+            wishes.extend(self.begin_party());
             return wishes;
         }
         if self.number == 0 {

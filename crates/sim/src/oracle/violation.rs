@@ -168,6 +168,14 @@ pub enum Violation {
     /// A promise about keys.
     #[error(transparent)]
     Key(#[from] KeyViolation),
+    /// A consumer group does what it promised not to.
+    #[error("group {group}: {what}")]
+    Group {
+        /// The group.
+        group: String,
+        /// What it does.
+        what: String,
+    },
     /// A machine panicked: one of its assertions failed.
     #[error("panic: {text}")]
     Panic {

@@ -18,7 +18,7 @@ impl World {
         self.client_round(client);
     }
 
-    fn wish(&mut self, client: usize, wishes: Vec<Wish>) {
+    pub(super) fn wish(&mut self, client: usize, wishes: Vec<Wish>) {
         for (delay, todo) in wishes {
             self.queue.after(delay, Happening::Work { client, todo });
         }
@@ -113,7 +113,11 @@ impl World {
             Effect::Unreachable { shard, failure } => {
                 self.log(format_args!("c{client} cannot reach s{shard}: {failure}"));
             }
-            told => self.tell(client, told),
+            told => {
+                if let Some(told) = self.tell_party(client, told) {
+                    self.tell(client, told);
+                }
+            }
         }
     }
 
@@ -176,7 +180,7 @@ impl World {
             | Effect::Ready { .. }
             | Effect::Unreachable { .. } => unreachable!("these are done, not told"),
             Effect::Group { .. } | Effect::Queue { .. } | Effect::Grown { .. } => {
-                unreachable!("no client of the workload joins a group or follows a topic")
+                unreachable!("members are told elsewhere, and no client of the workload follows a topic")
             }
         }
         self.check(result);

@@ -172,6 +172,7 @@ impl World {
             return Some("the broker drains".to_owned());
         }
         let client = self.clients.iter().find_map(|client| client.restless(self.now(), &self.oracle));
+        let client = client.or_else(|| self.clients.iter().find_map(|client| client.restless_party(&self.oracle)));
         let unanswered = self.network.unanswered();
         client.or_else(|| (0 < unanswered).then(|| format!("{unanswered} requests are not answered")))
     }
@@ -187,6 +188,10 @@ impl World {
             self.broker.disks.iter_mut().for_each(|disk| disk.set_crash_faults(self.scenario.disk));
             self.crash("once more, for the audit");
             self.rot();
+        }
+        if self.scenario.is_rotting {
+            // What rots in the home of a group is lost to it.
+            self.clients.iter_mut().for_each(Client::retire);
         }
         self.send_auditor(Isolation::Uncommitted);
         if self.scenario.has_transactions() {

@@ -186,6 +186,8 @@ impl World {
         let result = self.network.check_answer(&mut self.oracle, link, &frame);
         self.check(result);
         let now = self.now().monotonic;
+        let result = self.oracle.groups.on_left(now, link.0, &frame);
+        self.check(result);
         let arrival = self.network.enter(now, link, lane);
         self.log(format_args!("link {} {lane:?} {}", link.0, describe(&frame)));
         if let Some(arrival) = arrival {
@@ -257,6 +259,7 @@ impl World {
         if self.network.of_shard(shard, connection).is_none() {
             return;
         }
+        self.oracle.groups.on_arrived(self.queue.now().monotonic, link.0, &frame);
         self.give(shard, Event::Frame { connection, frame });
         if self.random.is_one_in(self.scenario.network.cut_rarity) {
             self.cut(link, None, "the network broke");
@@ -301,5 +304,6 @@ impl World {
             self.network.forget_at_shard(link);
         }
         self.network.forget_shards();
+        self.oracle.groups.on_broker_gone();
     }
 }
