@@ -44,7 +44,7 @@ pub(crate) use describe::{LagOf, Lagging};
 pub(crate) use ends::Ends;
 pub(crate) use home::{Home, HomePhase};
 pub(crate) use list::Listed;
-pub(crate) use log::{Reach, WRITE_AGAIN};
+pub(crate) use log::Reach;
 pub(crate) use tell::{GroupAnswer, member_on_wire};
 
 use crate::ask::Asker;

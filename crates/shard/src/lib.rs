@@ -19,6 +19,7 @@ mod describe;
 mod effect;
 mod event;
 mod groups;
+mod home_log;
 mod mesh;
 mod metrics;
 mod produce;

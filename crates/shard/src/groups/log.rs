@@ -1,25 +1,21 @@
-//! A home's log: records of a round as batches, and snapshots that keep it short.
+//! The log of a home of groups: snapshots that keep it short.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use corelane_group::AppendPosition;
 use corelane_model::{ErrorCode, GroupName, Offset, PartitionIndex};
 use corelane_queue::QueueName;
-use corelane_record::{BatchBuilder, ProducerStamp, SealedBatch};
 use corelane_session::Refused;
 use corelane_storage::ChangeTicket;
 
 use super::home::{Home, HomePhase};
 use crate::Shard;
+use crate::home_log::{self, HomeAppends};
 
 /// A home's log is not shortened before it has this many bytes.
 const SNAPSHOT_BYTES_MIN: u64 = 1 << 20;
 /// Bytes of snapshots in one round, over all homes; a group is not divided.
 const SNAPSHOT_ROUND_BYTES: u64 = 256 << 10;
-/// Bytes of batches of one home that wait for room in the journal; beyond it requests are refused.
-const UNWRITTEN_BYTES_MAX: u64 = 4 << 20;
-
 /// Whose records something reaches.
 #[derive(Clone, Debug)]
 pub(crate) enum Owner {
@@ -28,12 +24,7 @@ pub(crate) enum Owner {
 }
 
 /// Up to which record of which group or queue something reaches.
-#[derive(Clone, Debug)]
-pub(crate) struct Reach {
-    pub(super) owner: Owner,
-    pub(super) serial: u64,
-    pub(super) position: u64,
-}
+pub(crate) type Reach = home_log::Reach<Owner>;
 
 impl Reach {
     pub(super) const fn group(group: GroupName, serial: u64, position: AppendPosition) -> Self {
@@ -75,27 +66,10 @@ enum Snapshot {
     },
 }
 
-/// A record on its way.
-#[derive(Debug)]
-struct Pending {
-    key: Vec<u8>,
-    value: Option<Vec<u8>>,
-    reach: Option<Reach>,
-}
-
-/// Records that found no room in the journal are tried again after this time, if nothing else happens before.
-pub(crate) const WRITE_AGAIN: Duration = Duration::from_millis(5);
-
-/// What is on its way into a home's log.
+/// What is on its way into a home's log, and how long it is.
 #[derive(Debug, Default)]
 pub(crate) struct HomeLog {
-    /// Records of this round; a record that belongs to a snapshot reaches nothing.
-    pending: Vec<Pending>,
-    /// Batches that found no room in the journal, in order.
-    unwritten: VecDeque<(SealedBatch, Vec<Reach>)>,
-    unwritten_bytes: u64,
-    /// Ends of batches that are not durable yet.
-    written: VecDeque<(Offset, Vec<Reach>)>,
+    appends: HomeAppends<Owner>,
     /// Bytes of batches since the log start, or since the beginning of the snapshot that is being written.
     bytes: u64,
     /// What the last snapshot took.
@@ -110,16 +84,16 @@ impl HomeLog {
     }
 
     pub(super) fn push(&mut self, key: Vec<u8>, value: Option<Vec<u8>>, reach: Reach) {
-        self.pending.push(Pending { key, value, reach: Some(reach) });
+        self.appends.push(key, value, Some(reach));
     }
 
-    /// Whether nothing more should be taken for now.
+    /// Whether so much waits for room that no more requests are to be taken.
     pub(super) const fn is_full(&self) -> bool {
-        UNWRITTEN_BYTES_MAX < self.unwritten_bytes
+        self.appends.is_full()
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        !self.unwritten.is_empty()
+        self.appends.is_waiting()
     }
 
     /// Whether a snapshot is being written or it is time for one.
@@ -138,57 +112,17 @@ impl HomeLog {
 
     /// What became durable below `end`.
     pub(super) fn take_durable(&mut self, end: Offset) -> Vec<Reach> {
-        let mut reaches = Vec::new();
-        while let Some((until, _)) = self.written.front()
-            && *until <= end
-        {
-            reaches.extend(self.written.pop_front().expect("it was there").1);
-        }
-        reaches
-    }
-
-    /// The records of the round as batches, behind those that wait.
-    fn seal(&mut self, builder: &mut BatchBuilder, now: corelane_model::WallMillis) {
-        let mut reaches: Vec<Reach> = Vec::new();
-        for Pending { key, value, reach } in std::mem::take(&mut self.pending) {
-            if builder.push(now, Some(&key), value.as_deref(), &[]).is_err() {
-                self.seal_one(builder, std::mem::take(&mut reaches));
-                builder.push(now, Some(&key), value.as_deref(), &[]).expect("a group's record fits into a batch");
-            }
-            let Some(reach) = reach else { continue };
-            match reaches.last_mut() {
-                Some(last) if last.serial == reach.serial => last.position = reach.position,
-                _ => reaches.push(reach),
-            }
-        }
-        if !builder.is_empty() {
-            self.seal_one(builder, reaches);
-        }
-    }
-
-    fn seal_one(&mut self, builder: &mut BatchBuilder, reaches: Vec<Reach>) {
-        let bytes = builder.finish(ProducerStamp::default());
-        self.unwritten_bytes += bytes.len() as u64;
-        let batch = SealedBatch::parse(bytes).expect("the builder makes whole batches");
-        self.unwritten.push_back((batch, reaches));
+        self.appends.take_durable(end)
     }
 }
 
 impl Shard {
-    /// Appends the records of a home's round. What finds no room waits for [`WRITE_AGAIN`].
+    /// Appends the records of a home's round. What finds no room waits for [`WRITE_AGAIN`](crate::home_log::WRITE_AGAIN).
     pub(super) fn write_home(&mut self, index: PartitionIndex) {
         let Self { groups, storage, now, is_storage_touched, .. } = self;
-        let Some(home) = groups.homes.get_mut(&index) else { return };
-        home.log.seal(&mut groups.builder, now.wall);
-        while let Some((batch, _)) = home.log.unwritten.front() {
-            *is_storage_touched = true;
-            let bytes = batch.bytes().len() as u64;
-            let Ok(appended) = storage.append(*now, home.partition, batch) else { return };
-            let (_, reaches) = home.log.unwritten.pop_front().expect("it was there");
-            home.log.unwritten_bytes -= bytes;
-            home.log.bytes += bytes;
-            home.log.written.push_back((appended.end_offset, reaches));
-        }
+        let Some(Home { log, partition, .. }) = groups.homes.get_mut(&index) else { return };
+        *is_storage_touched |= log.appends.is_pending() || log.appends.is_waiting();
+        log.bytes += log.appends.write(&mut groups.builder, storage, *now, *partition);
     }
 
     /// One step of a home's snapshot. Whether more can be done at once.
@@ -214,7 +148,7 @@ impl Shard {
             Snapshot::Writing { from, left: names, live_bytes } => {
                 while *left != 0 {
                     let Some(name) = names.pop_front() else {
-                        if !log.pending.is_empty() {
+                        if log.appends.is_pending() {
                             return true;
                         }
                         let (from, live_bytes) = (*from, *live_bytes);
@@ -234,7 +168,7 @@ impl Shard {
                         let bytes = (key.len() + value.len()) as u64;
                         *live_bytes += bytes;
                         *left = left.saturating_sub(bytes);
-                        log.pending.push(Pending { key, value: Some(value), reach: None });
+                        log.appends.push(key, Some(value), None);
                     }
                 }
                 true

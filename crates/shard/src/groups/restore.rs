@@ -6,30 +6,24 @@ use bytes::Bytes;
 use corelane_group::{DecodeError, Restore, group_of};
 use corelane_model::{ErrorCode, GroupName, Offset, PartitionId, PartitionIndex};
 use corelane_queue::{QueueName, is_queue_key, queue_of};
-use corelane_record::{BatchError, RecordBatch};
 use corelane_session::Refused;
-use corelane_storage::{Fetch, ReadError, ReadTicket};
+use corelane_storage::ReadError;
 
 use super::HomeRequest;
 use super::home::{Coordinated, Home, HomePhase};
 use crate::Shard;
+use crate::home_log::{HomeLogError, HomeReading, ReadStep};
 use crate::subscriptions::ReadFor;
 
 /// Bytes of logs that are read in one round, over all homes.
 const RESTORE_ROUND_BYTES: u64 = 1 << 20;
-/// Bytes that one read asks for.
-const RESTORE_READ_BYTES: u32 = 256 << 10;
 /// Requests for one home that wait until it is restored; more are refused.
 const WAITING_MAX: usize = 256;
 
 /// How far the log of a home was read.
 #[derive(Debug)]
 pub(crate) struct Restoring {
-    next: Offset,
-    /// What was appended before this start ends here.
-    end: Offset,
-    /// The read that is on its way.
-    reading: Option<ReadTicket>,
+    reading: HomeReading,
     groups: BTreeMap<GroupName, Restore>,
     queues: BTreeMap<QueueName, corelane_queue::Restore>,
     /// Queues with a record that cannot be read, and why.
@@ -43,21 +37,17 @@ pub(crate) struct Restoring {
 #[derive(Debug, thiserror::Error)]
 enum RestoreError {
     #[error(transparent)]
-    Batch(#[from] BatchError),
+    Log(#[from] HomeLogError),
     #[error(transparent)]
     Record(#[from] DecodeError),
     #[error(transparent)]
     Queue(#[from] corelane_queue::DecodeError),
-    #[error("a record has no key")]
-    Keyless,
 }
 
 impl Restoring {
     pub(super) fn new(log_start: Offset, end: Offset) -> Self {
         Self {
-            next: log_start,
-            end,
-            reading: None,
+            reading: HomeReading::new(log_start, end),
             groups: BTreeMap::new(),
             queues: BTreeMap::new(),
             broken: BTreeMap::new(),
@@ -79,40 +69,36 @@ impl Restoring {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Takes in batches; the first may begin before the offset that was asked for.
-    fn take(&mut self, batches: Vec<Bytes>) -> Result<(), RestoreError> {
-        for bytes in batches {
-            self.bytes += bytes.len() as u64;
-            let batch = RecordBatch::parse(bytes)?;
-            let next = self.next;
-            for record in batch.iter().filter(|record| next <= record.offset) {
-                let key = record.key.ok_or(RestoreError::Keyless)?;
-                if is_queue_key(key) {
-                    self.take_queue_record(key, record.value)?;
-                    continue;
-                }
-                let name = group_of(key)?;
-                let restore = self.groups.entry(name).or_insert_with_key(|name| Restore::new(name.clone()));
-                restore.apply(key, record.value)?;
+    fn take(&mut self, batches: Vec<Bytes>, next: Offset) -> Result<(), RestoreError> {
+        self.bytes += batches.iter().map(|batch| batch.len() as u64).sum::<u64>();
+        let Self { reading, groups, queues, broken, .. } = self;
+        reading.take(batches, next, |key, value| {
+            if is_queue_key(key) {
+                return take_queue_record(queues, broken, key, value);
             }
-            self.next = self.next.max(batch.head().end_offset());
-        }
-        Ok(())
+            let restore = groups.entry(group_of(key)?).or_insert_with_key(|name| Restore::new(name.clone()));
+            Ok(restore.apply(key, value)?)
+        })
     }
+}
 
-    /// A record of a queue. One that cannot be read breaks its queue and no other.
-    fn take_queue_record(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), RestoreError> {
-        let name = queue_of(key)?;
-        if self.broken.contains_key(&name) {
-            return Ok(());
-        }
-        let fresh = |name: &QueueName| corelane_queue::Restore::new(name.clone());
-        if let Err(error) = self.queues.entry(name.clone()).or_insert_with_key(fresh).apply(key, value) {
-            self.queues.remove(&name);
-            self.broken.insert(name, error.to_string());
-        }
-        Ok(())
+/// A record of a queue. One that cannot be read breaks its queue and no other.
+fn take_queue_record(
+    queues: &mut BTreeMap<QueueName, corelane_queue::Restore>,
+    broken: &mut BTreeMap<QueueName, String>,
+    key: &[u8],
+    value: Option<&[u8]>,
+) -> Result<(), RestoreError> {
+    let name = queue_of(key)?;
+    if broken.contains_key(&name) {
+        return Ok(());
     }
+    let fresh = |name: &QueueName| corelane_queue::Restore::new(name.clone());
+    if let Err(error) = queues.entry(name.clone()).or_insert_with_key(fresh).apply(key, value) {
+        queues.remove(&name);
+        broken.insert(name, error.to_string());
+    }
+    Ok(())
 }
 
 impl Shard {
@@ -136,43 +122,28 @@ impl Shard {
     fn restore_step(&mut self, index: PartitionIndex, left: &mut u64) -> bool {
         let Some(home) = self.groups.homes.get_mut(&index) else { return false };
         let HomePhase::Restoring(restoring) = &mut home.phase else { return false };
-        if restoring.reading.is_some() {
-            return false;
-        }
-        if restoring.end <= restoring.next {
-            self.finish_restore(index);
-            return false;
-        }
-        match self.storage.fetch(home.partition, restoring.next, RESTORE_READ_BYTES) {
-            Fetch::Batches { batches, .. } => {
+        match restoring.reading.step(&mut self.storage, home.partition) {
+            ReadStep::Batches(batches, next) => {
                 let bytes = batches.iter().map(|batch| batch.len() as u64).sum();
                 *left = left.saturating_sub(bytes);
-                let taken = restoring.take(batches);
+                let taken = restoring.take(batches, next);
                 self.note_restored(index, taken)
             }
-            Fetch::Pending(ticket) => {
-                restoring.reading = Some(ticket);
+            ReadStep::Expected(ticket) => {
                 self.subscriptions.expect_read(ticket, home.partition, ReadFor::Restore);
                 false
             }
-            Fetch::AtEnd => {
-                restoring.end = restoring.next;
-                true
-            }
-            Fetch::OutOfRange { log_start, .. } => {
-                restoring.end = restoring.end.max(log_start);
-                restoring.next = log_start.max(restoring.next);
-                true
-            }
-            // What the damaged records said is lost; what does not hold together without them is undone.
-            Fetch::Corrupt { end, .. } => {
+            // What does not hold together without the damaged records is undone.
+            ReadStep::Damaged => {
                 self.stats.groups_damaged += 1;
-                restoring.next = end;
                 true
             }
-            // A read has to come back first; that is another round.
-            Fetch::Busy => false,
-            Fetch::Unknown => panic!("partition {} was opened before its home", home.partition),
+            ReadStep::Moved => true,
+            ReadStep::Waiting => false,
+            ReadStep::Done => {
+                self.finish_restore(index);
+                false
+            }
         }
     }
 
@@ -180,18 +151,13 @@ impl Shard {
     pub(crate) fn on_restore_read(&mut self, partition: PartitionId, result: Result<Vec<Bytes>, ReadError>) {
         let Some(home) = self.groups.home_of(partition) else { return };
         let HomePhase::Restoring(restoring) = &mut home.phase else { return };
-        restoring.reading = None;
-        match result {
-            Ok(batches) => {
-                let taken = restoring.take(batches);
+        match restoring.reading.on_read(result) {
+            ReadStep::Batches(batches, next) => {
+                let taken = restoring.take(batches, next);
                 self.note_restored(partition.index, taken);
             }
-            Err(ReadError::Corrupt { end, .. }) => {
-                self.stats.groups_damaged += 1;
-                restoring.next = restoring.next.max(end);
-            }
-            // They are asked for again.
-            Err(ReadError::Gone | ReadError::Failed { .. }) => {}
+            ReadStep::Damaged => self.stats.groups_damaged += 1,
+            _ => {}
         }
         self.is_storage_touched = true;
     }
@@ -273,7 +239,7 @@ mod tests {
             push(key, value).expect("it is small");
         }
         let mut restoring = Restoring::new(Offset(0), Offset(100));
-        restoring.take(vec![builder.finish(ProducerStamp::default())]).expect("the home is not broken");
+        restoring.take(vec![builder.finish(ProducerStamp::default())], Offset(0)).expect("the home is not broken");
         assert_eq!(restoring.queues.keys().collect::<Vec<_>>(), [sound.name()]);
         assert_eq!(restoring.broken.keys().collect::<Vec<_>>(), [bad.name()]);
     }

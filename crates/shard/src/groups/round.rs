@@ -6,10 +6,11 @@ use corelane_group::{AppendPosition, Effect, Group, GroupStats, Phase};
 use corelane_model::{GroupName, MonotonicNanos, Offset, PartitionId, PartitionIndex, TopicId};
 
 use super::home::{Coordinated, Home, HomePhase};
-use super::log::{Owner, Reach, WRITE_AGAIN};
+use super::log::{Owner, Reach};
 use super::tell::{Telling, tell_assignment, tell_fence, tell_hand_over};
 use crate::Shard;
 use crate::boot::Phase as ShardPhase;
+use crate::home_log::WRITE_AGAIN;
 
 /// A shard that comes to its groups' deadlines later than this was stalled.
 const STALL: Duration = Duration::from_millis(100);

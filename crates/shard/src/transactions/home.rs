@@ -1,27 +1,22 @@
-//! A home partition: its coordinators, the records on their way into its log, and reading them again.
+//! A home partition: its coordinators, and reading them from its log again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use corelane_model::{
     ErrorCode, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, ProducerId, TransactionalId,
 };
-use corelane_record::{BatchBuilder, BatchError, ProducerStamp, RecordBatch, SealedBatch};
 use corelane_session::Refused;
-use corelane_storage::{Fetch, ReadError, ReadTicket};
-use corelane_transaction::{AppendPosition, Coordinator, DecodeError, RequestTicket, Restore, TransactionStats, id_of};
+use corelane_storage::ReadError;
+use corelane_transaction::{Coordinator, DecodeError, RequestTicket, Restore, TransactionStats, id_of};
 
 use super::run::Waiter;
 use crate::Shard;
+use crate::home_log::{self, HomeAppends, HomeLogError, HomeReading, ReadStep};
 use crate::subscriptions::ReadFor;
 
-/// Bytes that one read of a home's log asks for.
-const RESTORE_READ_BYTES: u32 = 256 << 10;
 /// Reads of homes' logs that one round makes.
 const RESTORE_ROUND_READS: usize = 16;
-/// Bytes of batches of one home that wait for room in the journal; beyond it requests are refused.
-const UNWRITTEN_BYTES_MAX: u64 = 4 << 20;
-
 /// ```text
 ///              the log was read to its end
 ///  Restoring ──────────────────────────────▶ Serving
@@ -38,9 +33,7 @@ pub(super) enum HomePhase {
 /// How far the log of a home was read.
 #[derive(Debug)]
 pub(super) struct Restoring {
-    next: Offset,
-    end: Offset,
-    reading: Option<ReadTicket>,
+    reading: HomeReading,
     ids: BTreeMap<TransactionalId, Restore>,
 }
 
@@ -58,12 +51,7 @@ pub(super) struct Coordinated {
 }
 
 /// Up to which record of which id something reaches.
-#[derive(Clone, Debug)]
-pub(super) struct Reach {
-    pub(super) id: TransactionalId,
-    pub(super) serial: u64,
-    pub(super) position: AppendPosition,
-}
+pub(super) type Reach = home_log::Reach<TransactionalId>;
 
 /// A home partition of this shard.
 #[derive(Debug)]
@@ -76,13 +64,7 @@ pub(super) struct Home {
     /// Ids to which something happened in this round.
     pub(super) touched: BTreeSet<TransactionalId>,
     deadlines: BTreeSet<(MonotonicNanos, TransactionalId)>,
-    /// Records of this round.
-    pending: Vec<(Vec<u8>, Option<Vec<u8>>, Reach)>,
-    /// Batches that found no room in the journal, in order.
-    unwritten: VecDeque<(SealedBatch, Vec<Reach>)>,
-    unwritten_bytes: u64,
-    /// Ends of batches that are not durable yet.
-    written: VecDeque<(Offset, Vec<Reach>)>,
+    pub(super) appends: HomeAppends<TransactionalId>,
     /// Counters of ids that are gone.
     pub(super) retired: TransactionStats,
 }
@@ -91,31 +73,24 @@ pub(super) struct Home {
 #[derive(Debug, thiserror::Error)]
 enum RestoreError {
     #[error(transparent)]
-    Batch(#[from] BatchError),
+    Log(#[from] HomeLogError),
     #[error(transparent)]
     Record(#[from] DecodeError),
-    #[error("a record has no key")]
-    Keyless,
 }
 
 impl Restoring {
-    fn take(&mut self, batches: Vec<Bytes>) -> Result<(), RestoreError> {
-        for bytes in batches {
-            let batch = RecordBatch::parse(bytes)?;
-            for record in batch.iter().filter(|record| self.next <= record.offset) {
-                let key = record.key.ok_or(RestoreError::Keyless)?;
-                let restore = self.ids.entry(id_of(key)?).or_insert_with_key(|id| Restore::new(id.clone()));
-                restore.apply(key, record.value)?;
-            }
-            self.next = self.next.max(batch.head().end_offset());
-        }
-        Ok(())
+    fn take(&mut self, batches: Vec<Bytes>, next: Offset) -> Result<(), RestoreError> {
+        let Self { reading, ids } = self;
+        reading.take(batches, next, |key, value| {
+            let restore = ids.entry(id_of(key)?).or_insert_with_key(|id| Restore::new(id.clone()));
+            Ok(restore.apply(key, value)?)
+        })
     }
 }
 
 impl Home {
     fn new(partition: PartitionId, next: Offset, end: Offset) -> Self {
-        let restoring = Restoring { next, end, reading: None, ids: BTreeMap::new() };
+        let restoring = Restoring { reading: HomeReading::new(next, end), ids: BTreeMap::new() };
         Self {
             partition,
             phase: if next < end { HomePhase::Restoring(restoring) } else { HomePhase::Serving },
@@ -123,10 +98,7 @@ impl Home {
             producers: BTreeMap::new(),
             touched: BTreeSet::new(),
             deadlines: BTreeSet::new(),
-            pending: Vec::new(),
-            unwritten: VecDeque::new(),
-            unwritten_bytes: 0,
-            written: VecDeque::new(),
+            appends: HomeAppends::default(),
             retired: TransactionStats::default(),
         }
     }
@@ -134,7 +106,7 @@ impl Home {
     /// Why nothing is taken at the moment, if so.
     pub(super) fn refuses(&self) -> Option<Refused> {
         match &self.phase {
-            HomePhase::Serving if self.unwritten_bytes <= UNWRITTEN_BYTES_MAX => None,
+            HomePhase::Serving if !self.appends.is_full() => None,
             HomePhase::Serving => {
                 let text = "records of transactions wait for room in the journal; try again in a moment";
                 Some(Refused::new(ErrorCode::Busy, text))
@@ -193,7 +165,7 @@ impl Home {
 
     /// Whether records found no room in the journal.
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.phase, HomePhase::Serving) && !self.unwritten.is_empty()
+        matches!(self.phase, HomePhase::Serving) && self.appends.is_waiting()
     }
 
     pub(super) fn first_deadline(&self) -> Option<MonotonicNanos> {
@@ -203,7 +175,7 @@ impl Home {
     /// Whether its round has anything to do.
     pub(super) fn is_busy(&self, now: MonotonicNanos) -> bool {
         let is_due = self.first_deadline().is_some_and(|at| at <= now);
-        is_due || !self.touched.is_empty() || !self.pending.is_empty() || !self.unwritten.is_empty()
+        is_due || !self.touched.is_empty() || self.appends.is_pending() || self.appends.is_waiting()
     }
 
     /// Tells those whose time has come.
@@ -221,43 +193,6 @@ impl Home {
                 return;
             }
         }
-    }
-
-    pub(super) fn push(&mut self, key: Vec<u8>, value: Option<Vec<u8>>, reach: Reach) {
-        self.pending.push((key, value, reach));
-    }
-
-    /// What became durable below `end`.
-    pub(super) fn take_durable(&mut self, end: Offset) -> Vec<Reach> {
-        let mut reaches = Vec::new();
-        while let Some((until, _)) = self.written.front()
-            && *until <= end
-        {
-            reaches.extend(self.written.pop_front().expect("it was there").1);
-        }
-        reaches
-    }
-
-    /// The records of the round as batches, behind those that wait.
-    fn seal(&mut self, builder: &mut BatchBuilder, now: Now) {
-        let mut reaches: Vec<Reach> = Vec::new();
-        for (key, value, reach) in std::mem::take(&mut self.pending) {
-            if builder.push(now.wall, Some(&key), value.as_deref(), &[]).is_err() {
-                self.seal_one(builder, std::mem::take(&mut reaches));
-                builder.push(now.wall, Some(&key), value.as_deref(), &[]).expect("a record fits into a batch");
-            }
-            reaches.push(reach);
-        }
-        if !builder.is_empty() {
-            self.seal_one(builder, reaches);
-        }
-    }
-
-    fn seal_one(&mut self, builder: &mut BatchBuilder, reaches: Vec<Reach>) {
-        let bytes = builder.finish(ProducerStamp::default());
-        self.unwritten_bytes += bytes.len() as u64;
-        let batch = SealedBatch::parse(bytes).expect("the builder makes whole batches");
-        self.unwritten.push_back((batch, reaches));
     }
 
     /// Takes nothing more, and hands back who waits.
@@ -279,19 +214,12 @@ impl Shard {
         }
     }
 
-    /// Appends the records of a home's round. What finds no room waits for [`WRITE_AGAIN`](crate::groups::WRITE_AGAIN).
+    /// Appends the records of a home's round. What finds no room waits for [`WRITE_AGAIN`](home_log::WRITE_AGAIN).
     pub(super) fn write_transactions(&mut self, index: PartitionIndex) {
         let Self { transactions, storage, now, is_storage_touched, .. } = self;
-        let Some(home) = transactions.homes.get_mut(&index) else { return };
-        home.seal(&mut transactions.builder, *now);
-        while let Some((batch, _)) = home.unwritten.front() {
-            *is_storage_touched = true;
-            let bytes = batch.bytes().len() as u64;
-            let Ok(appended) = storage.append(*now, home.partition, batch) else { return };
-            let (_, reaches) = home.unwritten.pop_front().expect("it was there");
-            home.unwritten_bytes -= bytes;
-            home.written.push_back((appended.end_offset, reaches));
-        }
+        let Some(Home { appends, partition, .. }) = transactions.homes.get_mut(&index) else { return };
+        *is_storage_touched |= appends.is_pending() || appends.is_waiting();
+        appends.write(&mut transactions.builder, storage, *now, *partition);
     }
 
     /// Reads on where homes are being restored. Whether more can be done at once.
@@ -315,41 +243,21 @@ impl Shard {
     fn restore_transaction_step(&mut self, index: PartitionIndex) -> bool {
         let Some(home) = self.transactions.homes.get_mut(&index) else { return false };
         let HomePhase::Restoring(restoring) = &mut home.phase else { return false };
-        if restoring.reading.is_some() {
-            return false;
-        }
-        if restoring.end <= restoring.next {
-            self.finish_transaction_restore(index);
-            return false;
-        }
-        match self.storage.fetch(home.partition, restoring.next, RESTORE_READ_BYTES) {
-            Fetch::Batches { batches, next } => {
-                let taken = restoring.take(batches);
-                restoring.next = restoring.next.max(next);
+        match restoring.reading.step(&mut self.storage, home.partition) {
+            ReadStep::Batches(batches, next) => {
+                let taken = restoring.take(batches, next);
                 self.note_transactions_restored(index, taken)
             }
-            Fetch::Pending(ticket) => {
-                restoring.reading = Some(ticket);
+            ReadStep::Expected(ticket) => {
                 self.subscriptions.expect_read(ticket, home.partition, ReadFor::Restore);
                 false
             }
-            Fetch::AtEnd => {
-                restoring.end = restoring.next;
-                true
+            ReadStep::Damaged | ReadStep::Moved => true,
+            ReadStep::Waiting => false,
+            ReadStep::Done => {
+                self.finish_transaction_restore(index);
+                false
             }
-            Fetch::OutOfRange { log_start, .. } => {
-                restoring.end = restoring.end.max(log_start);
-                restoring.next = log_start.max(restoring.next);
-                true
-            }
-            // What the damaged records said is lost.
-            Fetch::Corrupt { end, .. } => {
-                restoring.next = end;
-                true
-            }
-            // A read has to come back first; that is another round.
-            Fetch::Busy => false,
-            Fetch::Unknown => panic!("partition {} was opened before its home", home.partition),
         }
     }
 
@@ -364,15 +272,9 @@ impl Shard {
         }
         let Some(home) = self.transactions.homes.get_mut(&partition.index) else { return Ok(()) };
         let HomePhase::Restoring(restoring) = &mut home.phase else { return Ok(()) };
-        restoring.reading = None;
-        match result {
-            Ok(batches) => {
-                let taken = restoring.take(batches);
-                self.note_transactions_restored(partition.index, taken);
-            }
-            Err(ReadError::Corrupt { end, .. }) => restoring.next = restoring.next.max(end),
-            // They are asked for again.
-            Err(ReadError::Gone | ReadError::Failed { .. }) => {}
+        if let ReadStep::Batches(batches, next) = restoring.reading.on_read(result) {
+            let taken = restoring.take(batches, next);
+            self.note_transactions_restored(partition.index, taken);
         }
         self.is_storage_touched = true;
         Ok(())

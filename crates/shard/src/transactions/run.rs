@@ -6,7 +6,7 @@ use corelane_model::{
     ErrorCode, MonotonicNanos, Offset, PartitionId, PartitionIndex, ShardId, Transaction, TransactionalId,
 };
 use corelane_session::{Refused, TransactionAsk};
-use corelane_transaction::{Coordinator, Effect, Participant, RequestTicket, TransactionError};
+use corelane_transaction::{AppendPosition, Coordinator, Effect, Participant, RequestTicket, TransactionError};
 use corelane_wire::{EndTransactionAnswer, InitialiseTransactionsAnswer};
 
 use super::home::{Coordinated, Home, HomePhase, Reach};
@@ -14,7 +14,7 @@ use super::{Apply, ToCoordinator, ToParticipant, TransactionAnswer};
 use crate::Shard;
 use crate::ask::{Answer, Asker};
 use crate::boot::Phase as ShardPhase;
-use crate::groups::WRITE_AGAIN;
+use crate::home_log::WRITE_AGAIN;
 
 /// A decision that found no room at a participant is tried again after this time.
 const APPLY_AGAIN: Duration = Duration::from_millis(10);
@@ -180,9 +180,9 @@ impl Shard {
         }
         let Some(home) = self.transactions.homes.get_mut(&partition.index) else { return };
         let mut out = Vec::new();
-        for Reach { id, serial, position } in home.take_durable(end) {
+        for Reach { owner: id, serial, position } in home.appends.take_durable(end) {
             if let Some(known) = home.ids.get_mut(&id).filter(|known| known.serial == serial) {
-                known.coordinator.on_durable(position);
+                known.coordinator.on_durable(AppendPosition(position));
                 pump(home, &id, &mut out);
             }
         }
@@ -231,7 +231,7 @@ fn pump(home: &mut Home, id: &TransactionalId, out: &mut Vec<Telling>) {
         let serial = known.serial;
         match effect {
             Effect::Append { position, key, value } => {
-                home.push(key, value, Reach { id: id.clone(), serial, position });
+                home.appends.push(key, value, Some(Reach { owner: id.clone(), serial, position: position.0 }));
             }
             Effect::Initialised { ticket, transaction } => {
                 let home = u16::try_from(index.0).expect("there are few homes");
