@@ -63,6 +63,14 @@ pub struct RunOptions {
     pub admin: Option<SocketAddr>,
 }
 
+impl RunOptions {
+    /// A run against `broker` that waits for the disk, shows no progress, deletes its topics and asks for nothing beside.
+    #[must_use]
+    pub const fn new(broker: String) -> Self {
+        Self { broker, acks: Acks::Stored, is_quiet: true, keep_topics: false, data: None, admin: None }
+    }
+}
+
 /// Counts that the parts of a run share while it goes on.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use corelane::{Acks, Client, Event, GroupConsumer, TopicClass};
+use corelane::{Client, Event, GroupConsumer, TopicClass};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -154,14 +154,7 @@ async fn load(address: &str, duration: Duration) -> anyhow::Result<Report> {
         class: TopicClass::Durable,
     }
     .plan();
-    let options = RunOptions {
-        broker: address.to_owned(),
-        acks: Acks::Stored,
-        is_quiet: true,
-        keep_topics: false,
-        data: None,
-        admin: None,
-    };
+    let options = RunOptions::new(address.to_owned());
     let report = run(plan, &options).await?;
     ensure!(report.is_right(), "the load beside the group was not right: {report}");
     Ok(report)

@@ -200,10 +200,7 @@ impl Load {
         let report = run(async { carry_out(plan, &options).await.map_err(failure) })?;
         self.output.write(&report, &report.to_string())?;
         judge(&report)?;
-        match &report.void_reason {
-            None => Ok(()),
-            Some(why) => Err(Failure::void(format!("the run is void: {why}"))),
-        }
+        check_void(report.void_reason.as_deref())
     }
 
     /// Refuses options that belong to another workload: whoever gave one measures something else than he thinks.
@@ -263,6 +260,11 @@ impl Load {
             }
         })
     }
+}
+
+/// A run whose generator was late ends the command with a code of its own.
+fn check_void(reason: Option<&str>) -> Outcome {
+    reason.map_or(Ok(()), |why| Err(Failure::void(format!("the run is void: {why}"))))
 }
 
 /// A report that is not right fails the command.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use corelane::{Acks, TopicClass};
+use corelane::TopicClass;
 use corelane_broker::{Config, Machine, RawConfig, Running};
 use corelane_loadgen::disk::Disk;
 use corelane_loadgen::plan::Plan;
@@ -95,12 +95,9 @@ impl Demo {
 
     fn play(&self, config: &Config, broker: &Running) -> Outcome<(Vec<Report>, GroupReport)> {
         let options = RunOptions {
-            broker: format!("corelane://{}", broker.quic()),
-            acks: Acks::Stored,
             is_quiet: self.output.is_quiet(),
-            keep_topics: false,
             data: Some(config.data.clone()),
-            admin: None,
+            ..RunOptions::new(format!("corelane://{}", broker.quic()))
         };
         let play = |plan| run(async { carry_out(plan, &options).await.map_err(failure) });
         let mut plans = plans().into_iter();

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use corelane::Acks;
 use corelane_broker::quantity::Span;
 use corelane_loadgen::report::group::GroupReport;
 use corelane_loadgen::run::RunOptions;
 use corelane_loadgen::run::group::{Disturbance, GroupBench, Join, run as carry_out, run_member};
 
-use super::{Output, failure};
+use super::{Output, check_void, failure};
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
 use crate::target::{Target, run};
@@ -95,14 +94,7 @@ pub(crate) struct Member {
 
 impl Member {
     pub(super) fn run(self) -> Outcome {
-        let options = RunOptions {
-            broker: self.target.address(),
-            acks: Acks::Stored,
-            is_quiet: true,
-            keep_topics: false,
-            data: None,
-            admin: None,
-        };
+        let options = RunOptions::new(self.target.address());
         let join = Join {
             topic: self.topic,
             group: self.group,
@@ -135,20 +127,14 @@ impl Group {
             program: std::env::current_exe().map_err(Failure::failed)?,
         };
         let options = RunOptions {
-            broker: self.target.address(),
-            acks: Acks::Stored,
             is_quiet: self.output.is_quiet(),
-            keep_topics: false,
             data: self.data.clone(),
-            admin: None,
+            ..RunOptions::new(self.target.address())
         };
         let report = run(async { carry_out(bench, &options).await.map_err(failure) })?;
         self.output.write(&report, &report.to_string())?;
         judge(&report, self.disturb == Disturb::Crash)?;
-        match &report.void_reason {
-            None => Ok(()),
-            Some(why) => Err(Failure::void(format!("the run is void: {why}"))),
-        }
+        check_void(report.void_reason.as_deref())
     }
 }
 

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use corelane::{Acks, Dispatch};
+use corelane::Dispatch;
 use corelane_broker::quantity::Span;
 use corelane_loadgen::report::queue::QueueReport;
 use corelane_loadgen::run::RunOptions;
 use corelane_loadgen::run::queue::{QueueBench, run as carry_out};
 
-use super::{Output, failure};
+use super::{Output, check_void, failure};
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
 use crate::target::{Target, run};
@@ -113,20 +113,14 @@ impl Queue {
             duration: self.duration.0,
         };
         let options = RunOptions {
-            broker: self.target.address(),
-            acks: Acks::Stored,
             is_quiet: self.output.is_quiet(),
-            keep_topics: false,
             data: self.data.clone(),
-            admin: None,
+            ..RunOptions::new(self.target.address())
         };
         let report = run(async { carry_out(bench, &options).await.map_err(failure) })?;
         self.output.write(&report, &report.to_string())?;
         judge(&report)?;
-        match &report.void_reason {
-            None => Ok(()),
-            Some(why) => Err(Failure::void(format!("the run is void: {why}"))),
-        }
+        check_void(report.void_reason.as_deref())
     }
 }
 

@@ -298,14 +298,7 @@ impl Round<'_> {
     /// is not right is no figure.
     fn carry_out(&self, rows: &[&'static str], plan: impl Fn() -> Plan) -> anyhow::Result<Option<Report>> {
         for _ in 0..VOID_RUNS_MAX {
-            let options = RunOptions {
-                broker: self.address(),
-                acks: Acks::Stored,
-                is_quiet: true,
-                keep_topics: false,
-                data: None,
-                admin: Some(self.server.admin),
-            };
+            let options = RunOptions { admin: Some(self.server.admin), ..RunOptions::new(self.address()) };
             let report = block_on(carry_out(plan(), &options))?;
             anyhow::ensure!(report.is_right(), "the run is not right:\n{report}");
             let Some(reason) = &report.void_reason else { return Ok(Some(report)) };
