@@ -153,6 +153,14 @@ impl Running {
         }
     }
 
+    /// Whether it prints nothing for so long.
+    pub(crate) fn is_silent(&mut self, time: std::time::Duration) -> bool {
+        let line = self.printed.recv_timeout(time).ok();
+        let is_silent = line.is_none();
+        self.lines.extend(line);
+        is_silent
+    }
+
     /// All lines that were read.
     pub(crate) fn lines(&self) -> &[String] {
         &self.lines

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::time::Duration;
 
 use corelane::{Client, Lease, Nack, QueueConsumer, Record, TopicSettings, VerdictError};
@@ -323,6 +324,39 @@ fn a_redrive_puts_dead_letters_back_once_and_they_are_worked_off() {
     assert!(unknown.contains("no shared queue of group nobody on topic jobs"), "{unknown}");
 }
 
+/// The command waits for a word of ours, for several leases, while another member waits for the record.
+#[test]
+fn a_command_that_runs_for_longer_than_a_lease_keeps_its_record() {
+    const LEASE: Duration = Duration::from_secs(1);
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "1"]);
+    broker.good(&["topic", "create", "jobs", "-p", "1"], b"");
+    broker.good(&["produce", "jobs"], b"a\n");
+    let (words, attempts) = (place.path().join("words"), place.path().join("attempts"));
+    assert!(std::process::Command::new("mkfifo").arg(&words).status().unwrap().success());
+    // Open at both ends, so that nobody waits for anybody.
+    let mut say = std::fs::OpenOptions::new().read(true).write(true).open(&words).unwrap();
+    let command = format!("echo $CORELANE_ATTEMPT >> {}; read word < {}", attempts.display(), words.display());
+    let quic = broker.quic.to_string();
+    let slow = ["queue", "consume", "jobs", "-g", "workers", "--visibility", "1s", "-n", "1", "--exec", &command];
+    let slow = [&slow[..], &["--broker", &quic]].concat();
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| place.run(&slow, b""));
+        wait_until(|| attempts.exists());
+        let mut other = Running::start(&place, &["queue", "consume", "jobs", "-g", "workers", "--broker", &quic]);
+        assert!(other.is_silent(LEASE * 5 / 2), "it was handed to another: {:?}", other.lines());
+        say.write_all(b"enough\n").unwrap();
+        slow.join().unwrap().good();
+        other.interrupt();
+    });
+    assert_eq!(std::fs::read_to_string(&attempts).unwrap(), "1\n", "it was handed out once");
+    let described = describe(&broker, "workers");
+    assert_eq!(described["partitions"][0]["done_end"], 1, "{described}");
+    let (_, metrics) = crate::admin::get(broker.admin, "/metrics");
+    let line = "corelane_queue_deliveries_total{group=\"workers\",topic=\"jobs\"} 1\n";
+    assert!(metrics.contains(line), "{line} is missing in {metrics}");
+}
+
 #[test]
 fn wrong_wishes_for_queues_are_told_with_what_would_be_right() {
     let place = Place::new();
@@ -347,12 +381,18 @@ fn wrong_wishes_for_queues_are_told_with_what_would_be_right() {
     broker.good(&["queue", "consume", "jobs", "-n", "1", "-g", "w"], b"");
     tells(&consume("w", &["--backoff", "0s,5s"], 1), &["back-off 1s..60s, not 0s,5s", "alter the queue"]);
     broker.good(&["queue", "alter", "jobs", "-g", "w", "--visibility", "50ms"], b"");
-    // The command ends when its lease has.
+    // While the command runs, the member is stopped until the lease has ended.
     let (program, quic) = (env!("CARGO_BIN_EXE_corelane"), broker.quic);
     let describe_again = format!("{program} queue describe jobs -g w --json --broker {quic}");
     let wait = format!("until {describe_again} | grep -q '\"failed\": [1-9]'; do :; done");
-    let slow = consume("w", &["--exec", &wait], 1);
-    tells(&slow, &["lease is over", "corelane queue alter jobs -g w --visibility"]);
+    let slow = consume("w", &["--exec", &format!("kill -STOP $PPID; {wait}; kill -CONT $PPID")], 1);
+    let parts = [
+        "not acknowledged: jobs 0@1: the lease is over",
+        "1 record was",
+        "corelane queue alter jobs -g w --visibility",
+    ];
+    tells(&slow, &parts);
+    assert_eq!(describe(&broker, "w")["partitions"][0]["done_end"], 1, "what was done before it is");
     let members = describe(&broker, "w");
     assert_eq!(members["members"], 0, "it has left all the same");
 

@@ -141,6 +141,8 @@ pub enum QueueNews {
         bytes: Bytes,
         /// Until when the member has them.
         expires: MonotonicNanos,
+        /// For how long that is: the queue's visibility time-out.
+        lease: Duration,
     },
     /// All verdicts before this one are settled: carried out durably, or told as [`Self::Refused`] before.
     Settled {

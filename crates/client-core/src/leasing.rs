@@ -312,7 +312,7 @@ impl Leasing {
         let records = leases.iter().fold(0_u32, |records, range| records.saturating_add(range.count));
         self.delivered.insert(delivery, Delivered { records, bytes: credit_bytes, expires });
         self.expires = Some(self.expires.map_or(expires, |first| first.min(expires)));
-        self.news.push(QueueNews::Delivered { delivery, leases, bytes, expires });
+        self.news.push(QueueNews::Delivered { delivery, leases, bytes, expires, lease });
     }
 
     /// The application says something of records that came together.

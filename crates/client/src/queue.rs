@@ -170,8 +170,8 @@ impl QueueBuilder {
                     return Err(consumer.membership(error.unwrap_or(MembershipError::Closed)));
                 }
                 // A queue that is new hands out records before its settings are on disk, and so before the answer.
-                Effect::Queue { news: QueueNews::Delivered { delivery, leases, bytes, expires }, .. } => {
-                    consumer.on_delivered(delivery, leases, bytes, expires);
+                Effect::Queue { news: QueueNews::Delivered { delivery, leases, bytes, expires, lease }, .. } => {
+                    consumer.on_delivered(delivery, leases, bytes, (expires, lease));
                 }
                 _ => {}
             }
@@ -200,6 +200,7 @@ struct Run {
     leases: VecDeque<LeaseRange>,
     bytes: Bytes,
     expires: Instant,
+    lease: Duration,
 }
 
 /// How long a record takes: said by the application, or measured between what is handed out.
@@ -294,8 +295,8 @@ impl QueueConsumer {
             }
             match self.queue.poll(context) {
                 Poll::Ready(Effect::Queue { news, .. }) => match news {
-                    QueueNews::Delivered { delivery, leases, bytes, expires } => {
-                        self.on_delivered(delivery, leases, bytes, expires);
+                    QueueNews::Delivered { delivery, leases, bytes, expires, lease } => {
+                        self.on_delivered(delivery, leases, bytes, (expires, lease));
                     }
                     QueueNews::Lost { reason } => {
                         tracing::warn!(group = %self.group, topic = %self.topic, %reason, "put out of a shared queue");
@@ -314,9 +315,15 @@ impl QueueConsumer {
         }
     }
 
-    fn on_delivered(&mut self, delivery: DeliveryKey, leases: Vec<LeaseRange>, bytes: Bytes, expires: MonotonicNanos) {
+    fn on_delivered(
+        &mut self,
+        delivery: DeliveryKey,
+        leases: Vec<LeaseRange>,
+        bytes: Bytes,
+        (expires, lease): (MonotonicNanos, Duration),
+    ) {
         let expires = self.handle.shared.instant(expires);
-        self.runs.push_back(Run { delivery, leases: leases.into(), bytes, expires });
+        self.runs.push_back(Run { delivery, leases: leases.into(), bytes, expires, lease });
     }
 
     fn next_of(&mut self, mut run: Run) -> Option<Result<Leased, QueueError>> {
@@ -331,7 +338,7 @@ impl QueueConsumer {
         let Some(ranges) = leased::take_ranges(&mut run.leases, count) else {
             return Some(Err(QueueError::Mismatch { leases: left(&run), records: u64::from(count) }));
         };
-        let leased = Leased::new(run.delivery, ranges, batch, run.expires);
+        let leased = Leased::new(run.delivery, ranges, batch, (run.expires, run.lease));
         self.runs.push_front(run);
         self.measured.since = Some((Instant::now(), count));
         Some(Ok(leased))

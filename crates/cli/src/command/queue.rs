@@ -1,6 +1,7 @@
 //! `corelane queue …`.
 
 mod consume;
+mod exec;
 mod show;
 
 use std::io::Write;

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use corelane_client_core::DeliveryKey;
 use corelane_model::{Offset, PartitionIndex};
@@ -70,6 +70,7 @@ pub struct Leased {
     ranges: Arc<[LeaseRange]>,
     records: RecordBatch,
     expires: Instant,
+    lease: Duration,
 }
 
 impl Leased {
@@ -77,9 +78,9 @@ impl Leased {
         delivery: DeliveryKey,
         ranges: Arc<[LeaseRange]>,
         records: RecordBatch,
-        expires: Instant,
+        (expires, lease): (Instant, Duration),
     ) -> Self {
-        Self { delivery, ranges, records, expires }
+        Self { delivery, ranges, records, expires, lease }
     }
 
     /// The records, each with its lease.
@@ -105,6 +106,13 @@ impl Leased {
     #[must_use]
     pub const fn expires(&self) -> Instant {
         self.expires
+    }
+
+    /// For how long this member has them: the queue's visibility time-out when they were handed out. Who works on them for
+    /// longer says so with [`crate::QueueConsumer::extend`], well before: at each third of it, say.
+    #[must_use]
+    pub const fn lease(&self) -> Duration {
+        self.lease
     }
 }
 

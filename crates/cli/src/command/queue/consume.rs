@@ -1,14 +1,13 @@
 //! `corelane queue consume`: a member that prints, or hands records to a command.
 
 use std::io::{self, BufWriter, Write};
-use std::process::Stdio;
 
 use clap::Args;
-use corelane::{Client, Leased, LeasedRecord, Nack, QueueConsumer, VerdictError, VerdictTicket};
+use corelane::{Client, Leased, LeasedRecord, QueueConsumer, VerdictTicket};
 use corelane_broker::quantity::Span;
-use tokio::io::AsyncWriteExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::exec::Hand;
 use super::{Named, Wishes, outcome};
 use crate::command::consume::wall_clock;
 use crate::command::examples;
@@ -31,7 +30,10 @@ const CREDIT_BYTES: u64 = 1 << 20;
     ),
     after_help = "A command gets a record's value on standard input, and CORELANE_KEY, CORELANE_PARTITION, CORELANE_OFFSET and \
                   CORELANE_ATTEMPT. If it ends with 0 the record is acknowledged, else it failed: it rests by the queue's \
-                  back-off and is handed out again, until it reaches the delivery limit."
+                  back-off and is handed out again, until it reaches the delivery limit. However long the command runs, \
+                  the record stays its own: the lease is extended after each third of the visibility time-out. If it is \
+                  lost all the same, because the broker or this machine was away for longer, that is said, the \
+                  record is not acknowledged, and the exit code is 1 in the end."
 )]
 pub(super) struct Consume {
     #[command(flatten)]
@@ -68,34 +70,37 @@ impl Consume {
         let mut consumer = self.join(client).await?;
         let mut left = self.count.unwrap_or(u64::MAX);
         let mut last = None;
+        let mut hand = self.exec.as_ref().map(|command| Hand::new(&self.named, command));
         while 0 < left {
+            let next = async {
+                if let Some(hand) = &mut hand {
+                    hand.settle().await;
+                }
+                consumer.next().await
+            };
             let next = tokio::select! {
-                next = consumer.next() => next,
+                next = next => next,
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
             };
             let Some(leased) = next else { break };
-            last = self.work(&consumer, &outcome(leased)?, &mut left).await?;
+            let leased = outcome(leased)?;
+            match &mut hand {
+                Some(hand) => hand_over(hand, &consumer, &leased, &mut left).await?,
+                None => last = self.print_all(&consumer, &leased, &mut left)?,
+            }
         }
-        let settled = match last {
-            Some(ticket) => ticket.durable().await,
-            None => Ok(()),
-        };
-        // It leaves whatever became of the last word, so that nobody waits for its session to end.
+        // It leaves whatever becomes of the last word, so that nobody waits for its session to end; and whatever was
+        // said has an answer then, or will have none.
         let closed = consumer.close().await;
-        settled.map_err(|error| self.unsettled(&error))?;
-        outcome(closed)
-    }
-
-    fn unsettled(&self, error: &VerdictError) -> Failure {
-        let Named { topic, group } = &self.named;
-        match (error, &self.exec) {
-            (VerdictError::LeaseOver, Some(_)) => Failure::failed(format!(
-                "{error}; the command may take longer than the visibility time-out: corelane queue alter {topic} -g \
-                 {group} --visibility TIME"
-            )),
-            _ => Failure::failed(error),
+        if let Some(ticket) = last {
+            ticket.durable().await.map_err(Failure::failed)?;
         }
+        if let Some(mut hand) = hand {
+            hand.settle().await;
+            hand.finish()?;
+        }
+        outcome(closed)
     }
 
     async fn join(&self, client: &Client) -> Outcome<QueueConsumer> {
@@ -117,9 +122,8 @@ impl Consume {
         outcome(builder.join().await)
     }
 
-    /// Prints or hands on the records that came together; returns the last that was said.
-    async fn work(&self, consumer: &QueueConsumer, leased: &Leased, left: &mut u64) -> Outcome<Option<VerdictTicket>> {
-        let mut last = None;
+    /// Prints the records that came together and acknowledges them; returns the last that was said.
+    fn print_all(&self, consumer: &QueueConsumer, leased: &Leased, left: &mut u64) -> Outcome<Option<VerdictTicket>> {
         let mut printed = Vec::new();
         let mut out = BufWriter::new(io::stdout().lock());
         for record in leased {
@@ -127,15 +131,12 @@ impl Consume {
                 break;
             }
             *left -= 1;
-            if let Some(command) = &self.exec {
-                last = Some(self.hand_over(consumer, command, &record).await?);
-            } else {
-                self.print(&mut out, &record)?;
-                printed.push(record.lease);
-            }
+            self.print(&mut out, &record)?;
+            printed.push(record.lease);
         }
         // Whoever reads our output has them before they count as done.
         out.flush()?;
+        let mut last = None;
         for lease in printed {
             last = Some(consumer.ack(lease));
         }
@@ -155,31 +156,16 @@ impl Consume {
         };
         if self.json { print_json(out, &line) } else { self.format.print(out, &line) }
     }
+}
 
-    async fn hand_over(
-        &self,
-        consumer: &QueueConsumer,
-        command: &str,
-        record: &LeasedRecord<'_>,
-    ) -> Outcome<VerdictTicket> {
-        let mut child = tokio::process::Command::new("sh")
-            .args(["-c", command])
-            .env("CORELANE_KEY", String::from_utf8_lossy(record.key.unwrap_or_default()).replace('\0', ""))
-            .env("CORELANE_PARTITION", record.lease.partition.0.to_string())
-            .env("CORELANE_OFFSET", record.lease.offset.0.to_string())
-            .env("CORELANE_ATTEMPT", record.lease.attempt.to_string())
-            .stdin(Stdio::piped())
-            .spawn()
-            .map_err(|error| Failure::failed(format!("cannot start {command:?}: {error}")))?;
-        if let Some(mut input) = child.stdin.take() {
-            // A command may end without reading what it gets.
-            drop(input.write_all(record.value.unwrap_or_default()).await);
+/// Hands the records that came together to the command, one after the other.
+async fn hand_over(hand: &mut Hand<'_>, consumer: &QueueConsumer, leased: &Leased, left: &mut u64) -> Outcome {
+    for record in leased {
+        if *left == 0 {
+            break;
         }
-        let status = child.wait().await.map_err(|error| Failure::failed(format!("{command:?}: {error}")))?;
-        Ok(if status.success() {
-            consumer.ack(record.lease)
-        } else {
-            consumer.nack(record.lease, Nack::because(format!("the command ended with {status}")))
-        })
+        *left -= 1;
+        hand.hand_over(consumer, leased, &record).await?;
     }
+    Ok(())
 }
