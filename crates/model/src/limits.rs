@@ -249,6 +249,14 @@ pub const TRANSACTION_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 pub const TRANSACTION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 /// The longest time-out of a transaction: readers of committed records may wait that long.
 pub const TRANSACTION_TIMEOUT_MAX: Duration = Duration::from_secs(900);
+/// Transactions that one shard asks about at once, of those that it has open and may have missed the end of.
+pub const TRANSACTION_INQUIRIES_MAX: usize = 256;
+/// It asks no more of them for this long then.
+pub const TRANSACTION_INQUIRY_PAUSE: Duration = Duration::from_millis(10);
+/// One that was not answered, or that goes on, is asked about again after this time, and each time after twice as long.
+pub const TRANSACTION_INQUIRY_AGAIN_MIN: Duration = Duration::from_millis(100);
+/// The longest such pause.
+pub const TRANSACTION_INQUIRY_AGAIN_MAX: Duration = Duration::from_secs(60);
 /// Batches of one transaction that the SDK has on their way; sending waits for room beyond it.
 pub const TRANSACTION_BATCHES_IN_FLIGHT: usize = 32;
 /// A transactional id that was not used for this long is forgotten.

@@ -244,13 +244,19 @@ pub struct QueueTotals {
     pub appended_bytes: u64,
 }
 
-/// All transactional ids of a shard: the first two as they are, everything else since the start.
+/// All transactional ids of a shard, and what participants of the shard have open: the first three as they are, everything
+/// else since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransactionTotals {
     /// How many there are.
     pub ids: u64,
     /// Transactions that go on and are not decided.
     pub open: u64,
+    /// For how many milliseconds a partition or group of the shard has had something of a transaction that is not decided, at
+    /// most; those that the start found are counted from there.
+    pub oldest_open_ms: u64,
+    /// Transactions that a participant of the shard had open and no transactional id knew: they were aborted there.
+    pub lost: u64,
     /// Transactions that were committed.
     pub committed: u64,
     /// Transactions that were aborted.

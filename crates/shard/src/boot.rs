@@ -189,6 +189,7 @@ impl Shard {
                 self.phase = Phase::Serving { recovery };
                 self.open_homes();
                 self.open_transactions();
+                self.inquire_about_partitions();
                 self.effects.push_back(Effect::Ready);
             }
             Boot::Export => {

@@ -8,7 +8,7 @@ use corelane_wire::{OutFrame, PartitionDescription};
 use crate::ask::{Answer, CatalogRequest, Ending, Outcome, PartitionRequest, PushBatches};
 use crate::groups::{GroupRequest, LagOf, Listed};
 use crate::queues::QueueRequest;
-use crate::transactions::{ToCoordinator, ToParticipant};
+use crate::transactions::{Part, ToCoordinator, ToParticipant, Told};
 
 /// A message from one shard to another. Whoever carries it looks at nothing; it arrives whole, once, and after those that
 /// the same shard sent to the same shard before.
@@ -65,6 +65,10 @@ pub(crate) enum Message {
     ToCoordinator(Box<ToCoordinator>),
     /// To an owner: something for a participant of a transaction.
     ToParticipant(Box<ToParticipant>),
+    /// To all: what became of a transaction of which a participant of the sender has something?
+    Inquire(Box<Part>),
+    /// That, as far as the homes of the sender know.
+    Fate(Box<(Part, Told)>),
     /// A subscription ended by itself.
     Ended { connection: ConnectionKey, subscription: SubscriptionId, serial: u64, ending: Box<Ending> },
     /// To an owner: more bytes may be pushed.

@@ -95,6 +95,8 @@ const BY_SHARD: &[(&Metric, OfShard)] = &[
     (&metric::QUEUE_APPENDED_BYTES, |s| s.queue_totals.appended_bytes),
     (&metric::TRANSACTION_IDS, |s| s.transaction_totals.ids),
     (&metric::TRANSACTION_OPEN, |s| s.transaction_totals.open),
+    (&metric::TRANSACTION_OLDEST_OPEN_MILLISECONDS, |s| s.transaction_totals.oldest_open_ms),
+    (&metric::TRANSACTION_LOST, |s| s.transaction_totals.lost),
     (&metric::TRANSACTION_COMMITTED, |s| s.transaction_totals.committed),
     (&metric::TRANSACTION_ABORTED, |s| s.transaction_totals.aborted),
     (&metric::TRANSACTION_TIMED_OUT, |s| s.transaction_totals.timed_out),

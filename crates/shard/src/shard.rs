@@ -276,6 +276,8 @@ impl Shard {
             Message::QueueRecords { connection, slot, frame } => self.push_to(connection, slot, frame),
             Message::ToCoordinator(message) => self.on_coordinator_message(from, *message),
             Message::ToParticipant(message) => self.take_part(*message),
+            Message::Inquire(part) => self.on_inquiry(from, *part),
+            Message::Fate(told) => self.on_fate(from, &told.0, told.1),
             Message::Passed { connection, subscription, serial, next, high_watermark } => {
                 self.tell_passed(connection, subscription, serial, (next, high_watermark));
             }

@@ -15,9 +15,11 @@
 //! - `route`: from a connection to the coordinator, and between coordinator and participant.
 //! - `home`: a home partition, its log, and how it is read again. Old records go by compaction.
 //! - `run`: requests at their coordinator, and its effects.
-//! - `part`: what waits for a coordinator's word, and what was decided. `status`: for people.
+//! - `part`: what waits for a coordinator's word, and what was decided. `inquiry`: what is open, and asking what became of it.
+//! - `status`: for people.
 
 mod home;
+mod inquiry;
 mod part;
 mod route;
 mod run;
@@ -39,6 +41,8 @@ use corelane_wire::{EndTransactionAnswer, InitialiseTransactionsAnswer};
 use crate::ask::{Asker, PartitionRequest};
 use crate::groups::GroupRequest;
 use home::Home;
+use inquiry::Inquiries;
+pub(crate) use inquiry::{Part, Told};
 
 /// The topic whose partitions keep the transactional ids.
 pub(crate) const TRANSACTIONS_TOPIC: &str = "__transactions";
@@ -76,8 +80,8 @@ pub(crate) struct Apply {
     pub(crate) participant: Participant,
     pub(crate) transaction: Transaction,
     pub(crate) decision: Decision,
-    /// Who waits for it.
-    pub(crate) home: PartitionIndex,
+    /// Who waits for it, if anybody does.
+    pub(crate) home: Option<PartitionIndex>,
 }
 
 /// The answer to a client.
@@ -97,6 +101,8 @@ pub(crate) struct Transactions {
     is_behind: bool,
     /// Requests that came before there was a topic, in the order of their deadlines.
     arriving: VecDeque<(MonotonicNanos, ToCoordinator)>,
+    /// What is not decided here.
+    inquiries: Inquiries,
     /// What participants here may take.
     joined: BTreeSet<(Participant, Transaction)>,
     /// Batches that wait for a coordinator's word.
@@ -120,6 +126,7 @@ impl Default for Transactions {
             homes: BTreeMap::new(),
             is_behind: false,
             arriving: VecDeque::new(),
+            inquiries: Inquiries::default(),
             joined: BTreeSet::new(),
             batches: BTreeMap::new(),
             batches_bytes: 0,

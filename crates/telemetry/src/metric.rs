@@ -93,6 +93,8 @@ metrics! {
     QUEUE_LEASE_TIMEOUTS Counter "corelane_queue_lease_timeouts_total" "Leases of a shared queue that the visibility time-out ended.";
     TRANSACTION_IDS Gauge "corelane_transaction_ids" "Transactional ids whose home is on this shard.";
     TRANSACTION_OPEN Gauge "corelane_transaction_open" "Transactions of them that are not decided.";
+    TRANSACTION_OLDEST_OPEN_MILLISECONDS Gauge "corelane_transaction_oldest_open_milliseconds" "For how long a partition or group of this shard has had a transaction open, at most, counted from this start at the earliest.";
+    TRANSACTION_LOST Counter "corelane_transaction_lost_total" "Transactions that were open in a partition or group here and that no transactional id knew: aborted there.";
     TRANSACTION_COMMITTED Counter "corelane_transaction_committed_total" "Transactions that were committed, empty ones not counted.";
     TRANSACTION_ABORTED Counter "corelane_transaction_aborted_total" "Transactions that were aborted, for whatever reason.";
     TRANSACTION_TIMED_OUT Counter "corelane_transaction_timed_out_total" "Of them, those that ran out of time.";

@@ -118,6 +118,12 @@ impl Coordinator {
         self.current
     }
 
+    /// The transaction that was over last, and what was decided about it.
+    #[must_use]
+    pub const fn last(&self) -> Option<(Transaction, Decision)> {
+        self.last
+    }
+
     /// Counters since it was made or restored.
     #[must_use]
     pub const fn stats(&self) -> &TransactionStats {
@@ -317,18 +323,6 @@ impl Coordinator {
         self.current = epoch.map(|epoch| Transaction::new(over.producer, ProducerEpoch(epoch)));
         self.phase = if self.current.is_some() { Phase::Empty } else { Phase::Unused };
         self.touch(now);
-    }
-
-    /// Whether a participant that found something of the transaction at a restart will be told what was decided. If not,
-    /// nobody will ever commit it. Shards do not ask yet: only damage makes the answer no.
-    #[must_use]
-    pub fn will_tell(&self, transaction: Transaction, participant: &Participant) -> bool {
-        self.current == Some(transaction)
-            && match &self.phase {
-                Phase::Open { participants, .. } => participants.contains(participant),
-                Phase::Ending { left, .. } => left.contains(participant),
-                Phase::Unused | Phase::Empty | Phase::Forgotten => false,
-            }
     }
 
     /// Something happened: it is written at the end of the round.

@@ -2,7 +2,7 @@
 
 use corelane_model::{Decision, Transaction};
 
-use crate::{Participant, TransactionError};
+use crate::{Fate, Participant, TransactionError};
 
 /// Counts the records that one [`crate::Coordinator`] has appended since it was made or restored, from 1. Whoever writes
 /// them says up to which one they are durable.
@@ -59,6 +59,13 @@ pub enum Effect {
         transaction: Transaction,
         /// What was decided.
         decision: Decision,
+    },
+    /// Answer a participant that asked what became of a transaction.
+    Fate {
+        /// The ticket.
+        ticket: RequestTicket,
+        /// That.
+        fate: Fate,
     },
     /// Nothing of the id is left but a tombstone: forget the machine.
     Remove,

@@ -8,7 +8,8 @@
 //! the same coordinator from the newest record.
 //!
 //! The record that says commit or abort is the truth about a transaction. Whoever takes part in one is in the record
-//! before it takes anything, and is told the decision until it has it durably, over restarts. docs/transactions.md explains
+//! before it takes anything, and is told the decision until it has it durably, over restarts; one that finds something open at
+//! its start can ask ([`Coordinator::inquire`]). docs/transactions.md explains
 //! the semantics and what each guarantee costs.
 //!
 //! The crate knows no log, no group's insides, no connection, no clock and no randomness: producer ids are handed in.
@@ -18,6 +19,7 @@ mod deadlines;
 mod effect;
 mod encoding;
 mod error;
+mod inquiry;
 mod participant;
 mod restore;
 mod round;
@@ -27,6 +29,7 @@ pub use coordinator::{Coordinator, Phase};
 pub use effect::{AppendPosition, Effect, RequestTicket};
 pub use encoding::{TRANSACTION_FORMAT, id_of};
 pub use error::{DecodeError, TransactionError};
+pub use inquiry::Fate;
 pub use participant::Participant;
 pub use restore::Restore;
 pub use stats::TransactionStats;

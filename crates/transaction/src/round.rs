@@ -6,7 +6,7 @@ use corelane_model::Transaction;
 use corelane_model::limits::TRANSACTION_WAITING_MAX;
 
 use crate::encoding::encode_key;
-use crate::{AppendPosition, Coordinator, Effect, Phase, RequestTicket, TransactionError};
+use crate::{AppendPosition, Coordinator, Effect, Fate, Phase, RequestTicket, TransactionError};
 
 /// What changed since the last round ended.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ pub(crate) struct Round {
     /// Ends that no participant vouches for, only the record.
     pub(crate) passed: Vec<(RequestTicket, Option<Transaction>)>,
     pub(crate) refused: Vec<(RequestTicket, TransactionError)>,
+    /// What participants asked for.
+    pub(crate) fates: Vec<(RequestTicket, Fate)>,
 }
 
 /// Effects on their way out.
@@ -80,6 +82,9 @@ impl Coordinator {
         for (ticket, next) in round.passed {
             self.outbox.tell(Effect::Ended { ticket, next });
         }
+        for (ticket, fate) in round.fates {
+            self.outbox.tell(Effect::Fate { ticket, fate });
+        }
         if round.is_decided {
             self.tell_participants();
         }
@@ -121,7 +126,7 @@ impl Coordinator {
     /// Whether one more request may wait.
     pub(crate) fn check_room(&self) -> Result<(), TransactionError> {
         let round = &self.round;
-        let asked = round.joined.len() + round.initialised.len() + round.refused.len();
+        let asked = round.joined.len() + round.initialised.len() + round.refused.len() + round.fates.len();
         let ended = round.ended.len() + round.passed.len() + self.ends.len();
         let waiting = self.outbox.waiting.len() + asked + ended;
         if TRANSACTION_WAITING_MAX <= waiting || self.phase == Phase::Forgotten {

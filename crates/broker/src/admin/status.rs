@@ -45,6 +45,8 @@ pub(super) fn status(source: &impl Source) -> String {
         "transactions": {
             "ids": sum(|shard| shard.transaction_totals.ids),
             "open": sum(|shard| shard.transaction_totals.open),
+            "oldest_open_ms": shards.iter().map(|shard| shard.transaction_totals.oldest_open_ms).max(),
+            "lost": sum(|shard| shard.transaction_totals.lost),
             "committed": sum(|shard| shard.transaction_totals.committed),
             "aborted": sum(|shard| shard.transaction_totals.aborted),
             "timed_out": sum(|shard| shard.transaction_totals.timed_out),

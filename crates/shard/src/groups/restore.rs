@@ -186,16 +186,21 @@ impl Shard {
         home.log.restored(restoring.bytes);
         let catalog = self.catalog.as_ref().expect("homes are opened when the catalog is known");
         let patterns = &mut self.groups.patterns;
+        let mut staged = Vec::new();
         for (name, restore) in restoring.groups {
             if restore.is_nothing() {
                 continue;
             }
             let group = restore.finish(self.now, |subscription| patterns.resolve(subscription, catalog));
+            staged.push((name.clone(), group.transactions()));
             self.groups.last_ticket += 1;
             home.groups.insert(name.clone(), Coordinated::new(group, self.groups.last_ticket));
             // A topic may have gone while nobody looked.
             home.stale.insert(name.clone());
             home.touch(&name);
+        }
+        for (name, transactions) in staged {
+            self.inquire_about_group(&name, transactions);
         }
         self.restore_queues(index, restoring.queues, restoring.broken);
         for request in restoring.waiting {

@@ -1,7 +1,7 @@
 //! Offsets within transactions, where their groups are.
 
 use corelane_group::RequestTicket;
-use corelane_model::GroupName;
+use corelane_model::{GroupName, Transaction};
 
 use super::round::is_serving;
 use crate::Shard;
@@ -11,6 +11,12 @@ impl Shard {
     /// A ticket for something that a group is to answer.
     pub(crate) fn group_ticket(&mut self) -> u64 {
         self.groups.ticket()
+    }
+
+    /// Whether a transaction has something staged in a group of this shard.
+    pub(crate) fn is_staged_in(&self, name: &GroupName, transaction: Transaction) -> bool {
+        let known = self.groups.homes.get(&name.home()).and_then(|home| home.groups.get(name));
+        known.is_some_and(|known| known.group.is_open(transaction))
     }
 
     /// A transaction is decided that a group of this shard takes part in: it is told, and the coordinator hears when that is

@@ -48,6 +48,8 @@ pub(super) struct Coordinated {
     armed: Option<MonotonicNanos>,
     /// Its entry in [`Home::producers`].
     producer: Option<ProducerId>,
+    /// Its entry in [`Home::former`].
+    former: Option<ProducerId>,
 }
 
 /// Up to which record of which id something reaches.
@@ -61,6 +63,8 @@ pub(super) struct Home {
     pub(super) ids: BTreeMap<TransactionalId, Coordinated>,
     /// Whose a producer is now.
     pub(super) producers: BTreeMap<ProducerId, TransactionalId>,
+    /// Whose a producer was that had the transaction before.
+    pub(super) former: BTreeMap<ProducerId, TransactionalId>,
     /// Ids to which something happened in this round.
     pub(super) touched: BTreeSet<TransactionalId>,
     deadlines: BTreeSet<(MonotonicNanos, TransactionalId)>,
@@ -96,6 +100,7 @@ impl Home {
             phase: if next < end { HomePhase::Restoring(restoring) } else { HomePhase::Serving },
             ids: BTreeMap::new(),
             producers: BTreeMap::new(),
+            former: BTreeMap::new(),
             touched: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             appends: HomeAppends::default(),
@@ -121,13 +126,14 @@ impl Home {
 
     pub(super) fn insert(&mut self, coordinator: Coordinator, serial: u64) {
         let id = coordinator.id().clone();
-        let coordinated = Coordinated { coordinator, serial, asked: BTreeMap::new(), armed: None, producer: None };
+        let asked = BTreeMap::new();
+        let coordinated = Coordinated { coordinator, serial, asked, armed: None, producer: None, former: None };
         self.ids.insert(id.clone(), coordinated);
         self.touched.insert(id.clone());
         self.index(&id);
     }
 
-    /// Puts an id where its deadline and its producer say.
+    /// Puts an id where its deadline and its producers say.
     pub(super) fn index(&mut self, id: &TransactionalId) {
         let Some(known) = self.ids.get_mut(id) else { return };
         let producer = known.coordinator.current().map(|current| current.producer);
@@ -137,6 +143,15 @@ impl Home {
             }
             if let Some(producer) = producer {
                 self.producers.insert(producer, id.clone());
+            }
+        }
+        let former = known.coordinator.last().map(|(last, _)| last.producer);
+        if known.former != former {
+            if let Some(before) = std::mem::replace(&mut known.former, former) {
+                self.former.remove(&before);
+            }
+            if let Some(former) = former {
+                self.former.insert(former, id.clone());
             }
         }
         let next = known.coordinator.next_deadline();
@@ -159,6 +174,9 @@ impl Home {
         }
         if let Some(producer) = known.producer {
             self.producers.remove(&producer);
+        }
+        if let Some(former) = known.former {
+            self.former.remove(&former);
         }
         Some(known)
     }

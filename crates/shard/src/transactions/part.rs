@@ -95,7 +95,9 @@ impl Shard {
             return;
         }
         if result.is_ok() {
-            self.transactions.joined.insert((participant.clone(), transaction));
+            let part = (participant.clone(), transaction);
+            self.transactions.inquiries.on_joined(self.now.monotonic, part.clone());
+            self.transactions.joined.insert(part);
         }
         match participant {
             Participant::Partition(partition) => {
@@ -124,8 +126,10 @@ impl Shard {
     }
 
     /// A decision for a participant here.
-    fn apply_decision(&mut self, apply: Apply) {
-        self.transactions.joined.remove(&(apply.participant.clone(), apply.transaction));
+    pub(super) fn apply_decision(&mut self, apply: Apply) {
+        let part = (apply.participant.clone(), apply.transaction);
+        self.transactions.joined.remove(&part);
+        self.transactions.inquiries.on_decided(&part);
         self.is_storage_touched = true;
         if !matches!(self.phase, Phase::Serving { .. }) {
             // What is open here is not known yet, or cannot be written any more.
@@ -183,7 +187,12 @@ impl Shard {
     /// A decision is durable at a participant: its coordinator hears so.
     pub(crate) fn on_apply_done(&mut self, apply: Apply) {
         let Apply { participant, transaction, home, .. } = apply;
-        self.send_to_coordinator(ToCoordinator::Applied { home, transaction, participant });
+        let part = (participant, transaction);
+        self.transactions.inquiries.forget(&part);
+        let (participant, transaction) = part;
+        if let Some(home) = home {
+            self.send_to_coordinator(ToCoordinator::Applied { home, transaction, participant });
+        }
     }
 
     /// A topic is deleted: what waits for a coordinator's word about its partitions is refused, since none comes any more.
@@ -193,6 +202,7 @@ impl Shard {
             Participant::Group(_) => false,
         };
         self.transactions.joined.retain(|(participant, _)| !is_of_topic(participant));
+        self.transactions.inquiries.forget_topic(topic);
         let gone = self.transactions.batches.extract_if(.., |(partition, _), _| partition.topic == topic);
         let gone: Vec<PartitionRequest> = gone.flat_map(|(_, requests)| requests).collect();
         for request in gone {

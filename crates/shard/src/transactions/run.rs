@@ -10,7 +10,7 @@ use corelane_transaction::{AppendPosition, Coordinator, Effect, Participant, Req
 use corelane_wire::{EndTransactionAnswer, InitialiseTransactionsAnswer};
 
 use super::home::{Coordinated, Home, HomePhase, Reach};
-use super::{Apply, ToCoordinator, ToParticipant, TransactionAnswer};
+use super::{Apply, Part, ToCoordinator, ToParticipant, Told, TransactionAnswer};
 use crate::Shard;
 use crate::ask::{Answer, Asker};
 use crate::boot::Phase as ShardPhase;
@@ -26,6 +26,7 @@ const HOME_IDS_MAX: usize = 16_384;
 pub(crate) enum Waiter {
     Client(Asker),
     Participant { participant: Participant, transaction: Transaction },
+    Inquirer { shard: ShardId, part: Part },
 }
 
 /// Something for somebody.
@@ -35,6 +36,7 @@ enum Telling {
     Refuse(Waiter, Refused),
     Joined { participant: Participant, transaction: Transaction },
     Apply(Apply),
+    Fate(ShardId, Part, Told),
 }
 
 fn refused(error: &TransactionError) -> Refused {
@@ -136,6 +138,7 @@ impl Shard {
         }
         self.expire_arriving_transactions();
         self.apply_again();
+        self.inquire();
         let is_more = self.restore_transactions();
         let now = self.now.monotonic;
         self.transactions.is_behind = false;
@@ -170,7 +173,7 @@ impl Shard {
         let is_waiting = self.transactions.homes.values().any(Home::is_waiting);
         let write = is_waiting.then(|| self.now.monotonic.after(WRITE_AGAIN));
         let homes = self.transactions.homes.values().filter_map(Home::first_deadline);
-        homes.chain(arriving).chain(again).chain(write).min()
+        homes.chain(arriving).chain(again).chain(write).chain(self.transactions.inquiries.deadline()).min()
     }
 
     /// Records of a home became durable: what waited for them leaves.
@@ -198,6 +201,7 @@ impl Shard {
                     self.send_to_participant(ToParticipant::Joined { participant, transaction, result: Ok(()) });
                 }
                 Telling::Apply(apply) => self.send_to_participant(ToParticipant::Apply(apply)),
+                Telling::Fate(shard, part, told) => self.tell_fate(shard, part, told),
             }
         }
     }
@@ -208,6 +212,8 @@ impl Shard {
             Waiter::Participant { participant, transaction } => {
                 self.send_to_participant(ToParticipant::Joined { participant, transaction, result: Err(refused) });
             }
+            // It asks again.
+            Waiter::Inquirer { .. } => {}
         }
     }
 }
@@ -216,7 +222,7 @@ fn no_home() -> Refused {
     Refused::new(ErrorCode::Recovering, "the home of the transactional id is being opened; try again in a moment")
 }
 
-fn touch(home: &mut Home, id: &TransactionalId) {
+pub(super) fn touch(home: &mut Home, id: &TransactionalId) {
     home.index(id);
     home.touched.insert(id.clone());
 }
@@ -255,7 +261,12 @@ fn pump(home: &mut Home, id: &TransactionalId, out: &mut Vec<Telling>) {
                 }
             }
             Effect::Apply { participant, transaction, decision } => {
-                out.push(Telling::Apply(Apply { participant, transaction, decision, home: index }));
+                out.push(Telling::Apply(Apply { participant, transaction, decision, home: Some(index) }));
+            }
+            Effect::Fate { ticket, fate } => {
+                if let Some(Waiter::Inquirer { shard, part }) = known.asked.remove(&ticket) {
+                    out.push(Telling::Fate(shard, part, Told { fate, home: Some(index) }));
+                }
             }
             Effect::Remove => is_gone = true,
         }

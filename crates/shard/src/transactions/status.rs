@@ -15,6 +15,10 @@ impl Shard {
             totals.open += u64::from(matches!(known.coordinator.phase(), Phase::Open { .. }));
             stats.merge(known.coordinator.stats());
         }
+        let inquiries = &self.transactions.inquiries;
+        let oldest = inquiries.oldest().map(|since| self.now.monotonic.since(since));
+        totals.oldest_open_ms = oldest.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        totals.lost = inquiries.lost;
         totals.committed = stats.committed;
         totals.aborted = stats.aborted;
         totals.timed_out = stats.timed_out;

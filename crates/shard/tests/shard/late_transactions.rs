@@ -10,19 +10,19 @@ use crate::transactions::{ABORT, COMMIT, Pipe};
 use crate::world::{Client, World};
 
 /// The shard that a partition is on.
-fn owner(world: &mut World, client: Client, topic: &str, partition: u32) -> usize {
+pub(crate) fn owner(world: &mut World, client: Client, topic: &str, partition: u32) -> usize {
     let ask = DescribeTopic { name: topic.to_owned(), from: partition, most: 1 };
     let answer: DescribeTopicAnswer = world.ask(client, &ask).expect("the topic is there");
     answer.partitions[0].shard.into()
 }
 
 /// The partition of a topic that a shard has.
-fn partition_on(world: &mut World, client: Client, topic: &str, shard: usize) -> u32 {
+pub(crate) fn partition_on(world: &mut World, client: Client, topic: &str, shard: usize) -> u32 {
     (0..8).find(|&partition| owner(world, client, topic, partition) == shard).expect("topics are spread")
 }
 
 /// A client with a transactional id whose coordinator is on that shard.
-fn pipe_on(world: &mut World, client: Client, shard: usize) -> Pipe {
+pub(crate) fn pipe_on(world: &mut World, client: Client, shard: usize) -> Pipe {
     for number in 0..64 {
         let pipe = Pipe::new(world, client, &format!("pipe-{number}")).expect("it is initialised");
         if owner(world, client, "__transactions", pipe.home.into()) == shard {
@@ -33,7 +33,7 @@ fn pipe_on(world: &mut World, client: Client, shard: usize) -> Pipe {
 }
 
 /// A member of a group whose home is on shard 0.
-fn member_here(world: &mut World, client: Client, topic: &str) -> Member {
+pub(crate) fn member_here(world: &mut World, client: Client, topic: &str) -> Member {
     for number in 0..64 {
         let name = format!("group-{number}");
         let mut member = Member::join(world, client, &join_of(&name, 1, &[topic])).expect("it joins");

@@ -4,6 +4,7 @@ mod dead_letters;
 mod ends;
 mod group_histories;
 mod groups;
+mod inquiries;
 mod late_transactions;
 mod lifecycle;
 mod members;

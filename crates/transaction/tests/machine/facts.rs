@@ -6,7 +6,7 @@ use corelane_model::limits::{TRANSACTION_PARTICIPANTS_MAX, TRANSACTIONAL_ID_EXPI
 use corelane_model::{
     Decision, ErrorCode, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, TopicId, Transaction,
 };
-use corelane_transaction::{Effect, Participant, Phase, RequestTicket, TransactionError};
+use corelane_transaction::{Effect, Fate, Participant, Phase, RequestTicket, TransactionError};
 
 use crate::world::{TIMEOUT, World, participant};
 
@@ -186,6 +186,77 @@ fn a_transaction_has_only_so_many_participants() {
     let error = world.coordinator.join(now, RequestTicket(1), open, partition(1024)).unwrap_err();
     assert_eq!(error.to_string(), "the transaction would have 1025 partitions and groups, over the limit of 1024");
     world.coordinator.join(now, RequestTicket(1), open, partition(5)).expect("who is in it may ask again");
+}
+
+/// What a participant hears that asks, as far as the coordinator's records are durable.
+fn fate(world: &mut World, asked: Transaction, place: usize) -> Option<Fate> {
+    world.coordinator.inquire(world.now, RequestTicket(777), asked, &participant(place)).expect("there is room");
+    world.coordinator.finish_round();
+    let effects = std::iter::from_fn(|| world.coordinator.poll_effect());
+    effects.filter_map(|effect| if let Effect::Fate { fate, .. } = effect { Some(fate) } else { None }).last()
+}
+
+#[test]
+fn whoever_lost_an_end_hears_of_it_as_long_as_it_is_known() {
+    let mut world = World::new();
+    world.initialise(0);
+    world.settle_a_little();
+    let first = world.transaction_of(0).expect("it was initialised");
+    assert_eq!(fate(&mut world, transaction(99, 0), 0), Some(Fate::Unknown));
+    for round in 0..2 {
+        world.write(0, 0);
+        world.write(0, 1);
+        world.settle_a_little();
+        world.end(0, Decision::Commit);
+        world.settle_a_little();
+        let expected = if round == 0 { Fate::Decided(Decision::Commit) } else { Fate::Unknown };
+        assert_eq!(fate(&mut world, first, 1), Some(expected), "round {round}");
+    }
+    assert!(world.lose_end(1));
+    assert_eq!(world.visible(), 3, "one of four is hidden");
+    world.crash(0);
+    world.settle_a_little();
+    assert_eq!(world.visible(), 4);
+}
+
+#[test]
+fn nobody_is_told_what_could_be_lost() {
+    let mut world = World::new();
+    world.initialise(0);
+    world.settle_a_little();
+    world.write(0, 0);
+    world.settle_a_little();
+    let open = world.transaction_of(0).expect("it was initialised");
+    assert_eq!(fate(&mut world, open, 0), Some(Fate::Open));
+    let now = world.now;
+    world.coordinator.end(now, RequestTicket(900), open, Decision::Commit).expect("it goes on");
+    assert_eq!(fate(&mut world, open, 0), None, "the decision is not durable");
+    world.coordinator.on_durable(world.coordinator.appended());
+    let told = std::iter::from_fn(|| world.coordinator.poll_effect());
+    let told = told.filter(|effect| matches!(effect, Effect::Fate { fate: Fate::Decided(Decision::Commit), .. }));
+    assert_eq!(told.count(), 1);
+}
+
+#[test]
+fn a_participant_that_damage_took_out_of_the_record_is_told_all_the_same() {
+    let mut world = World::new();
+    world.initialise(0);
+    world.settle_a_little();
+    let open = world.transaction_of(0).expect("it was initialised");
+    let now = world.now;
+    for place in [1, 0] {
+        // What the record says of it is not durable yet.
+        assert_eq!(fate(&mut world, open, place), None);
+        world.coordinator.on_durable(world.coordinator.appended());
+        let told = Effect::Fate { ticket: RequestTicket(777), fate: Fate::Open };
+        assert_eq!(world.coordinator.poll_effect(), Some(told));
+    }
+    assert!(matches!(world.coordinator.phase(), Phase::Open { participants, .. } if participants.len() == 2));
+    world.coordinator.end(now, RequestTicket(900), open, Decision::Commit).expect("it goes on");
+    world.coordinator.finish_round();
+    world.coordinator.on_durable(world.coordinator.appended());
+    let told = std::iter::from_fn(|| world.coordinator.poll_effect());
+    assert_eq!(told.filter(|effect| matches!(effect, Effect::Apply { .. })).count(), 2);
 }
 
 #[test]

@@ -21,6 +21,7 @@ enum Op {
     SyncPart { place: usize },
     Pass { millis: u64 },
     Crash { survive: usize },
+    Damage { place: usize },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -39,6 +40,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => place().prop_map(|place| Op::SyncPart { place }),
         1 => (0..12_000u64).prop_map(|millis| Op::Pass { millis }),
         1 => (0..3usize).prop_map(|survive| Op::Crash { survive }),
+        1 => place().prop_map(|place| Op::Damage { place }),
     ]
 }
 
@@ -61,6 +63,10 @@ proptest! {
                 Op::SyncPart { place } => world.sync_part(place),
                 Op::Pass { millis } => world.pass(Duration::from_millis(millis)),
                 Op::Crash { survive } => world.crash(survive),
+                Op::Damage { place } => {
+                    world.lose_end(place);
+                    world.crash(0);
+                }
             }
             world.look();
         }

@@ -9,7 +9,7 @@ use corelane_model::{
     TransactionalId, WallMillis,
 };
 use corelane_transaction::{
-    AppendPosition, Coordinator, Effect, Participant, RequestTicket, Restore, TransactionError,
+    AppendPosition, Coordinator, Effect, Fate, Participant, RequestTicket, Restore, TransactionError,
 };
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -128,6 +128,8 @@ pub(crate) struct World {
     to_coordinator: VecDeque<(usize, Transaction)>,
     joins: VecDeque<(RequestTicket, Transaction, usize)>,
     written: BTreeMap<Transaction, Written>,
+    /// Questions of participants after a restart.
+    asked: BTreeMap<RequestTicket, (usize, Transaction)>,
     next: u64,
     pub(crate) is_removed: bool,
 }
@@ -148,6 +150,7 @@ impl World {
             to_coordinator: VecDeque::new(),
             joins: VecDeque::new(),
             written: BTreeMap::new(),
+            asked: BTreeMap::new(),
             next: 0,
             is_removed: false,
         }
@@ -287,6 +290,17 @@ impl World {
                 assert!(is_durable, "a decision is told before it is durable");
                 self.to_parts[place].push_back(Message::Apply { transaction, decision });
             }
+            Effect::Fate { ticket, fate } => {
+                let (place, transaction) = self.asked.remove(&ticket).expect("it was asked once");
+                match fate {
+                    Fate::Open => {}
+                    Fate::Decided(decision) => self.to_parts[place].push_back(Message::Apply { transaction, decision }),
+                    Fate::Unknown => {
+                        let decision = Decision::Abort;
+                        self.to_parts[place].push_back(Message::Apply { transaction, decision });
+                    }
+                }
+            }
             Effect::Remove => self.is_removed = true,
         }
     }
@@ -411,15 +425,36 @@ impl World {
             restore.apply(key, value.as_deref()).expect("it was written so");
         }
         self.coordinator = restore.finish(self.now);
-        for place in 0..PARTICIPANTS {
-            for transaction in self.parts[place].open() {
-                if !self.coordinator.will_tell(transaction, &participant(place)) {
-                    self.parts[place].items.push(Item::End(transaction, Decision::Abort));
-                }
-            }
-        }
+        self.inquire();
         self.finish();
         self.look();
+    }
+
+    /// Every participant asks about what it has.
+    pub(crate) fn inquire(&mut self) {
+        self.asked.clear();
+        for place in 0..PARTICIPANTS {
+            for transaction in self.parts[place].open() {
+                let ticket = RequestTicket(self.count());
+                self.asked.insert(ticket, (place, transaction));
+                let asked = self.coordinator.inquire(self.now, ticket, transaction, &participant(place));
+                asked.expect("there is room");
+            }
+        }
+    }
+
+    /// Damage takes the end of a transaction out of a participant's journal, as long as the coordinator knows it: the last
+    /// that was over, or the one that is being ended.
+    pub(crate) fn lose_end(&mut self, place: usize) -> bool {
+        let known = [self.coordinator.current(), self.coordinator.last().map(|(last, _)| last)];
+        let part = &mut self.parts[place];
+        let Some(Item::End(transaction, _)) = part.items.last() else { return false };
+        if part.durable != part.items.len() || !known.contains(&Some(*transaction)) {
+            return false;
+        }
+        part.items.pop();
+        part.durable = part.items.len();
+        true
     }
 
     /// A client that had asked for a commit asks again for the same, and hears what was decided.
