@@ -84,6 +84,8 @@ pub struct Report {
     pub ideal_per_s: f64,
     /// How late the generator itself was.
     pub lateness_us: Percentiles,
+    /// Processor time that the machine's host took from all cores while messages were sent; `null` where nobody counts it.
+    pub stolen_ms: Option<f64>,
     /// Latencies.
     pub latency_us: Latencies,
     /// The readers.
@@ -138,6 +140,12 @@ impl Report {
         self.lost == 0 && self.duplicated == 0 && self.reordered == 0 && self.corrupt == 0 && self.failed == 0
     }
 
+    /// Why the run is to be repeated: it is void. One that is not right is told, whatever else it is.
+    #[must_use]
+    pub fn why_again(&self) -> Option<&str> {
+        self.void_reason.as_deref().filter(|_| self.is_right())
+    }
+
     /// The spread of the members' rates: fastest over slowest, less one.
     #[must_use]
     pub fn imbalance(&self) -> Option<f64> {
@@ -182,15 +190,8 @@ impl fmt::Display for Report {
         if let Some(imbalance) = self.imbalance() {
             writeln!(f, "  balance     fastest member {:.1} % ahead of the slowest", 100.0 * imbalance)?;
         }
-        write_head(f)?;
-        for (name, row) in [
-            ("received", &self.latency_us.received),
-            ("stored", &self.latency_us.stored),
-            ("consumed", &self.latency_us.consumed),
-            ("lateness", &self.lateness_us),
-        ] {
-            write_row(f, name, row)?;
-        }
+        write_latencies(f, &self.latency_us)?;
+        write_row(f, "lateness", &self.lateness_us)?;
         if let Some(budget) = &self.budget {
             let kept = match budget.is_kept {
                 Some(true) => "kept",
@@ -199,10 +200,7 @@ impl fmt::Display for Report {
             };
             writeln!(f, "  budget      p99 {:.0} µs, p99.9 {:.0} µs: {kept}", budget.p99_us, budget.p999_us)?;
         }
-        if let Some(disk) = &self.disk {
-            writeln!(f, "  disk        {disk}")?;
-        }
-        Ok(())
+        write_conditions(f, self.stolen_ms, self.disk.as_ref(), self.floors.as_ref())
     }
 }
 
@@ -226,6 +224,30 @@ fn write_row(f: &mut fmt::Formatter<'_>, name: &str, row: &Percentiles) -> fmt::
         write!(f, " {:>9}", cell(value))?;
     }
     writeln!(f)
+}
+
+/// The head of the table of latencies, and those of messages.
+fn write_latencies(f: &mut fmt::Formatter<'_>, latencies: &Latencies) -> fmt::Result {
+    write_head(f)?;
+    write_row(f, "received", &latencies.received)?;
+    write_row(f, "stored", &latencies.stored)?;
+    write_row(f, "consumed", &latencies.consumed)
+}
+
+/// Under what conditions a run was made, as far as they are known.
+fn write_conditions(
+    f: &mut fmt::Formatter<'_>,
+    stolen_ms: Option<f64>,
+    disk: Option<&Disk>,
+    floors: Option<&Floors>,
+) -> fmt::Result {
+    if let Some(stolen) = stolen_ms.filter(|stolen| 0.0 < *stolen) {
+        writeln!(f, "  stolen      {stolen:.0} ms of the cores' time, taken by the machine's host")?;
+    }
+    for (name, floor) in floors.into_iter().flatten() {
+        writeln!(f, "  floor       {name} {floor:.1}")?;
+    }
+    disk.map_or(Ok(()), |disk| writeln!(f, "  disk        {disk}"))
 }
 
 fn cell(value: Option<f64>) -> String {

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use crate::disk::Disk;
 use crate::plan::{Plan, Reading};
 use crate::progress::Progress;
-use crate::report::{AFTERWARDS, Budget, LIVE, Latencies, Member, Report};
+use crate::report::{AFTERWARDS, Budget, Floors, LIVE, Latencies, Member, Report};
 use crate::server::metric;
 use crate::verify::Verdict;
 use reader::{Reader, ReaderEnd};
@@ -61,13 +61,15 @@ pub struct RunOptions {
     pub data: Option<PathBuf>,
     /// The broker's admin listener: with it the syncs of its journals are counted.
     pub admin: Option<SocketAddr>,
+    /// What the machine could do just before: for the report.
+    pub floors: Option<Floors>,
 }
 
 impl RunOptions {
     /// A run against `broker` that waits for the disk, shows no progress, deletes its topics and asks for nothing beside.
     #[must_use]
     pub const fn new(broker: String) -> Self {
-        Self { broker, acks: Acks::Stored, is_quiet: true, keep_topics: false, data: None, admin: None }
+        Self { broker, acks: Acks::Stored, is_quiet: true, keep_topics: false, data: None, admin: None, floors: None }
     }
 }
 
@@ -251,14 +253,7 @@ fn judge(
         stored: tickets.stored.percentiles(),
         consumed: consumed.percentiles(),
     };
-    let late_us = (plan.tick / LATE_SHARE).as_micros();
-    let void_reason = (sent.total() < sent.late * LATE_ONE_IN).then(|| {
-        format!(
-            "the generator handed out {} of {} messages more than {late_us} µs late (5 % of a tick)",
-            sent.late,
-            sent.total()
-        )
-    });
+    let void_reason = sent.void_reason(plan.tick);
     let micros = |budget: Duration| budget.as_secs_f64() * 1e6;
     let mut report = Report {
         scenario: plan.scenario.clone(),
@@ -281,10 +276,11 @@ fn judge(
         rate_per_s: per_second(verdict.consumed, seconds),
         ideal_per_s: plan.ideal_per_s,
         lateness_us: sent.lateness.percentiles(),
+        stolen_ms: sent.stolen_ms(),
         latency_us,
         members,
         disk: options.data.as_deref().map(Disk::of),
-        floors: None,
+        floors: options.floors.clone(),
         reading: if read_afterwards { AFTERWARDS } else { LIVE }.to_owned(),
         journal_syncs: None,
         budget: plan.budget.map(|(p99, p999)| Budget::judge(micros(p99), micros(p999), &latency_us.consumed)),

@@ -168,6 +168,10 @@ fn a_group_under_load_loses_no_message_when_a_member_restarts_or_dies() {
         let partitions = |which: &str| report[which]["partitions"].as_u64().unwrap();
         assert_eq!(partitions("moved") + partitions("unmoved"), 6, "{report}");
         assert!(2 <= partitions("moved"), "what the member had went to others: {report}");
+        let each = report["partitions"].as_array().unwrap();
+        let moved = each.iter().filter(|partition| partition["is_moved"] == true).count() as u64;
+        assert_eq!((each.len(), moved), (6, partitions("moved")), "{report}");
+        assert!(report["latency_us"]["stored"]["p50"].is_number() && report["stored"] == 1800, "{report}");
     }
     assert_eq!(broker.good(&["group", "list"], b"").lines().count(), 1, "the groups of the runs are gone");
 }
@@ -186,7 +190,10 @@ fn every_message_of_a_shared_queue_is_acknowledged_once_or_is_a_dead_letter() {
         // Which deliveries fail is decided by the messages' numbers.
         assert_eq!(count("nacked"), count("redelivered") + count("dead_letters"), "{report}");
         assert!(0 < count("dead_letters") && 0 < count("redelivered"), "{report}");
-        assert!(report["handed_out_us"]["p50"].is_number() && report["acknowledged_us"]["p50"].is_number(), "{report}");
+        assert!(
+            report["latency_us"]["consumed"]["p50"].is_number() && report["acknowledged_us"]["p50"].is_number(),
+            "{report}"
+        );
     }
     let closed = report(&broker, &[&load[..4], &["--rate", "max"], &load[6..]].concat());
     assert_eq!((&closed["is_closed"], &closed["acknowledged"]), (&true.into(), &closed["sent"]), "{closed}");

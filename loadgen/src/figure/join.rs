@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::figure::start::{PATIENCE, create, fresh};
+use crate::patience::Patience;
 use crate::report::Report;
 use crate::run::{RunOptions, run};
 use crate::scenario::NxM;
@@ -28,6 +29,8 @@ pub struct JoinBench {
     pub rounds: u32,
     /// How long each of these loads is.
     pub load: Duration,
+    /// How long a round that is void is repeated.
+    pub patience: Duration,
 }
 
 /// What was seen.
@@ -91,7 +94,20 @@ pub async fn measure(options: &ServerOptions, bench: JoinBench, show: impl Fn(&s
     };
     show(&format!("joins: {} members are there after {:.1} s", bench.members - 1, joins.assembled_s));
     for round in 0..bench.rounds {
-        joins.round(&server, &address, bench, &clients[0], &owners).await?;
+        let mut patience = Patience::new(bench.patience, 1);
+        let (rounds, mut valid) = (joins.p99_quiet_us.len(), false);
+        while !valid {
+            // On a thread of its own: members have to speak meanwhile.
+            let wait = move || (patience.goes_on(), patience);
+            let goes_on;
+            (goes_on, patience) =
+                tokio::task::spawn_blocking(wait).await.context("waiting for quiet ended by a panic")?;
+            if !goes_on {
+                break;
+            }
+            joins.round(&server, &address, bench, &clients[0], &owners).await?;
+            valid = rounds < joins.p99_quiet_us.len();
+        }
         show(&format!("joins: round {} of {} is over", round + 1, bench.rounds));
     }
     for member in crowd {

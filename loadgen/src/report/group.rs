@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Member;
+use super::{Floors, Latencies, Member};
+use crate::disk::Disk;
 use crate::measure::Percentiles;
 
 /// How long partitions brought nothing although something was due.
@@ -16,6 +17,17 @@ pub struct Silence {
     pub longest_us: Option<f64>,
 }
 
+/// One partition of the group's topic.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartitionSilence {
+    /// Its number.
+    pub partition: u32,
+    /// Whether it had another owner after the disturbance began than before.
+    pub is_moved: bool,
+    /// The longest time that it brought nothing although something was due, in microseconds.
+    pub longest_us: f64,
+}
+
 /// A run with a consumer group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupReport {
@@ -25,8 +37,14 @@ pub struct GroupReport {
     pub void: bool,
     /// Why.
     pub void_reason: Option<String>,
+    /// Messages in the plan.
+    pub planned: u64,
     /// Messages handed to the producer.
     pub sent: u64,
+    /// Messages that the broker acknowledged as received.
+    pub received: u64,
+    /// Messages that the broker acknowledged as stored.
+    pub stored: u64,
     /// Messages that members saw, each counted once.
     pub consumed: u64,
     /// Messages that never came.
@@ -49,6 +67,8 @@ pub struct GroupReport {
     pub moved: Silence,
     /// How long all others were silent.
     pub unmoved: Silence,
+    /// Every partition by itself.
+    pub partitions: Vec<PartitionSilence>,
     /// The members' session time-out in milliseconds: what a death costs at least.
     pub session_timeout_ms: u64,
     /// From the first due time to the last message consumed.
@@ -59,10 +79,16 @@ pub struct GroupReport {
     pub ideal_per_s: f64,
     /// How late the generator itself was.
     pub lateness_us: Percentiles,
-    /// From when a message was due until a member had it.
-    pub consumed_us: Percentiles,
+    /// Processor time that the machine's host took from all cores while messages were sent; `null` where nobody counts it.
+    pub stolen_ms: Option<f64>,
+    /// Latencies; consumed is when a member had a message.
+    pub latency_us: Latencies,
     /// The members.
     pub members: Vec<Member>,
+    /// The disk under the broker, when it is on this machine.
+    pub disk: Option<Disk>,
+    /// What the machine could do, where it was measured.
+    pub floors: Option<Floors>,
 }
 
 impl GroupReport {
@@ -71,6 +97,12 @@ impl GroupReport {
     pub const fn is_right(&self, may_repeat: bool) -> bool {
         let is_whole = self.lost == 0 && self.reordered == 0 && self.corrupt == 0 && self.failed == 0;
         is_whole && self.errors == 0 && (may_repeat || self.duplicated == 0)
+    }
+
+    /// Why the run is to be repeated: it is void. One that is not right is told, whatever else it is.
+    #[must_use]
+    pub fn why_again(&self, may_repeat: bool) -> Option<&str> {
+        self.void_reason.as_deref().filter(|_| self.is_right(may_repeat))
     }
 
     /// The spread of the members' rates: fastest over slowest, less one.
@@ -88,8 +120,15 @@ impl fmt::Display for GroupReport {
         }
         writeln!(
             f,
-            "  messages    sent {}  consumed {}  lost {}  duplicated {}  reordered {}  corrupt {}  failed {}",
-            self.sent, self.consumed, self.lost, self.duplicated, self.reordered, self.corrupt, self.failed
+            "  messages    sent {}  stored {}  consumed {}  lost {}  duplicated {}  reordered {}  corrupt {}  failed {}",
+            self.sent,
+            self.stored,
+            self.consumed,
+            self.lost,
+            self.duplicated,
+            self.reordered,
+            self.corrupt,
+            self.failed
         )?;
         if let Some(error) = &self.first_error {
             writeln!(f, "  errors      {} of members; the first: {error}", self.errors)?;
@@ -114,8 +153,8 @@ impl fmt::Display for GroupReport {
                 writeln!(f, "  silence     {:>9.1} ms at most, {partitions} partitions {name}", longest / 1000.0)?;
             }
         }
-        super::write_head(f)?;
-        super::write_row(f, "consumed", &self.consumed_us)?;
-        super::write_row(f, "lateness", &self.lateness_us)
+        super::write_latencies(f, &self.latency_us)?;
+        super::write_row(f, "lateness", &self.lateness_us)?;
+        super::write_conditions(f, self.stolen_ms, self.disk.as_ref(), self.floors.as_ref())
     }
 }

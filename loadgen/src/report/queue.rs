@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Member;
+use super::{Floors, Latencies, Member};
+use crate::disk::Disk;
 use crate::measure::Percentiles;
 
 /// A run with a shared queue.
@@ -25,8 +26,16 @@ pub struct QueueReport {
     pub order_per_key: bool,
     /// Of a hundred deliveries so many were negatively acknowledged.
     pub failing_percent: f64,
+    /// Messages in the plan; in a closed run those that were handed to the producer.
+    pub planned: u64,
     /// Messages handed to the producer.
     pub sent: u64,
+    /// Messages that the broker acknowledged as received.
+    pub received: u64,
+    /// Messages that the broker acknowledged as stored.
+    pub stored: u64,
+    /// Messages that members had, each counted once.
+    pub consumed: u64,
     /// Deliveries to members.
     pub handed_out: u64,
     /// Messages whose acknowledgement was answered as durable.
@@ -63,12 +72,18 @@ pub struct QueueReport {
     pub ideal_per_s: Option<f64>,
     /// How late the generator itself was.
     pub lateness_us: Percentiles,
-    /// From when a message was due until a member had it for the first time.
-    pub handed_out_us: Percentiles,
+    /// Processor time that the machine's host took from all cores while messages were sent; `null` where nobody counts it.
+    pub stolen_ms: Option<f64>,
+    /// Latencies; consumed is when a member had a message for the first time. Nobody asks what became of a single send.
+    pub latency_us: Latencies,
     /// From when a record was acknowledged until its member heard that this is durable.
     pub acknowledged_us: Percentiles,
     /// The members; `consumed` is what was handed out to each.
     pub members: Vec<Member>,
+    /// The disk under the broker, when it is on this machine.
+    pub disk: Option<Disk>,
+    /// What the machine could do, where it was measured.
+    pub floors: Option<Floors>,
 }
 
 impl QueueReport {
@@ -77,6 +92,12 @@ impl QueueReport {
     pub const fn is_right(&self) -> bool {
         let is_whole = self.lost == 0 && self.corrupt == 0 && self.failed == 0 && self.dead_early == 0;
         is_whole && self.duplicated == 0 && self.reordered == 0 && self.refused == 0 && self.errors == 0
+    }
+
+    /// Why the run is to be repeated: it is void. One that is not right is told, whatever else it is.
+    #[must_use]
+    pub fn why_again(&self) -> Option<&str> {
+        self.void_reason.as_deref().filter(|_| self.is_right())
     }
 
     /// The spread of the members' rates: fastest over slowest, less one.
@@ -130,8 +151,9 @@ impl fmt::Display for QueueReport {
             writeln!(f, "  balance     the busiest member had {:.1} % more than the idlest", 100.0 * imbalance)?;
         }
         super::write_head(f)?;
-        super::write_row(f, "handed out", &self.handed_out_us)?;
+        super::write_row(f, "handed out", &self.latency_us.consumed)?;
         super::write_row(f, "acknowledged", &self.acknowledged_us)?;
-        super::write_row(f, "lateness", &self.lateness_us)
+        super::write_row(f, "lateness", &self.lateness_us)?;
+        super::write_conditions(f, self.stolen_ms, self.disk.as_ref(), self.floors.as_ref())
     }
 }

@@ -14,10 +14,11 @@ use anyhow::Context;
 use corelane::{Client, TopicClass};
 use tokio::sync::mpsc;
 
-use super::{Counts, LATE_ONE_IN, LATE_SHARE, LOOK, RunOptions, connect, create_topics, delete_topics, open_producers};
+use super::{Counts, LATE_SHARE, LOOK, RunOptions, connect, create_topics, delete_topics, open_producers};
+use crate::disk::Disk;
 use crate::progress::Progress;
-use crate::report::Member;
 use crate::report::group::GroupReport;
+use crate::report::{Latencies, Member};
 use crate::run::sender::{Sender, SenderEnd};
 use crate::run::tickets;
 use crate::scenario::NxM;
@@ -150,7 +151,11 @@ async fn on_topic(
     await_all(sent.total(), &counts, bench.session_timeout + SILENCE_MAX, show).await;
     progress.finish();
     let ends = crew.dismiss().await?;
-    Ok(judge(bench, plan, &sent, &tickets, ends, &watch))
+    Ok(GroupReport {
+        disk: options.data.as_deref().map(Disk::of),
+        floors: options.floors.clone(),
+        ..judge(bench, plan, &sent, &tickets, ends, &watch)
+    })
 }
 
 impl GroupBench {
@@ -295,10 +300,8 @@ fn judge(
     ends: Vec<MemberEnd>,
     watch: &Watch,
 ) -> GroupReport {
-    let late_us = (plan.tick / LATE_SHARE).as_micros();
     let total = sent.total();
-    let void_reason = (total < sent.late * LATE_ONE_IN)
-        .then(|| format!("the generator handed out {} of {total} messages more than {late_us} µs late", sent.late));
+    let void_reason = sent.void_reason(plan.tick);
     let seen = watch.finish(&sent.sent);
     let seconds = super::seconds(seen.last.saturating_sub(sent.first_due));
     let mut errors = 0;
@@ -318,7 +321,10 @@ fn judge(
         scenario: bench.name(),
         void: void_reason.is_some(),
         void_reason,
+        planned: plan.planned,
         sent: total,
+        received: tickets.received_count,
+        stored: tickets.stored_count,
         consumed: seen.verdict.consumed,
         lost: seen.verdict.lost,
         duplicated: seen.verdict.duplicated,
@@ -330,12 +336,20 @@ fn judge(
         first_error,
         moved: seen.moved,
         unmoved: seen.unmoved,
+        partitions: seen.partitions,
         session_timeout_ms: u64::try_from(bench.session_timeout.as_millis()).unwrap_or(u64::MAX),
         seconds,
         rate_per_s: super::per_second(seen.verdict.consumed, seconds),
         ideal_per_s: plan.ideal_per_s,
         lateness_us: sent.lateness.percentiles(),
-        consumed_us: seen.latency,
+        stolen_ms: sent.stolen_ms(),
+        latency_us: Latencies {
+            received: tickets.received.percentiles(),
+            stored: tickets.stored.percentiles(),
+            consumed: seen.latency,
+        },
         members,
+        disk: None,
+        floors: None,
     }
 }

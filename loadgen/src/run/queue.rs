@@ -13,14 +13,12 @@ use corelane::{Backoff, Client, Consumer, Dispatch, QueueBuilder, StartAt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{
-    Counts, LATE_ONE_IN, LATE_SHARE, LOOK, RunOptions, StopSignals, connect, create_topics, delete_topics,
-    open_producers,
-};
+use super::{Counts, LATE_SHARE, LOOK, RunOptions, StopSignals, connect, create_topics, delete_topics, open_producers};
+use crate::disk::Disk;
 use crate::plan::{Plan, Schedule};
 use crate::progress::Progress;
-use crate::report::Member;
 use crate::report::queue::QueueReport;
+use crate::report::{Latencies, Member};
 use crate::run::Interrupted;
 use crate::run::sender::{Sender, SenderEnd};
 use crate::scenario::QueueLoad;
@@ -151,7 +149,11 @@ async fn on_topics(
         letters.await.context("the reader of dead letters ended by a panic")??;
     }
     let failed = client.stats().detached_failed + sent.refused;
-    Ok(report(bench, plan, &sent, failed, ends, &judge))
+    Ok(QueueReport {
+        disk: options.data.as_deref().map(Disk::of),
+        floors: options.floors.clone(),
+        ..report(bench, plan, &sent, failed, ends, &judge)
+    })
 }
 
 impl QueueBench {
@@ -247,10 +249,8 @@ fn report(
     ends: Vec<MemberEnd>,
     judge: &Judge,
 ) -> QueueReport {
-    let late_us = (plan.tick / LATE_SHARE).as_micros();
     let total = sent.total();
-    let void_reason = (total < sent.late * LATE_ONE_IN)
-        .then(|| format!("the generator handed out {} of {total} messages more than {late_us} µs late", sent.late));
+    let void_reason = sent.void_reason(plan.tick);
     let seen = judge.finish(&sent.sent);
     let seconds = super::seconds(seen.last.saturating_sub(sent.first_due));
     let mut errors = 0;
@@ -275,7 +275,11 @@ fn report(
         dispatch: bench.dispatch.name().to_owned(),
         order_per_key: bench.is_ordered,
         failing_percent: f64::from(bench.failing_of_10_000) / 100.0,
+        planned: if bench.rate.is_some() { plan.planned } else { total },
         sent: total,
+        received: total.saturating_sub(failed),
+        stored: total.saturating_sub(failed),
+        consumed: seen.handed_out.samples,
         handed_out: tally.handed_out,
         acknowledged: tally.acknowledged,
         dead_letters: tally.dead,
@@ -294,8 +298,11 @@ fn report(
         rate_per_s: super::per_second(tally.acknowledged + tally.dead, seconds),
         ideal_per_s: bench.rate.map(f64::from),
         lateness_us: sent.lateness.percentiles(),
-        handed_out_us: seen.handed_out,
+        stolen_ms: sent.stolen_ms(),
+        latency_us: Latencies { consumed: seen.handed_out, ..Latencies::default() },
         acknowledged_us: seen.acknowledged,
         members,
+        disk: None,
+        floors: None,
     }
 }

@@ -9,11 +9,12 @@ use corelane_model::MonotonicNanos;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::Counts;
+use super::{Counts, LATE_ONE_IN, LATE_SHARE};
 use crate::measure::Latency;
 use crate::pacer::Pacer;
 use crate::plan::{Schedule, StreamPlan};
 use crate::stamp::{Stamp, write_message};
+use crate::stolen;
 
 /// A message that was taken: when it was due, and the promise about it.
 pub(crate) type Sent = (MonotonicNanos, Ticket);
@@ -49,12 +50,36 @@ pub(crate) struct SenderEnd {
     pub(crate) late: u64,
     /// When the first message was due, in nanoseconds since the origin.
     pub(crate) first_due: u64,
+    /// Processor time that the machine's host took meanwhile, of all cores.
+    pub(crate) stolen: Option<Duration>,
 }
 
 impl SenderEnd {
     /// Messages taken, over all streams.
     pub(crate) fn total(&self) -> u64 {
         self.sent.iter().map(|&sent| u64::from(sent)).sum()
+    }
+
+    /// Why the run is void, if it is; a message was late by more than [`LATE_SHARE`] of `tick`.
+    pub(crate) fn void_reason(&self, tick: Duration) -> Option<String> {
+        let (late, total) = (self.late, self.total());
+        (total < late * LATE_ONE_IN).then(|| {
+            let late_us = (tick / LATE_SHARE).as_micros();
+            let reason = format!(
+                "the generator handed out {late} of {total} messages more than {late_us} µs late (5 % of a tick)"
+            );
+            match self.stolen {
+                Some(stolen) if !stolen.is_zero() => {
+                    format!("{reason}; meanwhile the machine's host took {} ms of its cores' time", stolen.as_millis())
+                }
+                _ => reason,
+            }
+        })
+    }
+
+    /// What the machine's host took, in milliseconds.
+    pub(crate) fn stolen_ms(&self) -> Option<f64> {
+        self.stolen.map(|stolen| stolen.as_secs_f64() * 1e3)
     }
 }
 
@@ -74,6 +99,7 @@ impl Sender {
 
     /// Sends the whole schedule.
     pub(crate) fn run(mut self, schedule: Schedule, runtime: &Handle) -> SenderEnd {
+        let stolen_before = stolen::stolen();
         let mut message = Vec::new();
         let mut is_first = true;
         let mut schedule = schedule.peekable();
@@ -121,6 +147,7 @@ impl Sender {
         self.pass_on(&mut tickets);
         self.end.lateness = self.pacer.lateness().clone();
         self.end.late = self.pacer.late();
+        self.end.stolen = stolen::since(stolen_before);
         self.end
     }
 

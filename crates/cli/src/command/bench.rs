@@ -16,6 +16,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use corelane::{Acks, TopicClass};
 use corelane_broker::quantity::Span;
+use corelane_loadgen::patience::Patience;
 use corelane_loadgen::plan::Plan;
 use corelane_loadgen::report::Report;
 use corelane_loadgen::run::{Interrupted, RunOptions, run as carry_out};
@@ -140,14 +141,66 @@ struct Load {
     /// What the producer waits for.
     #[arg(long, value_enum, default_value = "stored")]
     acks: AcksArgument,
-    /// The broker's data directory, when it is on this machine: its disk is named in the report.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    conditions: Conditions,
     /// Leave the topics of the run on the broker.
     #[arg(long)]
     keep: bool,
     #[command(flatten)]
+    repeat: Repeat,
+    #[command(flatten)]
     output: Output,
+}
+
+/// What a report says of the machine.
+#[derive(Clone, Debug, Args)]
+struct Conditions {
+    /// The broker's data directory, when it is on this machine: its disk is named in the report.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// A file that `corelane bench floor --json FILE` wrote on this machine: what it can do is part of the report.
+    #[arg(long, value_name = "FILE")]
+    floors: Option<PathBuf>,
+}
+
+impl Conditions {
+    /// What a run against `broker` is told of them.
+    fn options(&self, broker: String, output: &Output) -> Outcome<RunOptions> {
+        let floors = self.floors.as_deref().map(floor::read_file).transpose().map_err(failure)?;
+        Ok(RunOptions { is_quiet: output.is_quiet(), data: self.data.clone(), floors, ..RunOptions::new(broker) })
+    }
+}
+
+/// What becomes of a void run.
+#[derive(Clone, Copy, Debug, Args)]
+struct Repeat {
+    /// Go on repeating void runs for so long, such as 5m; wait before each until the machine's host leaves it alone.
+    #[arg(long, value_name = "TIME", default_value = "0s")]
+    patience: Span,
+}
+
+impl Repeat {
+    /// Runs until nothing speaks for another run, or patience is over; answers the last run.
+    #[expect(clippy::print_stderr, reason = "why it takes so long is for the person at the terminal")]
+    fn carry_out<R>(
+        self,
+        mut carry_out: impl FnMut() -> Outcome<R>,
+        why_again: impl Fn(&R) -> Option<&str>,
+    ) -> Outcome<R> {
+        let mut patience = Patience::new(self.patience.0, 1);
+        let mut last: Option<R> = None;
+        while patience.goes_on() {
+            if let Some(why) = last.as_ref().and_then(&why_again) {
+                eprintln!("run {} is void and repeated: {why}", patience.runs() - 1);
+            }
+            let report = carry_out()?;
+            if why_again(&report).is_none() {
+                return Ok(report);
+            }
+            last = Some(report);
+        }
+        Ok(last.expect("there is one run at least"))
+    }
 }
 
 /// Where a report goes.
@@ -185,19 +238,19 @@ impl Bench {
 
 impl Load {
     fn run(self) -> Outcome {
-        let plan = self.plan()?;
         let options = RunOptions {
-            broker: self.target.address(),
             acks: match self.acks {
                 AcksArgument::Stored => Acks::Stored,
                 AcksArgument::Received => Acks::Received,
             },
-            is_quiet: self.output.quiet,
             keep_topics: self.keep,
-            data: self.data.clone(),
-            admin: None,
+            ..self.conditions.options(self.target.address(), &self.output)?
         };
-        let report = run(async { carry_out(plan, &options).await.map_err(failure) })?;
+        let one = || {
+            let plan = self.plan()?;
+            run(async { carry_out(plan, &options).await.map_err(failure) })
+        };
+        let report = self.repeat.carry_out(one, Report::why_again)?;
         self.output.write(&report, &report.to_string())?;
         judge(&report)?;
         check_void(report.void_reason.as_deref())

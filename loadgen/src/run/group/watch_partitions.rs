@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::measure::{Latency, Percentiles};
-use crate::report::group::Silence;
+use crate::report::group::{PartitionSilence, Silence};
 use crate::stamp::StreamIndex;
 use crate::verify::{Verdict, Verifier};
 
@@ -40,6 +40,7 @@ pub(super) struct Seen {
     pub(super) latency: Percentiles,
     pub(super) moved: Silence,
     pub(super) unmoved: Silence,
+    pub(super) partitions: Vec<PartitionSilence>,
     /// When the last good message came, in nanoseconds since the origin.
     pub(super) last: u64,
 }
@@ -125,7 +126,13 @@ impl Watch {
                 longest_us: longest.map(|nanos| Duration::from_nanos(nanos).as_secs_f64() * 1e6),
             }
         };
+        let each = (0..).zip(&state.partitions).map(|(partition, seen)| PartitionSilence {
+            partition,
+            is_moved: seen.is_moved,
+            longest_us: Duration::from_nanos(seen.silence).as_secs_f64() * 1e6,
+        });
         Seen {
+            partitions: each.collect(),
             verdict: state.verifier.clone().finish(sent),
             latency: state.latency.percentiles(),
             moved: silence(true),

@@ -14,6 +14,7 @@ use crate::run::Counts;
 use crate::run::sender::SenderEnd;
 use crate::scenario::queue::stream_of;
 use crate::stamp::{Stamp, write_message};
+use crate::stolen;
 
 /// Messages that were sent and are not done; no more leave before.
 const WINDOW: u64 = 32_768;
@@ -36,6 +37,7 @@ pub(super) struct Flood {
 impl Flood {
     /// Sends until the time is over. A message is due when it is handed over.
     pub(super) fn run(self, runtime: &Handle) -> SenderEnd {
+        let stolen_before = stolen::stolen();
         let mut end = SenderEnd { sent: vec![0; self.streams.len()], ..SenderEnd::default() };
         let streams = u32::try_from(self.streams.len()).expect("a run has fewer streams");
         let mut message = Vec::new();
@@ -66,6 +68,7 @@ impl Flood {
             drop(gathering);
             self.counts.sent.store(sent, Ordering::Relaxed);
         }
+        end.stolen = stolen::since(stolen_before);
         end
     }
 

@@ -9,7 +9,7 @@ use corelane_loadgen::server::ServerOptions;
 
 use super::floor::{block_on, eprintln_step};
 use super::lab::Lab;
-use super::{Output, failure};
+use super::{Output, Repeat, failure};
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
 
@@ -109,6 +109,8 @@ pub(crate) struct Join {
     /// How long each load is.
     #[arg(long, value_name = "TIME", default_value = "3s")]
     duration: Span,
+    #[command(flatten)]
+    repeat: Repeat,
     #[command(flatten)]
     own: Own,
 }
@@ -235,6 +237,7 @@ impl Join {
             connections: self.connections,
             rounds: self.rounds,
             load: self.duration.0,
+            patience: self.repeat.patience.0,
         };
         let joins = block_on(join::measure(&options, bench, show)).map_err(failure)?;
         let median = |figures: &[f64]| match figures {

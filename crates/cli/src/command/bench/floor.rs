@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -113,6 +113,30 @@ impl Floor {
             disk: Disk::of(&lab.directory),
             cores: (lab.server_cpu, lab.client_cpu),
         })
+    }
+}
+
+/// What a file of [`Floor`] says, by the way to each number in it.
+pub(super) fn read_file(path: &Path) -> anyhow::Result<corelane_loadgen::report::Floors> {
+    let name = path.display();
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {name}"))?;
+    let what = || format!("{name} is not what `corelane bench floor --json FILE` writes");
+    let value: serde_json::Value = serde_json::from_slice(&bytes).with_context(what)?;
+    let mut numbers = corelane_loadgen::report::Floors::new();
+    gather("", &value, &mut numbers);
+    anyhow::ensure!(numbers.contains_key("quic_echo_us.p50"), what());
+    numbers.retain(|way, _| !way.starts_with("cores") && !way.ends_with("samples"));
+    Ok(numbers)
+}
+
+/// Numbers below `value`, each named by its way.
+fn gather(way: &str, value: &serde_json::Value, numbers: &mut corelane_loadgen::report::Floors) {
+    if let Some(number) = value.as_f64() {
+        numbers.insert(way.to_owned(), number);
+    }
+    for (name, below) in value.as_object().into_iter().flatten() {
+        let dot = if way.is_empty() { "" } else { "." };
+        gather(&format!("{way}{dot}{name}"), below, numbers);
     }
 }
 

@@ -1,6 +1,5 @@
 //! `corelane bench group`: a consumer group under load, undisturbed or not.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -9,7 +8,7 @@ use corelane_loadgen::report::group::GroupReport;
 use corelane_loadgen::run::RunOptions;
 use corelane_loadgen::run::group::{Disturbance, GroupBench, Join, run as carry_out, run_member};
 
-use super::{Output, check_void, failure};
+use super::{Conditions, Output, Repeat, check_void, failure};
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
 use crate::target::{Target, run};
@@ -53,9 +52,10 @@ pub(crate) struct Group {
     /// Members have static ids, so that a restart moves nothing.
     #[arg(long = "static")]
     is_static: bool,
-    /// The broker's data directory, when it is on this machine.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    conditions: Conditions,
+    #[command(flatten)]
+    repeat: Repeat,
     #[command(flatten)]
     output: Output,
 }
@@ -126,14 +126,12 @@ impl Group {
             is_static: self.is_static,
             program: std::env::current_exe().map_err(Failure::failed)?,
         };
-        let options = RunOptions {
-            is_quiet: self.output.is_quiet(),
-            data: self.data.clone(),
-            ..RunOptions::new(self.target.address())
-        };
-        let report = run(async { carry_out(bench, &options).await.map_err(failure) })?;
+        let options = self.conditions.options(self.target.address(), &self.output)?;
+        let may_repeat = self.disturb == Disturb::Crash;
+        let one = || run(async { carry_out(bench.clone(), &options).await.map_err(failure) });
+        let report = self.repeat.carry_out(one, |report| report.why_again(may_repeat))?;
         self.output.write(&report, &report.to_string())?;
-        judge(&report, self.disturb == Disturb::Crash)?;
+        judge(&report, may_repeat)?;
         check_void(report.void_reason.as_deref())
     }
 }

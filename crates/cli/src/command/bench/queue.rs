@@ -1,16 +1,14 @@
 //! `corelane bench queue`: a shared queue under load.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use corelane::Dispatch;
 use corelane_broker::quantity::Span;
 use corelane_loadgen::report::queue::QueueReport;
-use corelane_loadgen::run::RunOptions;
 use corelane_loadgen::run::queue::{QueueBench, run as carry_out};
 
-use super::{Output, check_void, failure};
+use super::{Conditions, Output, Repeat, check_void, failure};
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
 use crate::target::{Target, run};
@@ -61,9 +59,10 @@ pub(crate) struct Queue {
     /// How long.
     #[arg(long, value_name = "TIME", default_value = "10s")]
     duration: Span,
-    /// The broker's data directory, when it is on this machine.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    conditions: Conditions,
+    #[command(flatten)]
+    repeat: Repeat,
     #[command(flatten)]
     output: Output,
 }
@@ -112,12 +111,9 @@ impl Queue {
             credit: self.credit,
             duration: self.duration.0,
         };
-        let options = RunOptions {
-            is_quiet: self.output.is_quiet(),
-            data: self.data.clone(),
-            ..RunOptions::new(self.target.address())
-        };
-        let report = run(async { carry_out(bench, &options).await.map_err(failure) })?;
+        let options = self.conditions.options(self.target.address(), &self.output)?;
+        let one = || run(async { carry_out(bench.clone(), &options).await.map_err(failure) });
+        let report = self.repeat.carry_out(one, QueueReport::why_again)?;
         self.output.write(&report, &report.to_string())?;
         judge(&report)?;
         check_void(report.void_reason.as_deref())

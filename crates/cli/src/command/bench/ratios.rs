@@ -9,13 +9,16 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use corelane::{Acks, TopicClass, TopicSettings};
+use corelane_broker::quantity::Span;
 use corelane_loadgen::disk::Disk;
 use corelane_loadgen::figure::{consume, ingest, median, round_trip};
+use corelane_loadgen::patience::{Patience, RUNS_MIN};
 use corelane_loadgen::plan::Plan;
 use corelane_loadgen::report::Report;
 use corelane_loadgen::run::{RunOptions, run as carry_out};
 use corelane_loadgen::scenario::{Duel, Edge};
 use corelane_loadgen::server::Server;
+use corelane_loadgen::stolen::wait_until_quiet;
 use corelane_reactor::floor::DiskPath;
 use serde::Serialize;
 
@@ -49,6 +52,10 @@ pub(crate) struct Ratios {
     /// A directory on the disk to use; what is in its `ratios` is removed. A cache directory when it is left out.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// In each round, go on repeating the void runs of a workload for so long, such as 1m; wait before each, and before
+    /// the round, until the machine's host leaves it alone.
+    #[arg(long, value_name = "TIME", default_value = "0s")]
+    patience: Span,
     #[command(flatten)]
     output: Output,
 }
@@ -126,8 +133,6 @@ const CACHED_READS: u32 = 8;
 /// The memory of the broker that reads cold data, and how much more data there is.
 const COLD_MEMORY: &str = "128MiB";
 const COLD_BYTES: u64 = 8 * (128 << 20);
-/// A workload whose run is void is run again, so often in all; then its round has no figure.
-const VOID_RUNS_MAX: u32 = 3;
 const EDGE: Duration = Duration::from_secs(4);
 /// One partition gets one record a tick: a p99 with ten samples beyond it takes a thousand ticks.
 const EDGE_OF_ONE: Duration = Duration::from_secs(17);
@@ -157,7 +162,10 @@ impl Ratios {
             self.step(&format!("round {round} of {}", self.rounds));
             let server = lab.start_fresh("broker")?;
             let duration = Duration::from_secs(self.seconds);
-            let round = Round { lab: &lab, bare: &bare, server: &server, duration, void: &void };
+            let patience = self.patience.0;
+            let round = Round { lab: &lab, bare: &bare, server: &server, duration, patience, void: &void };
+            // The floors are measured in the same round, so that one that is not quiet counts all the same.
+            let _quiet = patience.is_zero() || wait_until_quiet(patience);
             self.round_trips(&round, &mut samples)?;
             self.streams(&round, &mut samples)?;
             self.ticks(&round, &mut samples)?;
@@ -278,6 +286,7 @@ struct Round<'a> {
     bare: &'a Bare,
     server: &'a Server,
     duration: Duration,
+    patience: Duration,
     void: &'a RefCell<Void>,
 }
 
@@ -294,10 +303,11 @@ impl Round<'_> {
         format!("corelane://{}", self.server.quic)
     }
 
-    /// Runs a workload for some rows until a run is not void, [`VOID_RUNS_MAX`] times at most. A run that
-    /// is not right is no figure.
+    /// Runs a workload for some rows until a run is not void, as long as patience lasts; without one its round
+    /// has no figure. A run that is not right is none.
     fn carry_out(&self, rows: &[&'static str], plan: impl Fn() -> Plan) -> anyhow::Result<Option<Report>> {
-        for _ in 0..VOID_RUNS_MAX {
+        let mut patience = Patience::new(self.patience, RUNS_MIN);
+        while patience.goes_on() {
             let options = RunOptions { admin: Some(self.server.admin), ..RunOptions::new(self.address()) };
             let report = block_on(carry_out(plan(), &options))?;
             anyhow::ensure!(report.is_right(), "the run is not right:\n{report}");
