@@ -1,5 +1,6 @@
 //! Shards driven with frames, on files in memory.
 
+mod committed_readers;
 mod dead_letters;
 mod ends;
 mod group_histories;

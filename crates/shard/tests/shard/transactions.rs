@@ -39,16 +39,23 @@ impl Pipe {
     }
 
     /// Sends a batch; its correlation id.
-    pub(crate) fn send(&mut self, world: &mut World, (topic, partition): (u64, u32), value: &str) -> u64 {
+    pub(crate) fn send(&mut self, world: &mut World, partition: (u64, u32), value: &str) -> u64 {
+        self.send_all(world, partition, &[value])
+    }
+
+    /// Sends several records as one batch; its correlation id.
+    pub(crate) fn send_all(&mut self, world: &mut World, (topic, partition): (u64, u32), values: &[&str]) -> u64 {
         let mut builder = BatchBuilder::new(Compression::None);
-        builder.push(WallMillis(1), None, Some(value.as_bytes()), &[]).expect("a small record fits");
+        for value in values {
+            builder.push(WallMillis(1), None, Some(value.as_bytes()), &[]).expect("a small record fits");
+        }
         let sequence = self.sequences.entry((topic, partition)).or_default();
         let stamp = ProducerStamp {
             producer_id: ProducerId(self.producer),
             producer_epoch: ProducerEpoch(self.epoch),
             base_sequence: Sequence(*sequence),
         };
-        *sequence += 1;
+        *sequence += u32::try_from(values.len()).expect("few");
         self.last += 1;
         let batch = builder.finish_transactional(stamp, self.home);
         world.produce(self.client, topic, partition, self.last, batch);
