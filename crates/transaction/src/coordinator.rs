@@ -71,6 +71,8 @@ pub struct Coordinator {
     /// When the id is forgotten if nothing happens until then.
     pub(crate) expiry: MonotonicNanos,
     pub(crate) waiting: Option<Initialisation>,
+    /// Records beside the id's own that have not been removed; the next one's number.
+    pub(crate) additions: u16,
     /// Who waits for the end that goes on.
     pub(crate) ends: Vec<RequestTicket>,
     pub(crate) round: Round,
@@ -91,6 +93,7 @@ impl Coordinator {
             touched: now.wall,
             expiry: now.monotonic,
             waiting: None,
+            additions: 0,
             ends: Vec::new(),
             round: Round::default(),
             outbox: Outbox::default(),
@@ -187,8 +190,8 @@ impl Coordinator {
     ) -> Result<(), TransactionError> {
         self.check_join(transaction, &participant).inspect_err(|error| self.stats.refuse(error))?;
         if let Phase::Open { participants, .. } = &mut self.phase {
-            if participants.insert(participant) {
-                self.touch(now);
+            if participants.insert(participant.clone()) {
+                self.round.entered.insert(participant);
             }
         } else {
             let deadline = now.monotonic.after(self.timeout);

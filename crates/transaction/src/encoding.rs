@@ -1,4 +1,4 @@
-//! The record of a transactional id as bytes (docs/formats/transaction.md).
+//! The records of a transactional id as bytes (docs/formats/transaction.md).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,12 +9,14 @@ use corelane_model::{
     WallMillis,
 };
 
+use crate::additions::ADDITIONS_MAX;
 use crate::{Coordinator, DecodeError, Participant, Phase};
 
 /// Format of keys and values that this build writes and reads.
 pub const TRANSACTION_FORMAT: u8 = 1;
 
 const KIND_ID: u8 = 1;
+const KIND_ADDITION: u8 = 2;
 
 const PHASE_IDLE: u8 = 0;
 const PHASE_OPEN: u8 = 1;
@@ -42,9 +44,25 @@ pub(crate) enum PhaseRecord {
     Ending { decision: Decision, left: BTreeSet<Participant> },
 }
 
+/// Which of the records of a transactional id a key stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// The id's own.
+    Id,
+    /// Participants that came later, by their number.
+    Addition(u16),
+}
+
 pub(crate) fn encode_key(id: &TransactionalId) -> Vec<u8> {
     let mut out = vec![TRANSACTION_FORMAT, KIND_ID];
     put_short(&mut out, id.as_str());
+    out
+}
+
+pub(crate) fn encode_addition_key(id: &TransactionalId, number: u16) -> Vec<u8> {
+    let mut out = vec![TRANSACTION_FORMAT, KIND_ADDITION];
+    put_short(&mut out, id.as_str());
+    out.extend_from_slice(&number.to_le_bytes());
     out
 }
 
@@ -54,25 +72,25 @@ pub(crate) fn encode_key(id: &TransactionalId) -> Vec<u8> {
 /// # Errors
 /// The bytes are no key of a transactional id's record, or of another format.
 pub fn id_of(key: &[u8]) -> Result<TransactionalId, DecodeError> {
-    decode_key(key)
+    decode_key(key).map(|(id, _)| id)
 }
 
-pub(crate) fn decode_key(bytes: &[u8]) -> Result<TransactionalId, DecodeError> {
+pub(crate) fn decode_key(bytes: &[u8]) -> Result<(TransactionalId, Key), DecodeError> {
     let mut reader = Reader::new(bytes)?;
-    match reader.u8()? {
-        KIND_ID => {}
-        kind => return Err(DecodeError::Kind { kind }),
+    let kind = reader.u8()?;
+    if kind != KIND_ID && kind != KIND_ADDITION {
+        return Err(DecodeError::Kind { kind });
     }
     let at = reader.at;
     let id = TransactionalId::parse(reader.short_text()?)
         .map_err(|_| DecodeError::Malformed { at, what: "a transactional id" })?;
+    let key = if kind == KIND_ID { Key::Id } else { Key::Addition(reader.addition()?) };
     reader.end()?;
-    Ok(id)
+    Ok((id, key))
 }
 
 impl Coordinator {
-    /// The newest record, as [`crate::Effect::Append`] wrote it or will: what compaction leaves, and what another shard needs
-    /// to take the id over. `None` when there is nothing (any more).
+    /// The id's own record with everything in it: all that another shard needs to take the id over. `None` when there is nothing (any more).
     #[must_use]
     pub fn record(&self) -> Option<(Vec<u8>, Vec<u8>)> {
         self.encode_value().map(|value| (encode_key(&self.id), value))
@@ -98,22 +116,34 @@ impl Coordinator {
             Some((_, Decision::Abort)) => 2,
         });
         out.push(phase);
-        let count = u16::try_from(participants.map_or(0, BTreeSet::len)).expect("it was checked");
-        out.extend_from_slice(&count.to_le_bytes());
-        for participant in participants.into_iter().flatten() {
-            match participant {
-                Participant::Partition(partition) => {
-                    out.push(PARTICIPANT_PARTITION);
-                    out.extend_from_slice(&partition.topic.0.to_le_bytes());
-                    out.extend_from_slice(&partition.index.0.to_le_bytes());
-                }
-                Participant::Group(group) => {
-                    out.push(PARTICIPANT_GROUP);
-                    put_short(&mut out, group.as_str());
-                }
+        put_participants(&mut out, participants.unwrap_or(&BTreeSet::new()));
+        Some(out)
+    }
+}
+
+/// Participants that came to a transaction in one round.
+pub(crate) fn encode_addition(transaction: Transaction, participants: &BTreeSet<Participant>) -> Vec<u8> {
+    let mut out = vec![TRANSACTION_FORMAT];
+    put_transaction(&mut out, Some(transaction));
+    put_participants(&mut out, participants);
+    out
+}
+
+fn put_participants(out: &mut Vec<u8>, participants: &BTreeSet<Participant>) {
+    let count = u16::try_from(participants.len()).expect("it was checked");
+    out.extend_from_slice(&count.to_le_bytes());
+    for participant in participants {
+        match participant {
+            Participant::Partition(partition) => {
+                out.push(PARTICIPANT_PARTITION);
+                out.extend_from_slice(&partition.topic.0.to_le_bytes());
+                out.extend_from_slice(&partition.index.0.to_le_bytes());
+            }
+            Participant::Group(group) => {
+                out.push(PARTICIPANT_GROUP);
+                put_short(out, group.as_str());
             }
         }
-        Some(out)
     }
 }
 
@@ -159,6 +189,20 @@ pub(crate) fn decode_value(bytes: &[u8]) -> Result<Record, DecodeError> {
         _ => return Err(DecodeError::Malformed { at, what: "a phase" }),
     };
     Ok(Record { timeout, touched, current, last, phase })
+}
+
+/// Reads what [`encode_addition`] wrote.
+pub(crate) fn decode_addition(bytes: &[u8]) -> Result<(Transaction, BTreeSet<Participant>), DecodeError> {
+    let mut reader = Reader::new(bytes)?;
+    let at = reader.at;
+    let transaction = reader.transaction()?.ok_or(DecodeError::Malformed { at, what: "a transaction" })?;
+    let at = reader.at;
+    let participants = reader.participants()?;
+    if participants.is_empty() {
+        return Err(DecodeError::Malformed { at, what: "a participant" });
+    }
+    reader.end()?;
+    Ok((transaction, participants))
 }
 
 /// Takes fields off untrusted bytes.
@@ -211,6 +255,15 @@ impl<'a> Reader<'a> {
         let length = self.u8()?;
         let error = self.malformed("text");
         std::str::from_utf8(self.take(length.into())?).map_err(|_| error)
+    }
+
+    fn addition(&mut self) -> Result<u16, DecodeError> {
+        match self.u16()? {
+            number if number < ADDITIONS_MAX => Ok(number),
+            number => {
+                Err(DecodeError::Limit { what: "additions", found: u64::from(number) + 1, limit: ADDITIONS_MAX.into() })
+            }
+        }
     }
 
     /// `None` for zeros.

@@ -49,20 +49,15 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Puts a participant among those that will be told, if there is room for it.
+    /// Puts a participant among those that will be told, if there is room for it. The transaction goes on, or may begin.
     fn write_down(&mut self, now: Now, participant: &Participant) {
-        let is_new = match &mut self.phase {
-            Phase::Open { participants, .. } if participants.len() < TRANSACTION_PARTICIPANTS_MAX => {
-                participants.insert(participant.clone())
+        if let Phase::Open { participants, .. } = &mut self.phase {
+            if participants.len() < TRANSACTION_PARTICIPANTS_MAX && participants.insert(participant.clone()) {
+                self.round.entered.insert(participant.clone());
             }
-            Phase::Empty => {
-                let participants = BTreeSet::from([participant.clone()]);
-                self.phase = Phase::Open { participants, deadline: now.monotonic.after(self.timeout) };
-                true
-            }
-            _ => false,
-        };
-        if is_new {
+        } else {
+            let participants = BTreeSet::from([participant.clone()]);
+            self.phase = Phase::Open { participants, deadline: now.monotonic.after(self.timeout) };
             self.touch(now);
         }
     }

@@ -3,8 +3,8 @@
 //! [`Coordinator`] is a machine without I/O. The shard that owns the id's home partition
 //! ([`corelane_model::TransactionalId::home`]) hands in what clients and participants ask, time and durable positions; at
 //! the end of a round [`Coordinator::finish_round`] writes what changed, and [`Coordinator::poll_effect`] yields what is to
-//! be done. The whole state is one keyed record (docs/formats/transaction.md), an [`Effect::Append`] for each round that
-//! changed it; whatever tells somebody of the change waits until [`Coordinator::on_durable`] reaches it. [`Restore`] makes
+//! be done. The state is one keyed record and one for each round that added participants (docs/formats/transaction.md), each
+//! an [`Effect::Append`]; whatever tells somebody of the change waits until [`Coordinator::on_durable`] reaches it. [`Restore`] makes
 //! the same coordinator from the newest record.
 //!
 //! The record that says commit or abort is the truth about a transaction. Whoever takes part in one is in the record
@@ -14,6 +14,7 @@
 //!
 //! The crate knows no log, no group's insides, no connection, no clock and no randomness: producer ids are handed in.
 
+mod additions;
 mod coordinator;
 mod deadlines;
 mod effect;

@@ -1,8 +1,9 @@
-//! A coordinator from its record.
+//! A coordinator from its records.
 
 use corelane_model::{Now, TransactionalId};
 
-use crate::encoding::{PhaseRecord, Record, decode_key, decode_value};
+use crate::additions::Additions;
+use crate::encoding::{Key, PhaseRecord, Record, decode_addition, decode_key, decode_value};
 use crate::{Coordinator, DecodeError, Phase};
 
 /// Takes the records of one id in the order in which they were appended, compacted or not, and makes the coordinator.
@@ -10,26 +11,35 @@ use crate::{Coordinator, DecodeError, Phase};
 pub struct Restore {
     id: TransactionalId,
     record: Option<Record>,
+    additions: Additions,
 }
 
 impl Restore {
     /// Nothing yet.
     #[must_use]
     pub const fn new(id: TransactionalId) -> Self {
-        Self { id, record: None }
+        Self { id, record: None, additions: Additions::new() }
     }
 
-    /// One record; it replaces those before.
+    /// One record; it replaces those before with its key.
     ///
     /// # Errors
     /// It is of another format, malformed, or another id's. Nothing is changed by it.
     pub fn apply(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), DecodeError> {
-        let id = decode_key(key)?;
+        let (id, key) = decode_key(key)?;
         if id != self.id {
             let (found, expected) = (id.as_str().to_owned(), self.id.as_str().to_owned());
             return Err(DecodeError::Id { found, expected });
         }
-        self.record = value.map(decode_value).transpose()?;
+        match (key, value) {
+            (Key::Id, value) => self.record = value.map(decode_value).transpose()?,
+            (Key::Addition(number), Some(value)) => {
+                self.additions.insert(number, decode_addition(value)?);
+            }
+            (Key::Addition(number), None) => {
+                self.additions.remove(&number);
+            }
+        }
         Ok(())
     }
 
@@ -58,6 +68,7 @@ impl Restore {
             }
             PhaseRecord::Ending { decision, left } => Phase::Ending { decision, left },
         };
+        coordinator.restore_additions(self.additions);
         coordinator.tell_participants();
         coordinator.check();
         coordinator

@@ -1,18 +1,19 @@
 //! One round: what happened in it is written as one record, and told when that is durable.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use corelane_model::Transaction;
 use corelane_model::limits::TRANSACTION_WAITING_MAX;
 
-use crate::encoding::encode_key;
-use crate::{AppendPosition, Coordinator, Effect, Fate, Phase, RequestTicket, TransactionError};
+use crate::{AppendPosition, Coordinator, Effect, Fate, Participant, Phase, RequestTicket, TransactionError};
 
 /// What changed since the last round ended.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Round {
     /// The record is to be written.
     pub(crate) is_changed: bool,
+    /// Who is new in the transaction that goes on; of no matter if the record is written, which has them.
+    pub(crate) entered: BTreeSet<Participant>,
     /// Participants are to be told.
     pub(crate) is_decided: bool,
     pub(crate) joined: Vec<RequestTicket>,
@@ -37,7 +38,7 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    fn append(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+    pub(crate) fn append(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
         self.appended.0 += 1;
         self.ready.push_back(Effect::Append { position: self.appended, key, value });
     }
@@ -56,15 +57,10 @@ impl Outbox {
 }
 
 impl Coordinator {
-    /// Ends the round: appends the record if anything changed, and queues what is to be told behind it.
+    /// Ends the round: appends a record if anything changed, and queues what is to be told behind it.
     pub fn finish_round(&mut self) {
         let round = std::mem::take(&mut self.round);
-        if round.is_changed {
-            let (key, value) = (encode_key(&self.id), self.encode_value());
-            self.stats.appended_records += 1;
-            self.stats.appended_bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
-            self.outbox.append(key, value);
-        }
+        self.append_round(round.is_changed, &round.entered);
         // Participants first: whoever was let in hears of it before it hears of the end.
         for ticket in round.joined {
             self.outbox.tell(Effect::Joined { ticket });

@@ -42,6 +42,23 @@ fn ending() -> Coordinator {
     coordinator
 }
 
+/// Two participants come to a transaction one after the other: the id's record, and what was added to it.
+fn addition() -> [(Vec<u8>, Vec<u8>); 2] {
+    let mut coordinator = Coordinator::new(NOW, id());
+    let ticket = RequestTicket(1);
+    coordinator.initialise(NOW, ticket, ProducerId(77), Duration::from_secs(10)).expect("nothing speaks against it");
+    let open = coordinator.current().expect("it was initialised");
+    for participant in participants() {
+        coordinator.join(NOW, ticket, open, participant).expect("it may begin");
+        coordinator.finish_round();
+    }
+    let appended = std::iter::from_fn(|| coordinator.poll_effect()).filter_map(|effect| match effect {
+        Effect::Append { key, value: Some(value), .. } => Some((key, value)),
+        _ => None,
+    });
+    appended.collect::<Vec<_>>().try_into().expect("one for each round")
+}
+
 fn path(name: &str) -> String {
     format!("{}/../../tests/fixtures/1/transaction-{name}.bin", env!("CARGO_MANIFEST_DIR"))
 }
@@ -52,6 +69,9 @@ fn write_fixtures() {
     let (key, value) = ending().record().expect("it is in use");
     std::fs::write(path("key"), key).expect("the folder is there");
     std::fs::write(path("value"), value).expect("the folder is there");
+    let [_, (key, value)] = addition();
+    std::fs::write(path("addition-key"), key).expect("the folder is there");
+    std::fs::write(path("addition-value"), value).expect("the folder is there");
 }
 
 #[test]
@@ -66,6 +86,91 @@ fn bytes_are_those_of_the_fixtures_and_open() {
     assert_eq!(restored.record(), Some((key, value)));
     let told = std::iter::from_fn(|| restored.poll_effect()).filter(|effect| matches!(effect, Effect::Apply { .. }));
     assert_eq!(told.count(), 2, "a decision that was durable is told again");
+}
+
+#[test]
+fn bytes_of_an_addition_are_those_of_the_fixtures_and_open() {
+    let bytes =
+        ["addition-key", "addition-value"].map(|name| std::fs::read(path(name)).expect("it is part of the repository"));
+    let [(key, value), added] = addition();
+    assert_eq!([added.0.clone(), added.1.clone()], bytes);
+    assert_eq!(id_of(&added.0), Ok(id()));
+    let restored = |records: &[&(Vec<u8>, Vec<u8>)]| {
+        let mut restore = Restore::new(id());
+        for (key, value) in records {
+            restore.apply(key, Some(value)).expect("it was written so");
+        }
+        restore
+    };
+    let both = restored(&[&(key.clone(), value.clone()), &added]).finish(NOW);
+    let Phase::Open { participants: found, .. } = both.phase() else { panic!("it goes on: {both:?}") };
+    assert!(found.iter().eq(&participants()), "{found:?}");
+    assert!(restored(&[&added]).is_nothing());
+    // What damage leaves of a transaction without the record of its beginning says nothing.
+    assert_eq!(*restored(&[&added]).finish(NOW).phase(), Phase::Unused);
+    let decided = ending().record().expect("it is in use");
+    assert_eq!(restored(&[&decided, &added]).finish(NOW).phase(), ending().phase());
+}
+
+#[test]
+fn where_no_number_is_left_the_record_has_everybody() {
+    let [(key, value), (mut last, added)] = addition();
+    let at = last.len() - 2;
+    last[at..].copy_from_slice(&1023u16.to_le_bytes());
+    let mut restore = Restore::new(id());
+    restore.apply(&key, Some(&value)).expect("it was written so");
+    restore.apply(&last, Some(&added)).expect("it is sound");
+    let mut full = restore.finish(NOW);
+    let open = full.current().expect("it goes on");
+    let third = Participant::Partition(PartitionId::new(TopicId(258), PartitionIndex(4)));
+    full.join(NOW, RequestTicket(1), open, third).expect("there is room");
+    full.finish_round();
+    let appended = std::iter::from_fn(|| full.poll_effect()).filter_map(|effect| match effect {
+        Effect::Append { key, value, .. } => Some((key, value)),
+        _ => None,
+    });
+    let appended: Vec<_> = appended.collect();
+    assert_eq!(appended.len(), 1 + 1024, "the record, and all numbers are free again");
+    let mut restore = Restore::new(id());
+    for (key, value) in &appended {
+        restore.apply(key, value.as_deref()).expect("it was written so");
+    }
+    let restored = restore.finish(NOW);
+    assert_eq!(restored.phase(), full.phase());
+    assert!(matches!(restored.phase(), Phase::Open { participants, .. } if participants.len() == 3));
+}
+
+#[test]
+fn the_addition_is_drawn() {
+    let [_, (key, value)] = addition();
+    let lines = |bytes: &[u8]| bytes.chunks(16).map(hex::encode).collect::<Vec<_>>().join("\n");
+    expect![[r#"
+        01020e736574746c652d6d6174636865
+        730000"#]]
+    .assert_eq(&lines(&key));
+    expect![[r#"
+        014d0000000000000000000100020c6d
+        617463682d6d616b657273"#]]
+    .assert_eq(&lines(&value));
+}
+
+#[test]
+fn wrong_bytes_of_an_addition_are_named() {
+    let [_, (key, value)] = addition();
+    let with = |at: usize, byte: u8| {
+        let mut value = value.clone();
+        value[at] = byte;
+        Restore::new(id()).apply(&key, Some(&value)).unwrap_err().to_string()
+    };
+    assert_eq!(with(0, 9), "transaction format 9 is not known to this version, which reads format 1");
+    assert_eq!(with(1, 0), "a transaction expected at byte 1");
+    assert_eq!(with(12, 255), "65281 partitions and groups are over the limit of 1024");
+    assert_eq!(with(13, 3), "a partition or a group expected at byte 13");
+    let empty = [&value[..11], &[0, 0]].concat();
+    let error = Restore::new(id()).apply(&key, Some(&empty)).unwrap_err();
+    assert_eq!(error.to_string(), "a participant expected at byte 11");
+    let far = [&key[..key.len() - 1], &[4]].concat();
+    assert_eq!(id_of(&far).unwrap_err().to_string(), "1025 additions are over the limit of 1024");
 }
 
 #[test]
@@ -112,7 +217,7 @@ fn wrong_bytes_are_named() {
     assert_eq!(with(37, 3), "a partition or a group expected at byte 37");
     let other = Restore::new(TransactionalId::parse("other").expect("sound")).apply(&key, None);
     assert!(matches!(other, Err(DecodeError::Id { .. })));
-    assert_eq!(id_of(&[TRANSACTION_FORMAT, 2]), Err(DecodeError::Kind { kind: 2 }));
+    assert_eq!(id_of(&[TRANSACTION_FORMAT, 3]), Err(DecodeError::Kind { kind: 3 }));
 }
 
 proptest! {
@@ -130,6 +235,18 @@ proptest! {
             *first = TRANSACTION_FORMAT;
         }
         drop(id_of(&bytes));
+        let [(open_key, open_value), (added_key, added_value)] = addition();
+        let mut added = added_value;
+        for (place, &byte) in bytes.iter().enumerate().take(4) {
+            let at = (usize::from(byte) + place) % added.len();
+            added[at] = byte;
+        }
+        for value in [&bytes, &added] {
+            let mut restore = Restore::new(id());
+            restore.apply(&open_key, Some(&open_value)).expect("it was written so");
+            drop(restore.apply(&added_key, Some(value)));
+            drop(restore.finish(NOW));
+        }
         for value in [&bytes, &near] {
             let mut restore = Restore::new(id());
             if restore.apply(&key, Some(value)).is_ok() {

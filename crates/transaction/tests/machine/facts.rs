@@ -259,6 +259,34 @@ fn a_participant_that_damage_took_out_of_the_record_is_told_all_the_same() {
     assert_eq!(told.filter(|effect| matches!(effect, Effect::Apply { .. })).count(), 2);
 }
 
+/// Bytes of keys and values in the home's log of a transaction that so many partitions join one after the other.
+fn bytes_of(participants: u32) -> u64 {
+    let mut world = World::new();
+    world.initialise(0);
+    world.settle_a_little();
+    let (now, open) = (world.now, world.transaction_of(0).expect("it was initialised"));
+    let before = world.coordinator.stats().appended_bytes;
+    let partition = |index| Participant::Partition(PartitionId::new(TopicId(1), PartitionIndex(index)));
+    for index in 0..participants {
+        world.coordinator.join(now, RequestTicket(1), open, partition(index)).expect("there is room");
+        world.coordinator.finish_round();
+        world.coordinator.on_durable(world.coordinator.appended());
+    }
+    world.coordinator.end(now, RequestTicket(2), open, Decision::Commit).expect("it goes on");
+    world.coordinator.finish_round();
+    world.coordinator.on_durable(world.coordinator.appended());
+    (0..participants).for_each(|index| world.coordinator.on_applied(now, open, &partition(index)));
+    world.coordinator.finish_round();
+    world.coordinator.stats().appended_bytes - before
+}
+
+#[test]
+fn what_is_written_of_a_transaction_grows_with_its_participants() {
+    let bytes = [1, 10, 100, 1000].map(bytes_of);
+    // For each one after the first 45 bytes when it joins, 13 in the decision and 19 to remove what was said of it.
+    assert_eq!(bytes, [188, 881, 7811, 77_111]);
+}
+
 #[test]
 fn an_id_that_nobody_uses_is_forgotten() {
     let mut world = World::new();

@@ -425,9 +425,24 @@ impl World {
             restore.apply(key, value.as_deref()).expect("it was written so");
         }
         self.coordinator = restore.finish(self.now);
+        self.check_compacted();
         self.inquire();
         self.finish();
         self.look();
+    }
+
+    /// Of each key the newest record alone says the same.
+    fn check_compacted(&self) {
+        let newest: BTreeMap<&[u8], usize> = self.log.iter().enumerate().map(|(at, (key, _))| (&key[..], at)).collect();
+        let mut restore = Restore::new(id());
+        for (key, value) in
+            self.log.iter().enumerate().filter(|(at, (key, _))| newest[&key[..]] == *at).map(|(_, kept)| kept)
+        {
+            restore.apply(key, value.as_deref()).expect("it was written so");
+        }
+        let compacted = restore.finish(self.now);
+        assert_eq!(compacted.phase(), self.coordinator.phase());
+        assert_eq!(compacted.record(), self.coordinator.record());
     }
 
     /// Every participant asks about what it has.
