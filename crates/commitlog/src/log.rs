@@ -188,7 +188,7 @@ impl CommitLog {
             + self.cache.list_bytes()
             + self.state.segments.capacity() * size_of::<Segment>()
             + self.state.producers.memory_bytes()
-            + self.state.transactions.memory_bytes()
+            + usize::try_from(self.state.transactions.memory_bytes()).unwrap_or(usize::MAX)
     }
 
     /// What holds before and after each change.

@@ -11,10 +11,11 @@
 
 use std::collections::BTreeMap;
 
-use corelane_model::limits::PARTITION_TRANSACTIONS_MAX;
+use corelane_model::limits::{PARTITION_TRANSACTION_BYTES, PARTITION_TRANSACTIONS_MAX};
 use corelane_model::{Cleanup, Decision, Offset, ProducerEpoch, ProducerId, TopicClass, Transaction};
 use corelane_record::BatchHead;
 
+use crate::producers::Verdict;
 use crate::{AppendError, CommitLog, OFFSET_MAX, ReplayError};
 
 /// Where the records of a transaction lie, among others.
@@ -167,9 +168,9 @@ impl Transactions {
     }
 
     /// Bytes of memory, about.
-    pub(crate) fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> u64 {
         let (open, aborted) = self.counts();
-        (open + aborted) * size_of::<(Transaction, Reach)>()
+        (open + aborted) as u64 * PARTITION_TRANSACTION_BYTES
     }
 }
 
@@ -201,6 +202,22 @@ impl CommitLog {
     #[must_use]
     pub fn is_open(&self, transaction: Transaction) -> bool {
         self.state.transactions.open.contains_key(&transaction)
+    }
+
+    /// Bytes of memory that its open and aborted transactions take, about.
+    #[must_use]
+    pub fn transaction_bytes(&self) -> u64 {
+        self.state.transactions.memory_bytes()
+    }
+
+    /// Whether the log would take the batch and remember one more transaction for it.
+    #[must_use]
+    pub fn begins_transaction(&self, head: &BatchHead) -> bool {
+        let is_new = head.transaction().is_some_and(|transaction| !self.is_open(transaction));
+        is_new
+            && head.producer_id != ProducerId::NONE
+            && self.judge_transaction(head).is_ok()
+            && self.state.producers.judge(head) == Ok(Verdict::Fresh)
     }
 
     /// The transaction is decided. Returns what the journal must hold of it before whoever decided may forget; nothing if

@@ -135,6 +135,11 @@ pub const PARTITION_PRODUCERS_MAX: usize = 1024;
 pub const PRODUCER_BATCHES_MAX: usize = 64;
 /// Transactions that one partition remembers: those that are open, and aborted ones until retention has passed them.
 pub const PARTITION_TRANSACTIONS_MAX: usize = 4096;
+/// What such a transaction takes of a shard's memory, about: in its partition's log, and while it is open also among what the
+/// shard waits to hear a decision about.
+pub const PARTITION_TRANSACTION_BYTES: u64 = 128;
+/// One part in so many of a shard's memory is for the transactions that its partitions remember.
+pub const TRANSACTIONS_MEMORY_PART: u64 = 64;
 /// A partition forgets a producer that was silent for this long.
 pub const PRODUCER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Offsets of a memory partition are leased durably in blocks of this many.

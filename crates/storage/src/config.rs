@@ -1,6 +1,8 @@
 //! What a shard's storage is told at its start.
 
-use corelane_model::limits::{CONNECTIONS_MEMORY_PART, JOURNAL_FILE_BYTES, JOURNAL_FILES_DEFAULT};
+use corelane_model::limits::{
+    CONNECTIONS_MEMORY_PART, JOURNAL_FILE_BYTES, JOURNAL_FILES_DEFAULT, TRANSACTIONS_MEMORY_PART,
+};
 use corelane_model::{Incarnation, ShardId};
 
 /// What a shard's storage is told at its start.
@@ -48,6 +50,7 @@ impl StorageConfig {
         let (read_bytes, ring_bytes, id_bytes) = (12 * part, 10 * part, 2 * part);
         let (index_bytes, compact_bytes) = (part, 3 * part);
         let connection_bytes = self.memory_bytes / CONNECTIONS_MEMORY_PART;
+        let transaction_bytes = self.memory_bytes / TRANSACTIONS_MEMORY_PART;
         MemoryBudget {
             unsettled_bytes: self.memory_bytes
                 - read_bytes
@@ -55,9 +58,11 @@ impl StorageConfig {
                 - ring_bytes
                 - id_bytes
                 - compact_bytes
+                - transaction_bytes
                 - connection_bytes,
             ring_bytes,
             id_bytes,
+            transaction_bytes,
             read_bytes,
             index_bytes,
             compact_bytes,
@@ -74,6 +79,8 @@ pub(crate) struct MemoryBudget {
     pub(crate) ring_bytes: u64,
     /// Message ids of topics that deduplicate.
     pub(crate) id_bytes: u64,
+    /// Open and aborted transactions that partitions remember.
+    pub(crate) transaction_bytes: u64,
     /// Extents read from segments.
     pub(crate) read_bytes: u64,
     /// Segment indexes.

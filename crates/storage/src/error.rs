@@ -88,6 +88,17 @@ pub enum AppendError {
         /// Their bound.
         limit_bytes: u64,
     },
+    /// As many transactions are remembered as may be.
+    #[error(
+        "transactions take {transaction_bytes} bytes of this shard, at most {limit_bytes} may: those that were aborted go with \
+         the retention of their topics; or start the broker with more --memory"
+    )]
+    TransactionsFull {
+        /// Bytes of open and aborted transactions on this shard.
+        transaction_bytes: u64,
+        /// Their bound.
+        limit_bytes: u64,
+    },
     /// The partition's log refuses it.
     #[error(transparent)]
     Log(#[from] corelane_commitlog::AppendError),
@@ -107,7 +118,8 @@ impl AppendError {
             | Self::RoundFull { .. }
             | Self::RingsFull { .. }
             | Self::LeaseUsedUp
-            | Self::MessageIdsFull { .. } => ErrorCode::Busy,
+            | Self::MessageIdsFull { .. }
+            | Self::TransactionsFull { .. } => ErrorCode::Busy,
             Self::KeyMissing { .. } => ErrorCode::KeyMissing,
             Self::Log(error) => error.code(),
         }

@@ -75,6 +75,7 @@ pub(crate) struct Partition {
     due_key: Option<WallMillis>,
     ring_bytes: u64,
     id_bytes: u64,
+    transaction_bytes: u64,
 }
 
 impl Partition {
@@ -95,6 +96,7 @@ impl Partition {
             due_key: None,
             ring_bytes: 0,
             id_bytes: 0,
+            transaction_bytes: 0,
         }
     }
 
@@ -143,6 +145,7 @@ pub(crate) struct Table {
     due: BTreeSet<(WallMillis, PartitionId)>,
     ring_bytes: u64,
     id_bytes: u64,
+    transaction_bytes: u64,
 }
 
 impl Table {
@@ -179,6 +182,7 @@ impl Table {
         }
         self.ring_bytes -= partition.ring_bytes;
         self.id_bytes -= partition.id_bytes;
+        self.transaction_bytes -= partition.transaction_bytes;
         Some(partition)
     }
 
@@ -198,6 +202,9 @@ impl Table {
         self.ring_bytes = self.ring_bytes - std::mem::replace(&mut partition.ring_bytes, ring_bytes) + ring_bytes;
         let id_bytes = partition.log.id_bytes();
         self.id_bytes = self.id_bytes - std::mem::replace(&mut partition.id_bytes, id_bytes) + id_bytes;
+        let transaction_bytes = partition.log.transaction_bytes();
+        self.transaction_bytes -= std::mem::replace(&mut partition.transaction_bytes, transaction_bytes);
+        self.transaction_bytes += transaction_bytes;
         if partition.due_key.is_none() {
             self.schedule(id, WallMillis(i64::MIN));
         }
@@ -260,6 +267,11 @@ impl Table {
     /// Bytes of message ids.
     pub(crate) const fn id_bytes(&self) -> u64 {
         self.id_bytes
+    }
+
+    /// Bytes of transactions that partitions remember.
+    pub(crate) const fn transaction_bytes(&self) -> u64 {
+        self.transaction_bytes
     }
 
     /// Bytes of records of memory partitions.

@@ -53,6 +53,8 @@ pub struct StorageStats {
     pub ring_bytes: u64,
     /// Bytes of message ids of topics that deduplicate.
     pub id_bytes: u64,
+    /// Bytes of open and aborted transactions that partitions remember.
+    pub transaction_bytes: u64,
     /// Fetches that the cache of unsettled records answered.
     pub fetches_hot_total: u64,
     /// Fetches below the settled end that the read cache answered.

@@ -49,6 +49,7 @@ impl Storage {
             is_stopped: u64::from(self.failure.is_some()),
             ring_bytes: self.table.ring_bytes(),
             id_bytes: self.table.id_bytes(),
+            transaction_bytes: self.table.transaction_bytes(),
             fetches_cached_total: reads.cached_total,
             fetches_cold_total: reads.cold_total,
             reads_total: reads.reads_total,

@@ -1,12 +1,13 @@
 //! Transactions that write to partitions of this shard: what is open, and how one ends.
 
 use corelane_journal::Item;
+use corelane_model::limits::PARTITION_TRANSACTION_BYTES;
 use corelane_model::{Decision, Now, Offset, PartitionId, Transaction};
 use corelane_record::BatchHead;
 
 use super::Storage;
 use crate::round::Note;
-use crate::{ChangeError, ChangeTicket, StorageOutput};
+use crate::{AppendError, ChangeError, ChangeTicket, StorageOutput};
 
 impl Storage {
     /// The transaction is decided: readers of committed records see its end in the partition from now on.
@@ -33,11 +34,27 @@ impl Storage {
         self.check_change()?;
         let known = self.table.open_mut(partition).expect("it was just found");
         let end = known.log.end_transaction(transaction, decision).expect("it was just found open");
+        self.table.refresh(partition);
         let ticket = self.next_ticket();
         self.ending.insert((partition, transaction), ticket);
         let item = Item::TransactionEnd { partition, transaction, decision, first: end.first, end: end.end };
         self.changes.push_back((item, Note::TransactionEnd(partition, transaction, ticket)));
         Ok(Some(ticket))
+    }
+
+    /// Makes sure of memory for one more transaction if the batch begins one in its partition; whether it does. What goes on,
+    /// and what was taken before, needs none.
+    pub(super) fn reserve_transaction(&mut self, id: PartitionId, head: &BatchHead) -> Result<bool, AppendError> {
+        let known = self.table.open(id).expect("the caller has just found it");
+        if !known.log.begins_transaction(head) {
+            return Ok(false);
+        }
+        let (transaction_bytes, limit_bytes) = (self.table.transaction_bytes(), self.budget.transaction_bytes);
+        if limit_bytes < transaction_bytes + PARTITION_TRANSACTION_BYTES {
+            self.stats.busy_total += 1;
+            return Err(AppendError::TransactionsFull { transaction_bytes, limit_bytes });
+        }
+        Ok(true)
     }
 
     pub(super) fn on_transaction_end_durable(

@@ -112,12 +112,18 @@ impl Storage {
         batch: &SealedBatch,
         repeats: Repeats,
     ) -> Result<Decision, AppendError> {
+        let begins_transaction = self.reserve_transaction(id, batch.head())?;
         let log: &mut CommitLog = &mut self.table.open_mut(id).expect("it was just found").log;
-        if log.id_state() != IdState::Off {
-            return self.decide_by_id(now, id, batch, repeats);
+        let decision = if log.id_state() == IdState::Off {
+            let append = log.append(now, batch.head())?;
+            decision(append, log)
+        } else {
+            self.decide_by_id(now, id, batch, repeats)?
+        };
+        if begins_transaction {
+            self.table.refresh(id);
         }
-        let append = log.append(now, batch.head())?;
-        Ok(decision(append, log))
+        Ok(decision)
     }
 
     fn decide_by_id(

@@ -1,10 +1,11 @@
 //! Transactions in partitions: open over restarts until their end is durable.
 
-use corelane_model::{Decision, Offset, ProducerEpoch, ProducerId, Transaction};
-use corelane_record::BatchHead;
-use corelane_storage::Fetch;
+use corelane_model::limits::{PARTITION_TRANSACTION_BYTES, TRANSACTIONS_MEMORY_PART};
+use corelane_model::{Decision, ErrorCode, Offset, PartitionId, ProducerEpoch, ProducerId, Transaction};
+use corelane_record::{BatchHead, SealedBatch};
+use corelane_storage::{AppendError, Fetch};
 
-use crate::world::{World, batch, batch_within, durable_topic, memory_topic, partition, small_config};
+use crate::world::{World, batch, batch_from, batch_within, durable_topic, memory_topic, partition, small_config};
 
 const fn transaction(producer: u64, epoch: u16) -> Transaction {
     Transaction::new(ProducerId(producer), ProducerEpoch(epoch))
@@ -64,6 +65,60 @@ fn a_transaction_stays_open_over_a_crash_and_ends_once() {
     world.check_all();
 }
 
+/// Why a batch is refused, once the journal has room for it.
+fn refused(world: &mut World, id: PartitionId, batch: &SealedBatch) -> AppendError {
+    for _ in 0..20_000 {
+        match world.append(id, batch) {
+            Ok(appended) => panic!("it was taken: {appended:?}"),
+            Err(AppendError::Busy { .. } | AppendError::RoundFull { .. }) => world.step(),
+            Err(error) => return error,
+        }
+    }
+    panic!("no room: {:?}", world.storage.stats());
+}
+
+#[test]
+fn what_the_partitions_of_a_shard_remember_of_transactions_has_a_bound() {
+    let mut world = World::new(3, small_config());
+    world.add_topic(1, 3, durable_topic());
+    let limit = world.config.memory_bytes / TRANSACTIONS_MEMORY_PART / PARTITION_TRANSACTION_BYTES;
+    let id = |number: u64| partition(1, u32::try_from(number % 3).expect("few"));
+    let bytes = |world: &World| world.storage.stats().transaction_bytes;
+    let open = transaction(99, 0);
+    world.append_soon(id(1), &batch_within(open, 0, 1));
+    for number in 1..limit {
+        let aborted = transaction(1 + number % 3, u16::try_from(number / 3).expect("few"));
+        world.append_soon(id(number), &batch_within(aborted, 0, 1));
+        let end = world.storage.end_transaction(world.now, id(number), aborted, Decision::Abort);
+        end.expect("the journal has room");
+        if number % 64 == 0 {
+            world.make_durable();
+        }
+    }
+    world.make_durable();
+    assert_eq!(bytes(&world), limit * PARTITION_TRANSACTION_BYTES);
+    let next = batch_within(transaction(100, 0), 0, 1);
+    let error = refused(&mut world, id(1), &next);
+    assert!(matches!(error, AppendError::TransactionsFull { .. }), "{error}");
+    assert_eq!(error.code(), ErrorCode::Busy, "it may be tried again");
+
+    // What goes on, what was taken and what is in none need no room.
+    let more = batch_within(open, 1, 1);
+    world.append_soon(id(1), &more);
+    assert!(world.append_soon(id(1), &more).is_duplicate);
+    world.append_soon(id(1), &batch_from(101, 0, 0, 1));
+    world.make_durable();
+    world.crash();
+    assert_eq!(bytes(&world), limit * PARTITION_TRANSACTION_BYTES, "a crash changes nothing about it");
+    let error = refused(&mut world, id(1), &next);
+    assert!(matches!(error, AppendError::TransactionsFull { .. }), "{error}");
+    // A commit makes room for one.
+    world.storage.end_transaction(world.now, id(1), open, Decision::Commit).expect("it is open");
+    world.append_soon(id(1), &next);
+    let error = refused(&mut world, id(2), &batch_within(transaction(102, 0), 0, 1));
+    assert!(matches!(error, AppendError::TransactionsFull { .. }), "{error}");
+}
+
 #[test]
 fn an_end_that_a_crash_takes_away_is_told_again() {
     let mut world = World::new(2, small_config());
@@ -113,5 +168,5 @@ fn a_memory_topic_takes_no_transaction() {
     world.run_until("offsets are leased", |world| world.storage.describe(partition(1, 0)).is_some());
     world.append_soon(partition(1, 0), &batch(1, 10, 0));
     let error = world.append(partition(1, 0), &batch_within(transaction(7, 0), 0, 1)).unwrap_err();
-    assert_eq!(error.code(), corelane_model::ErrorCode::TransactionMismatch, "{error}");
+    assert_eq!(error.code(), ErrorCode::TransactionMismatch, "{error}");
 }
