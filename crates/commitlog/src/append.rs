@@ -7,7 +7,7 @@ use corelane_record::{BatchHead, BatchKeys, Stamp};
 
 use crate::cache::CachedBatch;
 use crate::producers::Verdict;
-use crate::{AppendError, CommitLog};
+use crate::{AppendError, CommitLog, LogState};
 
 /// What becomes of a batch that a producer sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +48,9 @@ impl CommitLog {
         let stamp = Stamp { base_offset: self.state.log_end, append_timestamp, leader_epoch: self.state.leader_epoch };
         self.state.append_timestamp = append_timestamp;
         self.state.log_end = self.state.log_end.advance(u64::from(head.offset_span));
-        self.state.producers.record(now.monotonic, head, stamp.base_offset, append_timestamp);
         self.state.transactions.record(head, stamp.base_offset);
+        let LogState { producers, transactions, .. } = &mut self.state;
+        producers.record(now.monotonic, head, (stamp.base_offset, append_timestamp), transactions);
         self.stats.appended_batches += 1;
         self.stats.appended_records += u64::from(head.record_count);
         self.stats.appended_bytes += u64::from(head.batch_bytes());

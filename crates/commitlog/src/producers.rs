@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use corelane_model::limits::{PARTITION_PRODUCERS_MAX, PRODUCER_BATCHES_MAX, PRODUCER_EXPIRY};
-use corelane_model::{MonotonicNanos, Offset, ProducerEpoch, ProducerId, Sequence, WallMillis};
+use corelane_model::limits::{PARTITION_PRODUCERS_MAX, PRODUCER_BATCHES_MAX, PRODUCER_EXPIRY, PRODUCER_SPARED};
+use corelane_model::{MonotonicNanos, Offset, ProducerEpoch, ProducerId, Sequence, Transaction, WallMillis};
 use corelane_record::BatchHead;
 
-use crate::AppendError;
+use crate::{AppendError, Transactions};
 
 /// A batch that was appended, or several that followed each other in sequence and offset within one millisecond.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,6 +101,11 @@ impl Producer {
         self.batches.front().is_some_and(|first| first.base_sequence == Sequence(0))
     }
 
+    /// Whether its newest epoch is a transaction that is open.
+    fn is_within(&self, id: ProducerId, transactions: &Transactions) -> bool {
+        transactions.is_open(Transaction::new(id, self.epoch))
+    }
+
     fn latest(&self) -> &SeenBatch {
         self.batches.back().expect("a producer is remembered by its batches")
     }
@@ -118,7 +123,8 @@ pub(crate) enum Verdict {
 }
 
 /// Epoch and at least the latest [`PRODUCER_BATCHES_MAX`] batches of up to [`PARTITION_PRODUCERS_MAX`] producers. One more pushes out
-/// the one that was silent for longest; one that is silent for [`PRODUCER_EXPIRY`] is forgotten.
+/// the one that was silent for longest, of those without an open transaction first; one that is silent for [`PRODUCER_EXPIRY`]
+/// is forgotten.
 #[derive(Clone, Debug, Default)]
 pub struct ProducerTable {
     known: BTreeMap<ProducerId, Producer>,
@@ -205,8 +211,14 @@ impl ProducerTable {
         self.passed.insert(head.producer_id, (head.producer_epoch, head.last_sequence().advance(1)));
     }
 
-    /// Remembers a batch that was appended.
-    pub(crate) fn record(&mut self, heard: MonotonicNanos, head: &BatchHead, base_offset: Offset, at: WallMillis) {
+    /// Remembers a batch that was appended. Producers of open transactions are not pushed out by it.
+    pub(crate) fn record(
+        &mut self,
+        heard: MonotonicNanos,
+        head: &BatchHead,
+        (base_offset, at): (Offset, WallMillis),
+        transactions: &Transactions,
+    ) {
         if head.producer_id == ProducerId::NONE {
             return;
         }
@@ -224,19 +236,22 @@ impl ProducerTable {
             }
             Some(known) => *known = Producer::new(head.producer_epoch, heard, batch),
             None => {
-                self.make_room();
+                self.make_room(transactions);
                 self.known.insert(head.producer_id, Producer::new(head.producer_epoch, heard, batch));
             }
         }
         assert!(self.len() <= PARTITION_PRODUCERS_MAX, "{} producers are over the limit", self.len());
     }
 
-    /// Pushes out the producer whose latest batch is the oldest, if the table is full.
-    fn make_room(&mut self) {
+    /// Pushes out the producer whose latest batch is the oldest, if the table is full. One with an open transaction is not
+    /// pushed out as long as there is another: its next batch would be refused, and the transaction lost.
+    fn make_room(&mut self, transactions: &Transactions) {
         if self.known.len() < PARTITION_PRODUCERS_MAX {
             return;
         }
-        let silent = self.known.iter().min_by_key(|(_, known)| known.latest().base_offset).map(|(&id, _)| id);
+        let key =
+            |&(&id, known): &(&ProducerId, &Producer)| (known.is_within(id, transactions), known.latest().base_offset);
+        let silent = self.known.iter().min_by_key(key).map(|(&id, _)| id);
         if let Some(id) = silent {
             let known = self.known.remove(&id).expect("it was just seen");
             self.note_forgotten(id, &known);
@@ -268,8 +283,20 @@ impl ProducerTable {
         self.known.get(&head.producer_id).is_some_and(|known| known.epoch == head.producer_epoch)
     }
 
+    /// Forgets all but so many producers, those first whose latest batch is the oldest; beyond that it keeps those that have a
+    /// transaction open or were heard of not long ago, who may send a batch again.
+    pub(crate) fn trim(&mut self, now: MonotonicNanos, count: usize, transactions: &Transactions) {
+        let is_spared =
+            |id, known: &Producer| known.is_within(id, transactions) || now.since(known.heard) < PRODUCER_SPARED;
+        self.keep_those(count, is_spared);
+    }
+
     /// Forgets all but so many producers, those first whose latest batch is the oldest.
     pub(crate) fn keep(&mut self, count: usize) {
+        self.keep_those(count, |_, _| false);
+    }
+
+    fn keep_those(&mut self, count: usize, is_spared: impl Fn(ProducerId, &Producer) -> bool) {
         if self.known.len() <= count {
             return;
         }
@@ -277,7 +304,7 @@ impl ProducerTable {
         latest.sort_unstable_by(|a, b| b.cmp(a));
         // No two producers have a batch at one offset.
         let oldest = latest.get(count.wrapping_sub(1)).copied().unwrap_or(Offset(u64::MAX));
-        let gone = self.known.extract_if(.., |_, known| known.latest().base_offset < oldest);
+        let gone = self.known.extract_if(.., |&id, known| known.latest().base_offset < oldest && !is_spared(id, known));
         let gone: Vec<_> = gone.collect();
         gone.iter().for_each(|(id, known)| self.note_forgotten(*id, known));
     }

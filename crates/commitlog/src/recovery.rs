@@ -98,8 +98,9 @@ impl CommitLog {
             self.state.append_timestamp = self.state.append_timestamp.max(head.append_timestamp);
             // The last start may have raised the epoch and ended before a checkpoint said so.
             self.state.leader_epoch = self.state.leader_epoch.max(head.leader_epoch);
-            self.state.producers.record(corelane_model::MonotonicNanos(0), head, base, head.append_timestamp);
             self.state.transactions.record(head, base);
+            let LogState { producers, transactions, .. } = &mut self.state;
+            producers.record(corelane_model::MonotonicNanos(0), head, (base, head.append_timestamp), transactions);
         }
         if end <= self.state.settled_end {
             self.after_replay();

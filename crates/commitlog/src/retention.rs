@@ -78,11 +78,12 @@ impl CommitLog {
         Some(self.log_start()).filter(|&moved| start < moved)
     }
 
-    /// Forgets producers that were silent for too long, and beyond so many those that were silent for longest: before a
-    /// checkpoint, which has all of them in it.
+    /// Forgets producers that were silent for too long, and beyond so many those that were silent for longest, unless they have
+    /// a transaction open or were heard of within [`PRODUCER_SPARED`](corelane_model::limits::PRODUCER_SPARED): before a
+    /// checkpoint that has room for no more.
     pub fn forget_producers(&mut self, now: Now, keep: usize) {
         self.state.producers.expire(now.monotonic);
-        self.state.producers.keep(keep);
+        self.state.producers.trim(now.monotonic, keep, &self.state.transactions);
     }
 
     /// When [`CommitLog::apply_retention`] or [`CommitLog::expire_unsettled`] next has something to do for the age of

@@ -56,6 +56,11 @@ pub struct LogState {
 }
 
 impl LogState {
+    /// Leaves so many producers in it at most, those that were heard of last: a checkpoint may have room for no more.
+    pub fn keep_producers(&mut self, count: usize) {
+        self.producers.keep(count);
+    }
+
     /// An empty log whose first record will get this offset.
     #[must_use]
     pub fn starting_at(offset: Offset) -> Self {

@@ -56,6 +56,11 @@ impl Transactions {
         self.open.iter().map(|(&transaction, reach)| (transaction, reach.first))
     }
 
+    /// Whether it has batches here and is not decided.
+    pub(crate) fn is_open(&self, transaction: Transaction) -> bool {
+        self.open.contains_key(&transaction)
+    }
+
     pub(crate) fn open_reaches(&self) -> impl Iterator<Item = (Transaction, Reach)> {
         self.open.iter().map(|(&transaction, &reach)| (transaction, reach))
     }
@@ -201,7 +206,7 @@ impl CommitLog {
     /// Whether the transaction has batches here and is not decided.
     #[must_use]
     pub fn is_open(&self, transaction: Transaction) -> bool {
-        self.state.transactions.open.contains_key(&transaction)
+        self.state.transactions.is_open(transaction)
     }
 
     /// Bytes of memory that its open and aborted transactions take, about.

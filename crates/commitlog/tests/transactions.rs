@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use corelane_commitlog::{Append, AppendError, CommitLog, LogState, SegmentChoice, Settled, Shutdown, TransactionEnd};
-use corelane_model::limits::{PARTITION_PRODUCERS_MAX, PARTITION_TRANSACTIONS_MAX};
+use corelane_model::limits::{PARTITION_PRODUCERS_MAX, PARTITION_TRANSACTIONS_MAX, PRODUCER_SPARED};
 use corelane_model::{
     Decision, MonotonicNanos, Now, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicSettings,
     Transaction, WallMillis,
@@ -377,6 +377,35 @@ fn the_first_batch_of_an_open_transaction_is_not_taken_twice_when_its_producer_i
     log.append(NOW, &head_of(7, 4, 0).0).expect("it is the first of the next");
 }
 
+fn plain_of(producer: u64) -> BatchHead {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(WallMillis(0), None, Some(b"value"), &[]).expect("small");
+    let stamp = ProducerStamp { producer_id: ProducerId(producer), ..ProducerStamp::default() };
+    BatchHead::parse(&builder.finish(stamp)).expect("sound")
+}
+
+#[test]
+fn a_transaction_goes_on_in_a_partition_with_too_many_producers() {
+    let mut log = CommitLog::new(PartitionId::default(), settings(), LogState::default());
+    let (first, _) = head_of(7, 3, 0);
+    log.append(NOW, &first).expect("it is the first");
+    let later = Now { monotonic: NOW.monotonic.after(PRODUCER_SPARED), ..NOW };
+    for producer in 0..2 * u64::try_from(PARTITION_PRODUCERS_MAX).expect("few") {
+        log.append(later, &plain_of(100 + producer)).expect("it is the first");
+    }
+    log.forget_producers(later, 0);
+    assert!(matches!(log.append(later, &first), Ok(Append::Duplicate { .. })), "it was appended");
+    log.append(later, &head_of(7, 3, 1).0).expect("it comes next");
+    // A checkpoint without room leaves it out: then its transaction can only be aborted.
+    let mut checkpoint = log.state().clone();
+    checkpoint.keep_producers(0);
+    let mut restored = CommitLog::new(PartitionId::default(), settings(), checkpoint);
+    for sequence in 0..3 {
+        let refused = restored.append(later, &head_of(7, 3, sequence).0).expect_err("nobody knows what was appended");
+        assert!(matches!(refused, AppendError::UnknownProducer { .. }), "{refused}");
+    }
+}
+
 #[test]
 fn the_first_batch_of_a_producer_that_a_crowded_checkpoint_forgot_is_not_taken_twice() {
     let mut log = CommitLog::new(PartitionId::default(), settings(), LogState::default());
@@ -388,7 +417,7 @@ fn the_first_batch_of_a_producer_that_a_crowded_checkpoint_forgot_is_not_taken_t
         BatchHead::parse(&builder.finish(stamp)).expect("sound")
     };
     log.append(NOW, &plain(0)).expect("it is the first");
-    log.forget_producers(NOW, 0);
+    log.forget_producers(Now { monotonic: NOW.monotonic.after(PRODUCER_SPARED), ..NOW }, 0);
     let again = log.append(NOW, &plain(0)).expect_err("it was appended");
     assert!(matches!(again, AppendError::UnknownProducer { .. }), "{again}");
     log.append(NOW, &plain(1)).expect("the producer begins a new epoch");

@@ -140,6 +140,9 @@ pub const PARTITION_TRANSACTIONS_MAX: usize = 4096;
 pub const PARTITION_TRANSACTION_BYTES: u64 = 128;
 /// One part in so many of a shard's memory is for the transactions that its partitions remember.
 pub const TRANSACTIONS_MEMORY_PART: u64 = 64;
+/// A partition that has to forget producers early keeps those in memory that were heard of within this time: twice as long as
+/// the SDK sends a batch again, unless it is told otherwise.
+pub const PRODUCER_SPARED: Duration = Duration::from_secs(120);
 /// A partition forgets a producer that was silent for this long.
 pub const PRODUCER_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Offsets of a memory partition are leased durably in blocks of this many.

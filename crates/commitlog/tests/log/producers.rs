@@ -1,7 +1,7 @@
 //! Batches that are sent again, come out of sequence, or come from the past.
 
 use corelane_commitlog::{Append, AppendError, CommitLog, LogState};
-use corelane_model::limits::{PARTITION_PRODUCERS_MAX, PRODUCER_BATCHES_MAX, PRODUCER_EXPIRY};
+use corelane_model::limits::{PARTITION_PRODUCERS_MAX, PRODUCER_BATCHES_MAX, PRODUCER_EXPIRY, PRODUCER_SPARED};
 use corelane_model::{Offset, ProducerEpoch, ProducerId, Sequence, WallMillis};
 
 use crate::rig::{PARTITION, Rig, is_accepted};
@@ -125,14 +125,20 @@ fn the_producers_that_were_heard_last_are_kept() {
     }
     assert!(is_accepted(&rig.append_as((3, 0, 1), 1)));
     let kept = |rig: &Rig| rig.log.state().producers().len();
-    rig.log.forget_producers(corelane_model::Now::default(), 4);
+    let later = corelane_model::Now { monotonic: rig.now.monotonic.after(PRODUCER_SPARED), ..rig.now };
+    rig.log.forget_producers(rig.now, 0);
+    assert_eq!(kept(&rig), 4, "they may send again what they have just sent");
+    let mut checkpoint = rig.log.state().clone();
+    checkpoint.keep_producers(1);
+    assert_eq!(checkpoint.producers().len(), 1);
+    rig.log.forget_producers(later, 4);
     assert_eq!(kept(&rig), 4);
-    rig.log.forget_producers(corelane_model::Now::default(), 2);
+    rig.log.forget_producers(later, 2);
     assert_eq!(kept(&rig), 2);
     assert!(is_accepted(&rig.append_as((3, 0, 2), 1)));
     assert!(is_accepted(&rig.append_as((4, 0, 1), 1)));
     let unknown = AppendError::UnknownProducer { producer: ProducerId(1), found: Sequence(1) };
     assert_eq!(rig.decide((1, 0, 1), 1), Err(unknown));
-    rig.log.forget_producers(corelane_model::Now::default(), 0);
+    rig.log.forget_producers(later, 0);
     assert_eq!(kept(&rig), 0);
 }

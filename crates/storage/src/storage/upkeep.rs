@@ -187,7 +187,8 @@ impl Storage {
     /// What a checkpoint that has so many bytes already says of the partition.
     ///
     /// A checkpoint must fit the ring several times over, or no file would ever become free: beyond an eighth of the ring a
-    /// partition keeps few producers, beyond a quarter none. Those that it forgets are told so when they send again.
+    /// partition keeps few producers, beyond a quarter none. Those that it forgets are told so when they send again. In memory
+    /// it keeps those that may well do so.
     pub(super) fn state_of(&mut self, id: PartitionId, bytes: u64) -> Bytes {
         let ring = u64::from(self.config.journal_files) * self.config.journal_file_bytes;
         let keep = match bytes {
@@ -197,7 +198,9 @@ impl Storage {
         };
         let partition = self.table.get_mut(id).expect("the caller has found it");
         partition.log.forget_producers(self.now, keep);
-        partition.record().encode()
+        let mut record = partition.record();
+        record.log.keep_producers(keep);
+        record.encode()
     }
 
     /// Retention of the partitions that are due, a bounded number of them.
