@@ -10,6 +10,7 @@ mod bench;
 mod broker;
 mod closed_pipes;
 mod compaction;
+mod demo;
 mod full_disk;
 mod groups;
 mod message_ids;
