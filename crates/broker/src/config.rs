@@ -4,6 +4,7 @@ mod machine;
 mod problem;
 mod raw;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use corelane_model::limits::{
 
 pub use machine::Machine;
 pub use problem::{Problem, Problems};
-pub use raw::{FileError, RawConfig, SETTINGS, Setting, reference};
+pub use raw::{FileError, ParseError, RawConfig, SETTINGS, Setting, reference};
 
 use crate::quantity::ByteSize;
 
@@ -114,11 +115,12 @@ impl Config {
         if data.is_none() {
             problems.push(Problem::NoData);
         }
+        let log = raw.log.unwrap_or_else(|| "info".to_owned());
+        problems.extend(crate::log::check(&log).err().map(Problem::Log));
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
         let data = data.expect("a missing data directory is a problem");
-        let log = raw.log.unwrap_or_else(|| "info".to_owned());
         let config = Self {
             data,
             listen,
@@ -159,6 +161,12 @@ fn check_cores(
         }
         for &core in cores.iter().filter(|core| !machine.cores.contains(core)) {
             problems.push(Problem::Core { core, allowed: machine.cores.clone() });
+        }
+        for &core in cores.iter().collect::<BTreeSet<_>>() {
+            let times = cores.iter().filter(|&&listed| listed == core).count();
+            if 1 < times {
+                problems.push(Problem::CoreTwice { core, times });
+            }
         }
     }
     let pool = raw.cores.as_ref().unwrap_or(&machine.cores);

@@ -21,6 +21,18 @@ pub enum Verdict {
     Bad,
 }
 
+impl Verdict {
+    /// The word for it, in the text and in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Good => "ok",
+            Self::Warning => "warn",
+            Self::Bad => "fail",
+        }
+    }
+}
+
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -50,12 +62,7 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = match self.verdict {
-            Verdict::Good => "ok  ",
-            Verdict::Warning => "warn",
-            Verdict::Bad => "FAIL",
-        };
-        write!(f, "{mark}  {:<15} {}", self.name, self.found)?;
+        write!(f, "{:<4}  {:<15} {}", self.verdict.name(), self.name, self.found)?;
         if !self.advice.is_empty() {
             write!(f, "\n      {:<15} → {}", "", self.advice)?;
         }

@@ -4,7 +4,7 @@ use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
 /// Why the log cannot be set up.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
     /// The directives cannot be understood.
     #[error(
@@ -21,14 +21,25 @@ pub enum LogError {
     Twice,
 }
 
+/// Holds directives against their grammar.
+///
+/// # Errors
+/// They cannot be understood.
+pub(crate) fn check(directives: &str) -> Result<(), LogError> {
+    parse(directives).map(drop)
+}
+
+fn parse(directives: &str) -> Result<EnvFilter, LogError> {
+    let parsed = EnvFilter::builder().parse(directives);
+    parsed.map_err(|error| LogError::Directives { directives: directives.to_owned(), reason: error.to_string() })
+}
+
 /// Starts to log by these directives. Lines are written until the guard is dropped.
 ///
 /// # Errors
 /// The directives cannot be understood, or the process logs already.
 pub fn start(directives: &str) -> Result<WorkerGuard, LogError> {
-    let filter = EnvFilter::builder()
-        .parse(directives)
-        .map_err(|error| LogError::Directives { directives: directives.to_owned(), reason: error.to_string() })?;
+    let filter = parse(directives)?;
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::log::LogError;
 use crate::quantity::ByteSize;
 
 /// One thing that does not fit; the text names every value that takes part and what would be right.
@@ -34,6 +35,16 @@ pub enum Problem {
         core: usize,
         /// Those that the affinity allows.
         allowed: Vec<usize>,
+    },
+    /// A core that is listed more than once.
+    #[error(
+        "core {core} is listed {times} times in cores: shards that share a core wait for each other; list each once"
+    )]
+    CoreTwice {
+        /// The core.
+        core: usize,
+        /// How often it is listed.
+        times: usize,
     },
     /// Too little for the shards.
     #[error("memory = {memory} is too small for {shards} shards: they need {least} at least")]
@@ -110,6 +121,9 @@ pub enum Problem {
     /// A shutdown without time.
     #[error("drain = 0 leaves a shutdown no time to make records durable; 20s is the default")]
     NoDrain,
+    /// The log would not know what to write.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// Nowhere to put data.
     #[error("no data directory: set data, since neither XDG_DATA_HOME nor HOME is set")]
     NoData,

@@ -1,7 +1,12 @@
 //! The settings as a person writes them, each with its documentation.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+use serde::Deserialize as _;
+use toml::Spanned;
+use toml::de::DeTable;
 
 use crate::quantity::{ByteSize, Span};
 
@@ -88,23 +93,73 @@ pub enum FileError {
         /// What the operating system says.
         error: std::io::Error,
     },
-    /// It is not a configuration file; the text shows the place.
-    #[error("configuration file {}: {error}", path.display())]
+    /// It is not a configuration file; the text shows the places.
+    #[error("configuration file {}:{error}", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
         /// What is wrong and where.
-        error: Box<toml::de::Error>,
+        error: ParseError,
     },
+}
+
+/// Everything that is wrong with the text of a configuration file, a line each; and what is left of it.
+#[derive(Clone, Debug, Default)]
+pub struct ParseError {
+    /// Lines of the text, counted from 1, and what is wrong there.
+    pub wrong: Vec<(usize, String)>,
+    /// The settings that are right, so that they can be held against each other all the same.
+    pub rest: Box<RawConfig>,
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.wrong.iter().try_for_each(|(line, wrong)| write!(f, "\n  - line {line}: {wrong}"))
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+impl ParseError {
+    fn add(&mut self, text: &str, at: usize, wrong: String) {
+        let before = text.get(..at).unwrap_or(text);
+        self.wrong.push((before.matches('\n').count() + 1, wrong));
+    }
 }
 
 impl RawConfig {
     /// The settings in a TOML text.
     ///
     /// # Errors
-    /// The text is not TOML, names a setting that does not exist, or gives one a value of another type.
-    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text)
+    /// The text is not TOML, names settings that do not exist, or gives some a value of another type: all of these, and the other
+    /// settings.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let mut errors = ParseError::default();
+        let (table, broken) = DeTable::parse_recoverable(text);
+        if !broken.is_empty() {
+            for error in broken {
+                errors.add(text, error.span().map_or(0, |span| span.start), error.message().to_owned());
+            }
+            return Err(errors);
+        }
+        let mut settings = Self::default();
+        let span = table.span();
+        // One after another, because a deserializer stops at the first that it does not understand.
+        for (name, value) in table.into_inner() {
+            let (at, named) = (name.span().start, name.get_ref().to_string());
+            let mut alone = DeTable::new();
+            alone.insert(name, value);
+            match Self::deserialize(toml::Deserializer::from(Spanned::new(span.clone(), alone))) {
+                Ok(setting) => settings = settings.over(setting),
+                Err(error) => errors.add(text, at, format!("{named}: {}", error.message())),
+            }
+        }
+        if errors.wrong.is_empty() {
+            return Ok(settings);
+        }
+        errors.wrong.sort();
+        errors.rest = Box::new(settings);
+        Err(errors)
     }
 
     /// The settings in a file.
@@ -113,7 +168,7 @@ impl RawConfig {
     /// The file cannot be read, or as [`Self::parse`].
     pub fn read(path: &std::path::Path) -> Result<Self, FileError> {
         let text = std::fs::read_to_string(path).map_err(|error| FileError::Read { path: path.to_owned(), error })?;
-        Self::parse(&text).map_err(|error| FileError::Parse { path: path.to_owned(), error: Box::new(error) })
+        Self::parse(&text).map_err(|error| FileError::Parse { path: path.to_owned(), error })
     }
 }
 
@@ -161,6 +216,17 @@ mod tests {
         let error = RawConfig::parse("shards = 2\nsharts = 3\n").unwrap_err().to_string();
         assert!(error.contains("line 2"), "{error}");
         assert!(error.contains("sharts") && error.contains("`shards`"), "{error}");
+    }
+
+    #[test]
+    fn everything_that_is_wrong_with_a_file_is_said_at_once() {
+        let text = "sharts = 3\nshards = 2\nmemory = \"lots\"\ndrain = 20\n[log]\nlevel = \"info\"\n";
+        let error = RawConfig::parse(text).unwrap_err();
+        let lines: Vec<usize> = error.wrong.iter().map(|&(line, _)| line).collect();
+        assert_eq!(lines, [1, 3, 4, 5], "{error}");
+        assert_eq!(*error.rest, RawConfig { shards: Some(2), ..RawConfig::default() });
+        let broken = RawConfig::parse("shards = 2\nmemory = = 3\n").unwrap_err();
+        assert_eq!(broken.wrong[0].0, 2, "{broken}");
     }
 
     #[test]

@@ -92,6 +92,21 @@ fn more_shards_than_cores_work_with_a_warning() {
 }
 
 #[test]
+fn a_core_is_listed_once() {
+    let twice = RawConfig { cores: Some(vec![0, 1, 0]), ..RawConfig::default() };
+    let problems = check(twice).unwrap_err();
+    assert!(matches!(problems[..], [Problem::CoreTwice { core: 0, times: 2 }]), "{problems:?}");
+    assert_eq!(check(RawConfig { cores: Some(vec![1, 0]), ..RawConfig::default() }).unwrap().cores, [1, 0]);
+}
+
+#[test]
+fn directives_of_the_log_are_understood_before_anything_starts() {
+    let raw = RawConfig { log: Some("noise=x=y".to_owned()), ..RawConfig::default() };
+    let problems = Problems(check(raw).unwrap_err()).to_string();
+    assert!(problems.contains("noise=x=y") && problems.contains("info,corelane_shard=debug"), "{problems}");
+}
+
+#[test]
 fn shards_have_bounds() {
     assert!(matches!(
         check(RawConfig { shards: Some(0), ..RawConfig::default() }).unwrap_err()[..],

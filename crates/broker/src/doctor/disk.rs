@@ -80,20 +80,27 @@ fn ownership(data: &Path, place: &Path) -> Finding {
         return Finding::bad(name, format!("{} is a file", place.display()), "give a directory with --data");
     }
     let user = rustix::process::geteuid();
-    let advice = format!("chown -R {} {}, or give another directory with --data", user.as_raw(), place.display());
+    let chown = format!("chown -R {} {}, or give another directory with --data", user.as_raw(), place.display());
     if let Err(error) = probe_file(place, 0).map(drop) {
-        let advice = match error.kind() {
-            io::ErrorKind::ReadOnlyFilesystem => "mount it writable, or give another directory with --data".to_owned(),
-            io::ErrorKind::StorageFull => "make room, or give another directory with --data".to_owned(),
-            _ => advice,
-        };
+        let advice = unwritable(error.kind()).map_or(chown, str::to_owned);
         return Finding::bad(name, format!("cannot write to {}: {error}", place.display()), advice);
     }
     if data.exists() && metadata.uid() != user.as_raw() {
-        return Finding::warning(name, format!("{shown} belongs to user {}", metadata.uid()), advice);
+        return Finding::warning(name, format!("{shown} belongs to user {}", metadata.uid()), chown);
     }
     let state = if data.exists() { "is writable" } else { "will be made" };
     Finding::good(name, format!("{shown} {state}"))
+}
+
+/// What to do where no file can be made; `None` when its owner is in the way.
+const fn unwritable(why: io::ErrorKind) -> Option<&'static str> {
+    match why {
+        io::ErrorKind::PermissionDenied => None,
+        io::ErrorKind::ReadOnlyFilesystem => Some("mount it writable, or give another directory with --data"),
+        io::ErrorKind::StorageFull => Some("make room, or give another directory with --data"),
+        // Such as /proc, in which there are no files of ours.
+        _ => Some("give a directory with --data in which files can be made, on ext4 or XFS"),
+    }
 }
 
 /// Tries an aligned write as the journal makes them.
@@ -205,6 +212,15 @@ mod tests {
         let path = data.path().to_owned();
         drop(data);
         assert!(running(&path).found.contains("was killed"));
+    }
+
+    #[test]
+    fn a_change_of_owner_is_advised_where_the_owner_is_in_the_way_alone() {
+        let place = Path::new("/proc");
+        let finding = ownership(&place.join("x"), place);
+        assert_eq!(finding.verdict, Verdict::Bad, "{finding}");
+        assert!(!finding.advice.contains("chown") && finding.advice.contains("--data"), "{finding}");
+        assert_eq!(unwritable(io::ErrorKind::PermissionDenied), None);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::failure::{Failure, Outcome};
 pub(crate) struct Doctor {
     #[command(flatten)]
     settings: Settings,
-    /// Print a JSON list of {name, verdict, found, advice}.
+    /// Print a JSON list of {name, verdict, found, advice}; a verdict is ok, warn or fail.
     #[arg(long)]
     json: bool,
 }
@@ -33,7 +33,7 @@ impl Doctor {
         let findings = examine(&config, &machine);
         let printed = print(&findings, self.json);
         let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
-        if bad == 0 { printed } else { Err(Failure::failed(format!("a broker would not start here: {bad} × FAIL"))) }
+        if bad == 0 { printed } else { Err(Failure::failed(format!("a broker would not start here: {bad} × fail"))) }
     }
 }
 
@@ -41,12 +41,12 @@ fn print(findings: &[Finding], is_json: bool) -> Outcome {
     let mut out = std::io::stdout().lock();
     if is_json {
         let list = findings.iter().map(|finding| {
-            let verdict = match finding.verdict {
-                Verdict::Good => "good",
-                Verdict::Warning => "warning",
-                Verdict::Bad => "bad",
-            };
-            json!({ "name": finding.name, "verdict": verdict, "found": finding.found, "advice": finding.advice })
+            json!({
+                "name": finding.name,
+                "verdict": finding.verdict.name(),
+                "found": finding.found,
+                "advice": finding.advice,
+            })
         });
         writeln!(out, "{:#}", list.collect::<serde_json::Value>())?;
     } else {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use corelane_broker::config::FileError;
 use corelane_broker::quantity::{ByteSize, Span};
 use corelane_broker::{Config, Machine, RawConfig, Running};
 
@@ -83,9 +84,18 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 impl Settings {
     /// These settings over those of the file, held against the machine.
     pub(crate) fn config(self, machine: &Machine) -> Outcome<Config> {
-        let file = match &self.config {
-            Some(path) => RawConfig::read(path).map_err(Failure::usage)?,
-            None => RawConfig::default(),
+        let file = self.config.as_deref().map_or_else(|| Ok(RawConfig::default()), RawConfig::read);
+        let file = match file {
+            Ok(file) => file,
+            Err(error @ FileError::Read { .. }) => return Err(Failure::failed(error)),
+            Err(FileError::Parse { path, error }) => {
+                let rest = self.raw().over((*error.rest).clone());
+                let mut told = FileError::Parse { path, error }.to_string();
+                if let Err(problems) = Config::check(rest, machine) {
+                    told = format!("{told}\n{problems}");
+                }
+                return Err(Failure::usage(told));
+            }
         };
         Config::check(self.raw().over(file), machine).map_err(Failure::usage)
     }
