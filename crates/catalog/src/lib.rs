@@ -21,5 +21,5 @@ pub use encoding::{
     CATALOG_FORMAT, CATALOG_FORMAT_MIN, decode_change, decode_snapshot, encode_change, encode_snapshot, shards_of,
 };
 pub use error::{ApplyError, CatalogError, DecodeError};
-pub use settings::{RETENTION_BYTES_MAX, RETENTION_BYTES_MIN, RETENTION_MS_MAX, check_settings};
+pub use settings::check_settings;
 pub use topic::{Catalog, Topic};

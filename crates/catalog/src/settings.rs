@@ -1,20 +1,14 @@
 //! Bounds of a topic's settings.
 
 use corelane_model::limits::{
-    BATCH_BYTES_MAX, DEDUP_COUNT_MAX, DEDUP_WINDOW_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    DEDUP_COUNT_MAX, DEDUP_WINDOW_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TOPIC_RETENTION_BYTES_MAX,
+    TOPIC_RETENTION_BYTES_MIN, TOPIC_RETENTION_MAX,
 };
 use corelane_model::{Cleanup, TopicClass, TopicSettings};
 
 use crate::CatalogError;
 
-/// The longest retention that can be asked for, a hundred years; without a limit ask for none.
-pub const RETENTION_MS_MAX: u64 = 100 * 366 * 24 * 3600 * 1000;
-/// The smallest bound of a partition in bytes: a batch and a segment of the least size fit.
-pub const RETENTION_BYTES_MIN: u64 = SEGMENT_BYTES_MIN;
-/// The largest bound of a partition in bytes that can be asked for; without a limit ask for none.
-pub const RETENTION_BYTES_MAX: u64 = 1 << 50;
-
-const _: () = assert!(BATCH_BYTES_MAX as u64 <= RETENTION_BYTES_MIN);
+const RETENTION_MS_MAX: u64 = TOPIC_RETENTION_MAX.as_secs() * 1000;
 
 /// Holds settings against their bounds.
 ///
@@ -29,7 +23,7 @@ pub fn check_settings(settings: &TopicSettings) -> Result<(), CatalogError> {
         within("retention in milliseconds", retention_ms, 1, RETENTION_MS_MAX)?;
     }
     if let Some(retention_bytes) = settings.retention_bytes {
-        within("retention in bytes", retention_bytes, RETENTION_BYTES_MIN, RETENTION_BYTES_MAX)?;
+        within("retention in bytes", retention_bytes, TOPIC_RETENTION_BYTES_MIN, TOPIC_RETENTION_BYTES_MAX)?;
     }
     within("grace time of null values in milliseconds", settings.tombstone_ms, 0, RETENTION_MS_MAX)?;
     check_cleanup(settings)?;

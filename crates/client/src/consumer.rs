@@ -315,7 +315,8 @@ impl Consumer {
             Effect::Ended { subscription, error } => {
                 let source = self.find(subscription)?;
                 self.sources[source].is_ended = true;
-                Some(ConsumeError::Subscription { partition: self.sources[source].partition, error })
+                let (topic, partition) = (self.topic.clone(), self.sources[source].partition);
+                Some(ConsumeError::Subscription { topic, partition, error })
             }
             _ => None,
         }
@@ -353,7 +354,8 @@ impl Consumer {
             }
             Err(error) => {
                 source.is_ended = true;
-                Err(ConsumeError::Subscription { partition, error: SubscriptionError::Batch(error) })
+                let topic = self.topic.clone();
+                Err(ConsumeError::Subscription { topic, partition, error: SubscriptionError::Batch(error) })
             }
         };
         if result.is_ok() {

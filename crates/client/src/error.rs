@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use corelane_client_core::{ConnectFailure, RequestError, SubscriptionError};
-use corelane_model::NameError;
+use corelane_model::{NameError, TopicName};
 
 use crate::{AddressError, Record};
 
@@ -168,8 +168,10 @@ pub enum ConsumeError {
     Request(#[from] RequestError),
     /// A partition's subscription ended; the consumer goes on with its other partitions. Everything before the end was
     /// handed out; behind damage a new consumer can read on, see [`SubscriptionError::damaged`].
-    #[error("partition {partition}: {error}")]
+    #[error("topic {topic} partition {partition}: {error}")]
     Subscription {
+        /// Its topic.
+        topic: TopicName,
         /// The partition.
         partition: corelane_model::PartitionIndex,
         /// Why.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use corelane_client_core::{Delivery, NewRecord, ProducerKey, ProducerSettings, Reservation, Sent};
+use corelane_client_core::{Delivery, DeliveryTime, NewRecord, ProducerKey, ProducerSettings, Reservation, Sent};
 use corelane_model::{Acks, PartitionIndex, TopicClass, TopicName, WallMillis};
-use corelane_record::{BatchBuilder, Compression, MESSAGE_ID_HEADER, PushError};
+use corelane_record::{BatchBuilder, Compression, PushError};
 use tokio::sync::oneshot;
 
 use crate::client::Handle;
@@ -74,13 +74,30 @@ impl<'a> Record<'a> {
         &self.0
     }
 
+    /// Lets shared queues hand it out at `time` at the earliest; consumers and members of groups read it at once. It travels as
+    /// the header `corelane-deliver-at`, which is not to be among [`Self::header`]'s then.
+    #[must_use]
+    pub const fn deliver_at(mut self, time: WallMillis) -> Self {
+        self.0.delivery_time = Some(DeliveryTime::At(time));
+        self
+    }
+
+    /// As [`Self::deliver_at`], so long after the moment of sending, by this machine's clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let record = corelane::Record::new("remind ada").delay(Duration::from_secs(30));
+    /// ```
+    #[must_use]
+    pub const fn delay(mut self, delay: Duration) -> Self {
+        self.0.delivery_time = Some(DeliveryTime::After(delay));
+        self
+    }
+
     /// Adds it to a batch, made now unless it says otherwise.
     pub(crate) fn push_into(&self, now: WallMillis, builder: &mut BatchBuilder) -> Result<(), PushError> {
-        let NewRecord { key, value, headers, timestamp, message_id, .. } = self.0;
-        let mut all = Vec::with_capacity(headers.len() + 1);
-        all.extend(message_id.map(|id| (MESSAGE_ID_HEADER, Some(id))));
-        all.extend_from_slice(headers);
-        builder.push(timestamp.unwrap_or(now), key, value, &all)
+        self.0.push_into(now, builder)
     }
 
     /// Sets the timestamp; without it the moment of sending is taken.

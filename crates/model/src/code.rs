@@ -110,7 +110,7 @@ codes! {
     UnknownSubscription = 65, Never;
     /// The topic or partition was deleted while it was in use.
     Deleted = 66, Refresh;
-    /// The name cannot be a consumer group's, a static id or a pattern.
+    /// The name cannot be a consumer group's, a static id or a strategy.
     InvalidGroupName = 80, Never;
     /// There is no such consumer group.
     UnknownGroup = 81, Never;
@@ -140,6 +140,8 @@ codes! {
     RebalanceTimedOut = 92, Refresh;
     /// The member was put out of its group because a newer one joined with its static id, which it must not join with again.
     StaticIdTaken = 93, Never;
+    /// The pattern of a subscription is no regular expression, or needs more room than one may; the text says where and why.
+    InvalidPattern = 94, Never;
     /// There is no such shared queue.
     UnknownQueue = 112, Never;
     /// The queue does not know this member, or put it out: join again under a new member id.

@@ -73,6 +73,12 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 128 << 20;
 pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// Bytes of a segment at most.
 pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+/// The longest retention that can be asked for, a hundred years; without a limit ask for none.
+pub const TOPIC_RETENTION_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+/// The smallest bound of a partition in bytes: a batch and a segment of the least size fit.
+pub const TOPIC_RETENTION_BYTES_MIN: u64 = SEGMENT_BYTES_MIN;
+/// The largest bound of a partition in bytes that can be asked for; without a limit ask for none.
+pub const TOPIC_RETENTION_BYTES_MAX: u64 = 1 << 50;
 /// Payload of one extent at most: settling writes no more at a time.
 pub const EXTENT_BYTES_MAX: u64 = 1 << 20;
 /// Partitions that one turn of settling makes durable together.
@@ -433,6 +439,7 @@ const _: () = {
     assert!(
         JOURNAL_ENTRY_BYTES_MAX + JOURNAL_READ_BYTES as u64 <= JOURNAL_READ_BYTES as u64 * JOURNAL_READS_MAX as u64
     );
+    assert!(BATCH_BYTES_MAX as u64 <= TOPIC_RETENTION_BYTES_MIN);
     assert!(BATCH_BYTES_MAX as u64 <= EXTENT_BYTES_MAX);
     assert!(EXTENT_BYTES_MAX <= SEGMENT_BYTES_MIN);
     assert!(0 < COMPACT_DIRTY_PERMILLE && COMPACT_DIRTY_PERMILLE <= 1000);

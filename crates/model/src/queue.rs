@@ -10,7 +10,7 @@ use crate::limits::{
 };
 
 /// Name of the header by which a producer delays a record of a shared queue: milliseconds since the Unix epoch at which
-/// it may be handed out, as decimal text. What is no number is not looked at.
+/// it may be handed out, as decimal text. What is no number is not looked at, and the record is handed out at once.
 pub const HEADER_DELIVER_AT: &str = "corelane-deliver-at";
 /// Name of the header by which a dead letter says why it is one.
 pub const HEADER_DEAD_REASON: &str = "corelane-dead-reason";

@@ -51,7 +51,7 @@ impl Shard {
     /// As [`Shard::push_readable`] for what a read from the disk brought.
     pub(crate) fn push_read_committed(&mut self, key: SubscriptionKey, partition: PartitionId, batches: Vec<Bytes>) {
         let Some(&mut subscription) = self.subscriptions.get_mut(key) else { return };
-        let Some(end) = self.readable_end(&subscription) else { return self.push_read(key, partition, batches) };
+        let Some(end) = self.readable_end(&subscription) else { return self.push_read(key, batches) };
         let log_start = self.storage.describe(partition).map(|status| status.log_start);
         if log_start.is_none_or(|log_start| subscription.next < log_start) {
             // Given up since the read came back, and with the records what is known of their transactions.
@@ -60,7 +60,7 @@ impl Shard {
         let last = batches.last().and_then(|batch| BatchHead::parse(batch).ok());
         let (shown, _) = self.readable(partition, batches, end);
         if !shown.is_empty() {
-            return self.push_read(key, partition, shown);
+            return self.push_read(key, shown);
         }
         if let Some(last) = last {
             self.pass(key, last.end_offset().min(end), end);

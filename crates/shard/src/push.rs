@@ -20,24 +20,29 @@ const ROUND_PUSH_TURNS: u32 = 128;
 
 const _: () = assert!((PUSH_BYTES as u64) < ROUND_PUSH_BYTES);
 
-fn out_of_range(partition: PartitionId, offset: Offset, log_start: Offset, high_watermark: Offset) -> Ending {
+/// The client knows topic and partition by their names, and says them.
+fn out_of_range(offset: Offset, log_start: Offset, high_watermark: Offset) -> Ending {
     let text = format!(
-        "offset {offset} of partition {partition} is outside the log, which is from {log_start} to {high_watermark}"
+        "offset {offset} is outside the log, which is from {log_start} to {high_watermark}; begin in it, at earliest or at \
+         latest"
     );
     Ending { refused: Refused::new(ErrorCode::OffsetOutOfRange, text), range: Some(log_start..high_watermark) }
 }
 
-/// Storage's words, and the offsets if it names some.
+/// Storage's words without the partition, which the client knows by its name; and the offsets if there are some.
 fn unreadable(error: &ReadError) -> Ending {
-    let range = match *error {
-        ReadError::Corrupt { first, end, .. } => Some(first..end),
-        ReadError::Gone | ReadError::Failed { .. } => None,
+    let (text, range) = match error {
+        &ReadError::Corrupt { first, end, .. } => {
+            (format!("records from {first} to {end} are damaged on disk; read on from {end}"), Some(first..end))
+        }
+        ReadError::Gone => (error.to_string(), None),
+        ReadError::Failed { text, .. } => (format!("reading a segment failed: {text}"), None),
     };
-    Ending { refused: Refused::new(error.code(), error.to_string()), range }
+    Ending { refused: Refused::new(error.code(), text), range }
 }
 
-fn unknown(partition: PartitionId) -> Refused {
-    Refused::new(ErrorCode::UnknownPartition, format!("partition {partition} is not open on its shard"))
+fn unknown() -> Refused {
+    Refused::new(ErrorCode::UnknownPartition, "the partition is not open on its shard")
 }
 
 impl Shard {
@@ -56,7 +61,7 @@ impl Shard {
         }
         let readers = self.active.get(&partition).map_or(0, |active| active.subscribers.len());
         if PARTITION_SUBSCRIPTIONS_MAX <= readers {
-            let text = format!("partition {partition} has {PARTITION_SUBSCRIPTIONS_MAX} subscriptions already");
+            let text = format!("the partition has {PARTITION_SUBSCRIPTIONS_MAX} subscriptions already");
             return self.refuse(asker, Some((id, serial)), Refused::new(ErrorCode::LimitReached, text));
         }
         let start = self.start_for(partition, start, isolation);
@@ -96,12 +101,12 @@ impl Shard {
 
     /// The offset for a start position, or the ticket under which it will come.
     fn look_up(&mut self, partition: PartitionId, start: StartAt) -> Result<Result<Offset, ReadTicket>, Refused> {
-        let status = self.storage.describe(partition).ok_or_else(|| unknown(partition))?;
+        let status = self.storage.describe(partition).ok_or_else(unknown)?;
         if let StartAt::Offset(offset) = start {
             return if status.log_start <= offset && offset <= status.high_watermark {
                 Ok(Ok(offset))
             } else {
-                Err(out_of_range(partition, offset, status.log_start, status.high_watermark).refused)
+                Err(out_of_range(offset, status.log_start, status.high_watermark).refused)
             };
         }
         match self.storage.offset_for(partition, start) {
@@ -110,13 +115,13 @@ impl Shard {
             OffsetFor::Busy => {
                 Err(Refused::new(ErrorCode::Busy, "as many reads wait for the disk as may; try again in a moment"))
             }
-            OffsetFor::Unknown => Err(unknown(partition)),
+            OffsetFor::Unknown => Err(unknown()),
         }
     }
 
     fn answer_found(&mut self, asker: Asker, partition: PartitionId, offset: Offset, isolation: Isolation) {
         let Some(status) = self.storage.describe(partition) else {
-            return self.refuse(asker, None, unknown(partition));
+            return self.refuse(asker, None, unknown());
         };
         let stable = self.storage.last_stable_offset(partition).filter(|_| isolation == Isolation::Committed);
         let (log_start, high_watermark) = (status.log_start, stable.unwrap_or(status.high_watermark));
@@ -134,7 +139,7 @@ impl Shard {
         let (partition, name) = (subscription.partition, (subscription.id, subscription.serial));
         let Some(status) = self.storage.describe(partition) else {
             self.drop_subscription(key);
-            return self.refuse(asker, Some(name), unknown(partition));
+            return self.refuse(asker, Some(name), unknown());
         };
         let (log_start, high_watermark) = (status.log_start, status.high_watermark);
         let active = self.active.get_mut(&partition).expect("it has a subscriber");
@@ -244,12 +249,12 @@ impl Shard {
             Fetch::AtEnd => self.set_state(key, State::Idle),
             Fetch::Busy => self.subscriptions.starve(key),
             Fetch::OutOfRange { log_start, high_watermark } => {
-                self.abort_subscription(key, out_of_range(partition, from, log_start, high_watermark));
+                self.abort_subscription(key, out_of_range(from, log_start, high_watermark));
             }
             Fetch::Corrupt { first, end } => {
                 self.abort_subscription(key, unreadable(&ReadError::Corrupt { partition, first, end }));
             }
-            Fetch::Unknown => self.abort_subscription(key, unknown(partition).into()),
+            Fetch::Unknown => self.abort_subscription(key, unknown().into()),
         }
         0
     }
@@ -315,7 +320,7 @@ impl Shard {
 
     /// Pushes what a read brought, frame by frame, as far as the credit goes; the rest is fetched again when there is
     /// more.
-    pub(crate) fn push_read(&mut self, key: SubscriptionKey, partition: PartitionId, batches: Vec<Bytes>) {
+    pub(crate) fn push_read(&mut self, key: SubscriptionKey, batches: Vec<Bytes>) {
         let mut frame = Vec::new();
         let mut frame_bytes = 0;
         let mut frame_end = Offset::ZERO;
@@ -324,7 +329,7 @@ impl Shard {
             let head = match BatchHead::parse(&batch) {
                 Ok(head) => head,
                 Err(error) => {
-                    let text = format!("a batch of partition {partition} read from disk is damaged: {error}");
+                    let text = format!("a batch read from disk is damaged: {error}");
                     return self.abort_subscription(key, Refused::new(ErrorCode::CorruptLog, text).into());
                 }
             };

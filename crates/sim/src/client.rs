@@ -292,6 +292,7 @@ impl Client {
                 value: (!is_deletion).then_some(&value),
                 headers: if is_deletion { &header } else { &[] },
                 message_id: id.as_ref().map(String::as_bytes),
+                delivery_time: None,
                 timestamp: None,
                 partition: self.random.is_one_in(2).then_some(partition),
             };

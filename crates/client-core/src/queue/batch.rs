@@ -1,6 +1,9 @@
 //! Records on their way: a batch that gathers them, and a batch that has left.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
+use corelane_model::queue::HEADER_DELIVER_AT;
 use corelane_model::{Acks, MonotonicNanos, Now, PartitionIndex, WallMillis};
 use corelane_record::{BatchBuilder, BatchHead, MESSAGE_ID_HEADER, ProducerStamp, PushError, find_message_id};
 
@@ -18,13 +21,55 @@ pub struct NewRecord<'a> {
     pub headers: &'a [(&'a str, Option<&'a [u8]>)],
     /// Its message id, which travels as its first header: a topic that deduplicates takes it once.
     pub message_id: Option<&'a [u8]>,
+    /// When a shared queue may hand it out, which travels as the header [`HEADER_DELIVER_AT`]; `None` is at once.
+    pub delivery_time: Option<DeliveryTime>,
     /// When it came to be; `None` takes the moment of sending.
     pub timestamp: Option<WallMillis>,
     /// Its partition; `None` leaves that to the key, or to the producer when there is no key.
     pub partition: Option<PartitionIndex>,
 }
 
+/// When a record may be handed out by a shared queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryTime {
+    /// At a time.
+    At(WallMillis),
+    /// So long after it was sent, in whole milliseconds.
+    After(Duration),
+}
+
+impl DeliveryTime {
+    fn at(self, now: WallMillis) -> WallMillis {
+        match self {
+            Self::At(time) => time,
+            Self::After(delay) => {
+                WallMillis(now.0.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)))
+            }
+        }
+    }
+}
+
+/// Bytes of the longest delivery time as a header's value.
+const DELIVERY_TIME_BYTES: usize = 20;
+
 impl NewRecord<'_> {
+    /// Adds it to a batch at `now`, which is its timestamp unless it says otherwise.
+    ///
+    /// # Errors
+    /// As [`BatchBuilder::push`].
+    pub fn push_into(&self, now: WallMillis, builder: &mut BatchBuilder) -> Result<(), PushError> {
+        let timestamp = self.timestamp.unwrap_or(now);
+        if self.message_id.is_none() && self.delivery_time.is_none() {
+            return builder.push(timestamp, self.key, self.value, self.headers);
+        }
+        let time = self.delivery_time.map(|time| time.at(now).0.to_string());
+        let mut headers = Vec::with_capacity(self.headers.len() + 2);
+        headers.extend(self.message_id.map(|id| (MESSAGE_ID_HEADER, Some(id))));
+        headers.extend(time.as_ref().map(|time| (HEADER_DELIVER_AT, Some(time.as_bytes()))));
+        headers.extend_from_slice(self.headers);
+        builder.push(timestamp, self.key, self.value, &headers)
+    }
+
     /// Whether it has a message id, however that was set.
     pub(crate) fn has_message_id(&self) -> bool {
         self.message_id.is_some_and(|id| !id.is_empty()) || find_message_id(self.headers.iter().copied()).is_some()
@@ -35,7 +80,8 @@ impl NewRecord<'_> {
     pub fn charge(&self) -> u64 {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum();
         let id = self.message_id.map_or(0, |id| MESSAGE_ID_HEADER.len() + id.len());
-        let bytes = self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers + id;
+        let time = self.delivery_time.map_or(0, |_| HEADER_DELIVER_AT.len() + DELIVERY_TIME_BYTES);
+        let bytes = self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers + id + time;
         crate::settings::RECORD_CHARGE_BYTES + bytes as u64
     }
 }
@@ -141,16 +187,7 @@ impl Gathering {
         if settings.batch_records <= index || is_crowded {
             return Err(PushError::Full);
         }
-        let timestamp = record.timestamp.unwrap_or(now.wall);
-        match record.message_id {
-            None => self.builder.push(timestamp, record.key, record.value, record.headers)?,
-            Some(id) => {
-                let mut headers = Vec::with_capacity(record.headers.len() + 1);
-                headers.push((MESSAGE_ID_HEADER, Some(id)));
-                headers.extend_from_slice(record.headers);
-                self.builder.push(timestamp, record.key, record.value, &headers)?;
-            }
-        }
+        record.push_into(now.wall, &mut self.builder)?;
         self.charge += charge;
         if delivery == Delivery::Detached {
             self.detached += 1;
@@ -197,5 +234,36 @@ impl Batch {
         let mut bytes = BytesMut::from(&self.bytes[..]);
         head.write(&mut bytes);
         self.bytes = bytes.freeze();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corelane_record::{Compression, RecordBatch};
+
+    use super::*;
+
+    /// The headers of a record that is pushed at this time.
+    fn headers(now: i64, record: &NewRecord<'_>) -> Vec<(String, String)> {
+        let mut builder = BatchBuilder::new(Compression::None);
+        record.push_into(WallMillis(now), &mut builder).unwrap();
+        let batch = RecordBatch::parse(builder.finish(ProducerStamp::default())).unwrap();
+        let record = batch.iter().next().unwrap();
+        let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap().to_vec()).unwrap();
+        record.headers().map(|(name, value)| (name.to_owned(), text(value))).collect()
+    }
+
+    #[test]
+    fn a_delivery_time_travels_as_a_header_behind_the_message_id() {
+        let own = [("source", Some(&b"x"[..]))];
+        let time = DeliveryTime::After(Duration::from_secs(5));
+        let record =
+            NewRecord { headers: &own, message_id: Some(b"7"), delivery_time: Some(time), ..NewRecord::default() };
+        let pairs = [(MESSAGE_ID_HEADER, "7"), (HEADER_DELIVER_AT, "6000"), ("source", "x")];
+        assert_eq!(headers(1000, &record), pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let at = NewRecord { delivery_time: Some(DeliveryTime::At(WallMillis(42))), ..NewRecord::default() };
+        assert_eq!(headers(1000, &at), [(HEADER_DELIVER_AT.to_owned(), "42".to_owned())]);
+        let far = DeliveryTime::After(Duration::MAX).at(WallMillis(1)).0.to_string();
+        assert!(far.len() <= DELIVERY_TIME_BYTES, "{far}");
     }
 }

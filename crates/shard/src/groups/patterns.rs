@@ -81,7 +81,7 @@ impl Pattern {
 }
 
 fn refuse(text: String) -> Refused {
-    Refused::new(ErrorCode::InvalidGroupName, text)
+    Refused::new(ErrorCode::InvalidPattern, text)
 }
 
 /// A regular expression that matches whole names. Names are ASCII, so it knows no classes of Unicode.
@@ -169,7 +169,7 @@ mod tests {
             ("\\p{Greek}", "cannot be used"),
         ] {
             let refused = patterns.check(pattern).expect_err(pattern);
-            assert_eq!(refused.code, ErrorCode::InvalidGroupName);
+            assert_eq!(refused.code, ErrorCode::InvalidPattern);
             assert!(refused.text.contains(text), "{} does not say {text:?}", refused.text);
         }
         assert!(patterns.check(&"a".repeat(GROUP_PATTERN_BYTES_MAX + 1)).is_err());

@@ -350,7 +350,7 @@ fn wrong_wishes_are_refused_in_words_and_leave_no_group_behind() {
     check(&mut world, &join_of("lobby", 1, &["none"]), ErrorCode::NothingSubscribed, "none");
     check(&mut world, &join_of("", 1, &["inputs"]), ErrorCode::InvalidGroupName, "at least one");
     check(&mut world, &join_of("lobby", 1, &["__groups"]), ErrorCode::InvalidTopicName, "broker");
-    check(&mut world, &wish(|join| join.pattern = Some("a[".into())), ErrorCode::InvalidGroupName, "at byte 1");
+    check(&mut world, &wish(|join| join.pattern = Some("a[".into())), ErrorCode::InvalidPattern, "at byte 1");
     check(&mut world, &wish(|join| join.strategy = Some("best".into())), ErrorCode::InvalidGroupName, "round-robin");
     check(&mut world, &wish(|join| join.capacity = 0), ErrorCode::InvalidSetting, "capacity");
     check(&mut world, &wish(|join| join.session_timeout_ms = 1), ErrorCode::InvalidSetting, "session");
