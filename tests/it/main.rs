@@ -9,6 +9,7 @@ mod admin;
 mod bench;
 mod broker;
 mod closed_pipes;
+mod command_line;
 mod compaction;
 mod demo;
 mod full_disk;

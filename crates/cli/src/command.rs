@@ -27,8 +27,10 @@ pub(crate) use examples;
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    refused by the broker, or failed on the way; the text says why
-  2    what was asked for makes no sense as it was written
+  1    refused by the broker, or failed on the way, such as a file that cannot be
+       read; the text says why
+  2    what was asked for makes no sense as it was written, on the command line
+       or in a file
   3    the broker cannot be reached, or it does not let us in
   4    bench: everything came, but the generator was late and the figures are void
   130  serve: a second signal ended it before everything was made durable;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use corelane::{ErrorCode, RequestError};
+
 /// The same as a broker's that a second signal ended.
 const EXIT_SIGNAL: u8 = 130;
 
@@ -72,6 +74,11 @@ impl Failure {
         Self { exit: Exit::Interrupted, text: text.to_string() }
     }
 
+    /// The same, after a word about what it means.
+    pub(crate) fn about(self, what: &str) -> Self {
+        Self { text: format!("{what}: {}", self.text), ..self }
+    }
+
     /// Whether nobody waits for a word about it: the reader of our output (`| head`) went away.
     pub(crate) fn is_silent(&self) -> bool {
         self.exit == Exit::Unread
@@ -99,9 +106,36 @@ impl From<std::io::Error> for Failure {
 
 /// A request that the broker did not carry out.
 pub(crate) fn refused(error: corelane::Error) -> Failure {
-    match &error {
-        corelane::Error::Name(_) => Failure::usage(error),
-        corelane::Error::Request(corelane::RequestError::TimedOut { was_sent: false }) => Failure::unreachable(error),
-        corelane::Error::Request(_) => Failure::failed(error),
+    match error {
+        corelane::Error::Name(error) => Failure::usage(error),
+        corelane::Error::Request(error) => refused_request(&error),
+    }
+}
+
+/// As [`refused`]; what is missing is followed by the command that names what there is.
+pub(crate) fn refused_request(error: &RequestError) -> Failure {
+    match error {
+        RequestError::TimedOut { was_sent: false } => Failure::unreachable(error),
+        RequestError::UnknownTopic { .. } => refused_as(ErrorCode::UnknownTopic, error),
+        RequestError::Refused { code, .. } => refused_as(*code, error),
+        _ => Failure::failed(error),
+    }
+}
+
+/// What a broker refused with a code: how the command ends, and what to do about it.
+pub(crate) fn refused_as(code: ErrorCode, error: &impl fmt::Display) -> Failure {
+    match code {
+        ErrorCode::UnknownTopic => Failure::failed(format!(
+            "{error}; `corelane topic list` names those that there are, `corelane topic create` makes one"
+        )),
+        ErrorCode::UnknownGroup => {
+            Failure::failed(format!("{error}; `corelane group list` names those that there are"))
+        }
+        ErrorCode::UnknownQueue => {
+            Failure::failed(format!("{error}; `corelane queue list` names those that there are"))
+        }
+        // No broker would take what was written.
+        ErrorCode::InvalidTopicName | ErrorCode::InvalidGroupName | ErrorCode::InvalidPattern => Failure::usage(error),
+        _ => Failure::failed(error),
     }
 }

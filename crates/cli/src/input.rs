@@ -3,6 +3,7 @@
 use std::io::{self, BufRead};
 
 use corelane_model::limits::BATCH_BYTES_MAX;
+use corelane_model::queue::HEADER_DELIVER_AT;
 
 /// Bytes of one line at most: what is longer fits into no record batch. Reading stops there, so that a file without line
 /// ends does not fill the memory.
@@ -102,6 +103,15 @@ pub(crate) fn header(text: &str) -> Result<(String, Option<Vec<u8>>), String> {
     if name.is_empty() {
         return Err("a header needs a name: write name=value".to_owned());
     }
+    if name == HEADER_DELIVER_AT {
+        let time = value.as_deref().and_then(|value| str::from_utf8(value).ok());
+        if time.is_none_or(|time| time.parse::<i64>().is_err()) {
+            return Err(format!(
+                "{HEADER_DELIVER_AT} is a time in milliseconds since 1970, such as 1767225600000; --delay 5s says it in other \
+                 words"
+            ));
+        }
+    }
     Ok((name.to_owned(), value))
 }
 
@@ -157,5 +167,13 @@ mod tests {
         assert_eq!(header("a=b=c"), Ok(("a".to_owned(), Some(b"b=c".to_vec()))));
         assert_eq!(header("a"), Ok(("a".to_owned(), None)));
         assert!(header("=b").is_err());
+    }
+
+    #[test]
+    fn a_delivery_time_that_nobody_would_look_at_is_refused() {
+        assert!(header("corelane-deliver-at=1767225600000").is_ok());
+        for wrong in ["corelane-deliver-at=tomorrow", "corelane-deliver-at=5s", "corelane-deliver-at"] {
+            assert!(header(wrong).unwrap_err().contains("--delay 5s"), "{wrong}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The one binary of Corelane. A plain `main`: a broker runs its shards on threads of its own, client commands run a tokio
 //! runtime, and never one inside the other.
 
+mod bounds;
 mod command;
 mod failure;
 mod format;

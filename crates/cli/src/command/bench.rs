@@ -6,6 +6,7 @@ pub(crate) mod group;
 pub(crate) mod lab;
 mod queue;
 mod ratios;
+mod workload;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -21,7 +22,7 @@ use corelane_loadgen::plan::Plan;
 use corelane_loadgen::report::Report;
 use corelane_loadgen::run::{Interrupted, RunOptions, run as carry_out};
 use corelane_loadgen::scenario::{Duel, Edge, NxM, Replay};
-use corelane_loadgen::trace::Trace;
+use corelane_loadgen::trace::{Trace, TraceError};
 use serde::Serialize;
 
 use super::examples;
@@ -106,7 +107,7 @@ struct Load {
     #[command(flatten)]
     target: Target,
     /// The workload; duel-60 when neither it nor --trace is given.
-    #[arg(value_enum, conflicts_with = "trace")]
+    #[arg(value_parser = workload::Workload, conflicts_with = "trace")]
     scenario: Option<Scenario>,
     /// Replay a recorded match: CSV, plain or gzipped, with the columns t_us,key,kind,size.
     #[arg(long, value_name = "FILE")]
@@ -285,7 +286,7 @@ impl Load {
         }
         let partitions = self.partitions;
         if let Some(path) = &self.trace {
-            let trace = Arc::new(Trace::open(path).map_err(Failure::usage)?);
+            let trace = Arc::new(Trace::open(path).map_err(bad_trace)?);
             let (copies, speed) = (self.copies, self.speed);
             let partitions = partitions.unwrap_or(PARTITIONS);
             return Ok(Replay { trace, copies, speed, class, partitions, duration: given }.plan());
@@ -312,6 +313,14 @@ impl Load {
                 Edge { partitions: partitions.unwrap_or(1000), tick, duration, class }.plan()
             }
         })
+    }
+}
+
+/// A file that is not there is no matter of how the command was written.
+fn bad_trace(error: TraceError) -> Failure {
+    match error {
+        TraceError::Open { .. } => Failure::failed(error),
+        _ => Failure::usage(error),
     }
 }
 

@@ -8,11 +8,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
-use corelane::{Batch, Client, ConsumeError, Consumer, Progress, RecordView};
+use corelane::{Batch, Client, ConsumeError, Consumer, ErrorCode, Progress, RecordView, SubscriptionError};
 use corelane_model::{Isolation, Offset, PartitionIndex, WallMillis};
 
 use super::examples;
-use crate::failure::{Failure, Outcome, refused};
+use crate::failure::{Failure, Outcome, refused_as, refused_request};
 use crate::format::{Format, Line, Role, print_json};
 use crate::start::From;
 use crate::target::{Target, run};
@@ -217,10 +217,13 @@ impl std::convert::From<io::Error> for Stop {
 }
 
 fn failed(error: ConsumeError) -> Failure {
-    match error {
-        ConsumeError::Name(error) => refused(error.into()),
-        ConsumeError::Request(error) => refused(error.into()),
-        error @ ConsumeError::Subscription { .. } => Failure::failed(error),
+    match &error {
+        ConsumeError::Name(_) => Failure::usage(error),
+        ConsumeError::Request(error) => refused_request(error),
+        ConsumeError::Subscription { error: SubscriptionError::UnknownTopic { .. }, .. } => {
+            refused_as(ErrorCode::UnknownTopic, &error)
+        }
+        ConsumeError::Subscription { .. } => Failure::failed(error),
     }
 }
 

@@ -8,14 +8,19 @@ use clap::{Args, Subcommand};
 use corelane::{GroupChange, Groups, PartitionIndex};
 use corelane_broker::quantity::Span;
 use corelane_model::Strategy;
+use corelane_model::limits::{GROUP_RETENTION_MAX, GROUP_RETENTION_MIN, GROUP_STANDBYS_MAX};
 use serde_json::{Value, json};
 
 use super::consume::group::outcome;
 use super::consume::{Wanted, wall_clock};
 use super::examples;
+use crate::bounds::within;
 use crate::failure::{Failure, Outcome, refused};
 use crate::start::From;
-use crate::target::{Target, run};
+use crate::target::{SharedTarget, run};
+
+#[expect(clippy::cast_possible_truncation, reason = "3")]
+const STANDBYS_MAX: u8 = GROUP_STANDBYS_MAX as u8;
 
 /// List, describe, move, drain, alter and delete consumer groups, while they run.
 #[derive(Debug, Args)]
@@ -26,7 +31,7 @@ use crate::target::{Target, run};
 ))]
 pub(crate) struct Group {
     #[command(flatten)]
-    target: Target,
+    target: SharedTarget,
     #[command(subcommand)]
     action: Action,
 }
@@ -127,6 +132,9 @@ struct Reset {
 struct Drain {
     /// The group.
     group: String,
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Assign again after a drain.
@@ -139,6 +147,9 @@ struct Drain {
 struct Resume {
     /// The group.
     group: String,
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Change a group's settings while its members go on.
@@ -155,11 +166,18 @@ struct Alter {
     #[arg(long, value_name = "STRATEGY", value_parser = Strategy::parse)]
     strategy: Option<Strategy>,
     /// How many members follow each partition so that they can take it over warm, 0 to 3.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(0, STANDBYS_MAX))]
     standbys: Option<u8>,
     /// How long committed offsets are kept without members.
-    #[arg(long, value_name = "TIME")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = within(Span(GROUP_RETENTION_MIN), Span(GROUP_RETENTION_MAX))
+    )]
     retention: Option<Span>,
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Delete a group without members, or a drained one, with its committed offsets; or a static member that will not come
@@ -176,6 +194,9 @@ struct Delete {
     /// Only the member of this static id; others get its partitions at once.
     #[arg(long, value_name = "ID")]
     static_id: Option<String>,
+    /// Print a JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 impl Group {
@@ -188,8 +209,8 @@ impl Group {
                 Action::Describe(describe) => describe.run(&groups).await,
                 Action::Seek(seek) => seek.run(&groups).await,
                 Action::Reset(reset) => reset.run(&groups).await,
-                Action::Drain(drain) => outcome(groups.drain(&drain.group).await),
-                Action::Resume(resume) => outcome(groups.resume(&resume.group).await),
+                Action::Drain(drain) => drain.run(&groups).await,
+                Action::Resume(resume) => resume.run(&groups).await,
                 Action::Alter(alter) => alter.run(&groups).await,
                 Action::Delete(delete) => delete.run(&groups).await,
             };
@@ -249,6 +270,20 @@ impl Reset {
     }
 }
 
+impl Drain {
+    async fn run(self, groups: &Groups) -> Outcome {
+        outcome(groups.drain(&self.group).await)?;
+        tell(self.json, || json!({ "group": self.group, "done": "drained" }))
+    }
+}
+
+impl Resume {
+    async fn run(self, groups: &Groups) -> Outcome {
+        outcome(groups.resume(&self.group).await)?;
+        tell(self.json, || json!({ "group": self.group, "done": "resumed" }))
+    }
+}
+
 impl Alter {
     async fn run(self, groups: &Groups) -> Outcome {
         let change = GroupChange {
@@ -259,17 +294,35 @@ impl Alter {
         if change == GroupChange::default() {
             return Err(Failure::usage("nothing to change: give --strategy, --standbys or --retention"));
         }
-        outcome(groups.alter(&self.group, change).await)
+        outcome(groups.alter(&self.group, change).await)?;
+        tell(self.json, || {
+            json!({
+                "group": self.group,
+                "done": "altered",
+                "strategy": change.strategy.map(Strategy::name),
+                "standbys": change.standbys,
+                "retention_ms": change.retention.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+            })
+        })
     }
 }
 
 impl Delete {
     async fn run(self, groups: &Groups) -> Outcome {
         match &self.static_id {
-            Some(id) => outcome(groups.remove_static(&self.group, id).await),
-            None => outcome(groups.delete(&self.group).await),
+            Some(id) => outcome(groups.remove_static(&self.group, id).await)?,
+            None => outcome(groups.delete(&self.group).await)?,
         }
+        tell(self.json, || json!({ "group": self.group, "done": "deleted", "static_id": self.static_id }))
     }
+}
+
+/// Says as a JSON object what was done; without `--json` silence says it.
+fn tell(is_json: bool, done: impl FnOnce() -> Value) -> Outcome {
+    if is_json {
+        writeln!(std::io::stdout(), "{:#}", done())?;
+    }
+    Ok(())
 }
 
 fn indexes(partitions: &[u32]) -> Vec<PartitionIndex> {

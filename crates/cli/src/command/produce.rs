@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use corelane::{Producer, Record, SendError, Ticket};
+use corelane_broker::quantity::Span;
+use corelane_model::queue::HEADER_DELIVER_AT;
 use corelane_model::{Acks, PartitionIndex};
 use tokio::sync::mpsc::{Receiver, channel};
 
 use super::examples;
+use crate::bounds::within;
 use crate::failure::{Failure, Outcome, refused};
 use crate::format::unescape;
 use crate::input::{InputError, Lines, Parts, Shape, header};
@@ -19,6 +22,8 @@ use crate::target::{Target, run};
 const LINES_MAX: usize = 64;
 /// After this time a user is told that the broker does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A delay that is longer is a slip.
+const DELAY_MAX: Duration = Duration::from_secs(3650 * 24 * 3600);
 /// Records whose outcome is not known yet, beyond which reading waits.
 const TICKETS_MAX: usize = 64 * 1024;
 
@@ -31,6 +36,7 @@ const TICKETS_MAX: usize = 64 * 1024;
     "echo hello | corelane produce chat",
     "corelane produce inputs -K : < lines.txt       key:value lines",
     "corelane produce states -k ada -H match=7 --acks received",
+    "echo remind ada | corelane produce jobs --delay 30s",
 ))]
 pub(crate) struct Produce {
     #[command(flatten)]
@@ -55,6 +61,9 @@ pub(crate) struct Produce {
     /// Make this the record's message id: a topic with --dedup-window or --dedup-count takes each id once.
     #[arg(long, value_enum, value_name = "PART")]
     message_id_from: Option<IdSource>,
+    /// Let shared queues hand the records out after this long at the earliest; others read them at once.
+    #[arg(long, value_name = "TIME", value_parser = within(Span(Duration::ZERO), Span(DELAY_MAX)))]
+    delay: Option<Span>,
     /// Send an empty value as null.
     #[arg(short = 'Z', long)]
     null: bool,
@@ -95,6 +104,9 @@ type Line = Result<(u64, Parts), InputError>;
 
 impl Produce {
     pub(crate) fn run(self) -> Outcome {
+        if self.delay.is_some() && self.headers.iter().any(|(name, _)| name == HEADER_DELIVER_AT) {
+            return Err(Failure::usage(format!("--delay sets the header {HEADER_DELIVER_AT}: give one of the two")));
+        }
         run(async {
             let acks = match self.acks {
                 AcksArg::Stored => Acks::Stored,
@@ -113,6 +125,7 @@ impl Produce {
                 partition: self.partition.map(PartitionIndex),
                 headers: self.headers,
                 message_id_from: self.message_id_from,
+                delay: self.delay.map(|span| span.0),
                 tickets: VecDeque::new(),
                 done: 0,
                 is_told: false,
@@ -157,6 +170,7 @@ struct Sending {
     partition: Option<PartitionIndex>,
     headers: Vec<(String, Option<Vec<u8>>)>,
     message_id_from: Option<IdSource>,
+    delay: Option<Duration>,
     /// Lines whose outcome is not known yet, in order.
     tickets: VecDeque<(u64, Ticket)>,
     done: u64,
@@ -212,6 +226,9 @@ impl Sending {
         };
         if let Some(id) = id {
             record = record.message_id(id);
+        }
+        if let Some(delay) = self.delay {
+            record = record.delay(delay);
         }
         if let Some(partition) = self.partition {
             record = record.partition(partition);

@@ -5,16 +5,21 @@ mod exec;
 mod show;
 
 use std::io::Write;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use corelane::{Backoff, Dispatch, QueueError, QueueWish, Queues};
+use corelane::{Backoff, Dispatch, MembershipError, QueueError, QueueWish, Queues};
 use corelane_broker::quantity::Span;
 use corelane_model::TopicName;
+use corelane_model::limits::{
+    QUEUE_BACKOFF_STEPS_MAX, QUEUE_DELAY_MAX, QUEUE_DELIVERY_LIMIT_MAX, QUEUE_VISIBILITY_MAX, QUEUE_VISIBILITY_MIN,
+};
 use serde_json::json;
 
 use super::examples;
-use crate::failure::{Failure, Outcome, refused};
-use crate::target::{Target, run};
+use crate::bounds::{check, within};
+use crate::failure::{Failure, Outcome, refused_as, refused_request};
+use crate::target::{SharedTarget, run};
 
 /// Work on topics as shared queues: each record goes to one member for a while, and to another if it is not acknowledged.
 #[derive(Debug, Args)]
@@ -25,7 +30,7 @@ use crate::target::{Target, run};
 ))]
 pub(crate) struct Queue {
     #[command(flatten)]
-    target: Target,
+    target: SharedTarget,
     #[command(subcommand)]
     action: Action,
 }
@@ -55,7 +60,11 @@ struct Named {
 #[command(next_help_heading = "Queue")]
 struct Wishes {
     /// How long a member has a record before it goes to another [default: 30s].
-    #[arg(long, value_name = "TIME")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = within(Span(QUEUE_VISIBILITY_MIN), Span(QUEUE_VISIBILITY_MAX))
+    )]
     visibility: Option<Span>,
     /// Who gets the next record: round-robin, random, weighted or least-response-time [default: round-robin].
     #[arg(long, value_name = "DISPATCH", value_parser = Dispatch::parse)]
@@ -64,7 +73,7 @@ struct Wishes {
     #[arg(long, value_name = "BOOL")]
     order_per_key: Option<bool>,
     /// Deliveries of one record before it becomes a dead letter, 0 for ever [default: 0]; needs --dead-letter.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(0, QUEUE_DELIVERY_LIMIT_MAX))]
     delivery_limit: Option<u32>,
     /// How long a record rests after each failure, such as 1s,5s,1m; or FIRST..CAP, doubling [default: 1s..1m].
     #[arg(long, value_name = "TIMES", value_parser = backoff)]
@@ -75,11 +84,17 @@ struct Wishes {
 }
 
 fn backoff(text: &str) -> Result<Backoff, String> {
-    let span = |text: &str| text.parse::<Span>().map(|span| span.0).map_err(|error| error.to_string());
-    match text.split_once("..") {
-        Some((first, cap)) => Ok(Backoff::Exponential { first: span(first)?, cap: span(cap)? }),
-        None => Ok(Backoff::Steps(text.split(',').map(span).collect::<Result<_, _>>()?)),
+    let span = within(Span(Duration::ZERO), Span(QUEUE_DELAY_MAX));
+    let Some((first, cap)) = text.split_once("..") else {
+        let steps: Vec<Duration> = text.split(',').map(|step| Ok(span(step)?.0)).collect::<Result<_, String>>()?;
+        check(&steps.len(), &1, &QUEUE_BACKOFF_STEPS_MAX).map_err(|wrong| format!("the number of times {wrong}"))?;
+        return Ok(Backoff::Steps(steps));
+    };
+    let (first, cap) = (span(first)?, span(cap)?);
+    if cap < first {
+        return Err(format!("in FIRST..CAP the first time of {first} is above the cap of {cap}; write {cap}..{first}"));
     }
+    Ok(Backoff::Exponential { first: first.0, cap: cap.0 })
 }
 
 impl Wishes {
@@ -232,17 +247,16 @@ impl Redrive {
 
 /// The outcome of a command about queues.
 fn outcome<T>(result: Result<T, QueueError>) -> Outcome<T> {
-    result.map_err(|error| match error {
+    result.map_err(|error| match &error {
         QueueError::Topic(_) | QueueError::Name(_) => Failure::usage(error),
-        QueueError::Request(error) => refused(error.into()),
-        other => Failure::failed(other),
+        QueueError::Request(error) => refused_request(error),
+        QueueError::Membership { error: MembershipError::Refused { code, .. }, .. } => refused_as(*code, &error),
+        _ => Failure::failed(error),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -252,5 +266,9 @@ mod tests {
         assert_eq!(backoff("1s..60s"), Ok(Backoff::Exponential { first: seconds(1), cap: seconds(60) }));
         assert!(backoff("soon").is_err());
         assert!(backoff("1s..").is_err());
+        let wrong = backoff("5s..1s").unwrap_err();
+        assert!(wrong.contains("5s is above the cap of 1s") && wrong.contains("1s..5s"), "{wrong}");
+        assert_eq!(backoff("1s,8d"), Err("8d is not between 0ms and 7d".to_owned()));
+        assert!(backoff(&["1s"; 33].join(",")).unwrap_err().contains("33 is not between 1 and 32"));
     }
 }

@@ -1,20 +1,23 @@
 //! `corelane topic …`.
 
 mod settings;
+mod truncate;
 
 use std::io::Write;
 
 use clap::{Args, Subcommand};
 use corelane::{Admin, TopicDescription};
 use corelane_broker::quantity::ByteSize;
-use corelane_model::{Offset, PartitionIndex, TopicClass};
+use corelane_model::TopicClass;
+use corelane_model::limits::TOPIC_PARTITIONS_MAX;
 use serde_json::{Value, json};
 
 use self::settings::{Class, SettingsArgs};
 use super::examples;
+use crate::bounds::within;
 use crate::failure::{Failure, Outcome, refused};
 use crate::table;
-use crate::target::{Target, run};
+use crate::target::{SharedTarget, run};
 
 /// Create, list, describe, alter, truncate and delete topics, while the broker runs.
 #[derive(Debug, Args)]
@@ -25,7 +28,7 @@ use crate::target::{Target, run};
 ))]
 pub(crate) struct Topic {
     #[command(flatten)]
-    target: Target,
+    target: SharedTarget,
     #[command(subcommand)]
     action: Action,
 }
@@ -36,7 +39,7 @@ enum Action {
     List(List),
     Describe(Describe),
     Alter(Alter),
-    Truncate(Truncate),
+    Truncate(truncate::Truncate),
     Delete(Delete),
 }
 
@@ -52,7 +55,7 @@ struct Create {
     /// Its name: 1 to 249 of a-z A-Z 0-9 . _ -
     name: String,
     /// How many partitions; records with one key stay in one partition, in order.
-    #[arg(short, long, default_value_t = 1, value_name = "N")]
+    #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = within(1, TOPIC_PARTITIONS_MAX))]
     partitions: u32,
     /// What its records survive.
     #[arg(long, value_enum, default_value_t = Class::Durable)]
@@ -100,28 +103,10 @@ struct Alter {
     /// Its name.
     name: String,
     /// The new number of partitions; never fewer than today.
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = within(1, TOPIC_PARTITIONS_MAX))]
     partitions: Option<u32>,
     #[command(flatten)]
     settings: SettingsArgs,
-}
-
-/// Drop the oldest records of a topic.
-#[derive(Debug, Args)]
-#[command(before_help = examples!(
-    "corelane topic truncate inputs --before end        everything that is stored",
-    "corelane topic truncate inputs -p 3 --before 1000  partition 3 up to 999",
-    "corelane topic truncate inputs -p 3 --before end   all of partition 3",
-))]
-struct Truncate {
-    /// Its name.
-    name: String,
-    /// Only this partition; all when it is left out.
-    #[arg(short, long, value_name = "PARTITION")]
-    partition: Option<u32>,
-    /// The first offset that stays, or `end`.
-    #[arg(long, value_name = "OFFSET")]
-    before: Before,
 }
 
 /// Delete a topic and its records.
@@ -136,26 +121,11 @@ struct Delete {
     name: String,
 }
 
-/// Where a truncation ends.
-#[derive(Clone, Copy, Debug)]
-enum Before {
-    End,
-    Offset(u64),
-}
-
-impl std::str::FromStr for Before {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "end" => Ok(Self::End),
-            _ => text.parse().map(Self::Offset).map_err(|_| "write an offset such as 1000, or end".to_owned()),
-        }
-    }
-}
-
 impl Topic {
     pub(crate) fn run(self) -> Outcome {
+        if let Action::Alter(alter) = &self.action {
+            alter.check()?;
+        }
         run(async {
             let client = self.target.connect().await?;
             let admin = client.admin();
@@ -305,13 +275,18 @@ fn description_json(topic: &TopicDescription) -> Value {
 }
 
 impl Alter {
-    async fn run(self, admin: &Admin) -> Outcome {
+    /// What makes no sense needs no broker to say so.
+    fn check(&self) -> Outcome {
         if self.partitions.is_none() && self.settings.is_empty() {
             return Err(Failure::usage(
-                "nothing to change: give -p, --retention, --retention-bytes, --segment-bytes, --ttl, --cleanup or \
-                 --tombstones",
+                "nothing to change: give -p, --retention, --retention-bytes, --segment-bytes, --ttl, --cleanup, \
+                 --tombstones, --dedup-window, --dedup-count or --no-dedup",
             ));
         }
+        Ok(())
+    }
+
+    async fn run(self, admin: &Admin) -> Outcome {
         let settings = if self.settings.is_empty() {
             None
         } else {
@@ -328,26 +303,5 @@ impl Alter {
             )?;
         }
         Ok(())
-    }
-}
-
-impl Truncate {
-    async fn run(self, admin: &Admin) -> Outcome {
-        let before = match self.before {
-            Before::End => None,
-            Before::Offset(offset) => Some(Offset(offset)),
-        };
-        let partitions = match self.partition {
-            Some(partition) => partition..partition.saturating_add(1),
-            None => 0..admin.describe_topic(&self.name).await.map_err(refused)?.partition_count,
-        };
-        // What is done does not hang on whether somebody reads about it.
-        let mut printed = Ok(());
-        for partition in partitions {
-            let log_start = admin.truncate(&self.name, PartitionIndex(partition), before).await.map_err(refused)?;
-            printed = printed
-                .and_then(|()| writeln!(std::io::stdout(), "partition {partition} starts at offset {log_start}"));
-        }
-        Ok(printed?)
     }
 }

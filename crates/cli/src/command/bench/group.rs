@@ -7,8 +7,10 @@ use corelane_broker::quantity::Span;
 use corelane_loadgen::report::group::GroupReport;
 use corelane_loadgen::run::RunOptions;
 use corelane_loadgen::run::group::{Disturbance, GroupBench, Join, run as carry_out, run_member};
+use corelane_model::limits::{GROUP_SESSION_TIMEOUT_MAX, GROUP_SESSION_TIMEOUT_MIN};
 
 use super::{Conditions, Output, Repeat, check_void, failure};
+use crate::bounds::within;
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
 use crate::target::{Target, run};
@@ -47,7 +49,12 @@ pub(crate) struct Group {
     #[arg(long, value_enum, default_value = "none")]
     disturb: Disturb,
     /// The members' session time-out.
-    #[arg(long, value_name = "TIME", default_value = "1s")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "1s",
+        value_parser = within(Span(GROUP_SESSION_TIMEOUT_MIN), Span(GROUP_SESSION_TIMEOUT_MAX))
+    )]
     session_timeout: Span,
     /// Members have static ids, so that a restart moves nothing.
     #[arg(long = "static")]

@@ -391,7 +391,11 @@ fn row((name, unit, aim, target): (&str, &'static str, Aim, f64), (samples, void
     }
 }
 
+/// Smallest and largest; without figures they are no numbers, which JSON shows as null.
 fn spread(figures: &[f64]) -> (f64, f64) {
+    if figures.is_empty() {
+        return (f64::NAN, f64::NAN);
+    }
     (figures.iter().copied().fold(f64::INFINITY, f64::min), figures.iter().copied().fold(0.0, f64::max))
 }
 
@@ -419,4 +423,22 @@ fn text(result: &Comparison) -> Result<String, std::fmt::Error> {
     }
     writeln!(out, "disk: {}", result.disk)?;
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_without_a_figure_has_null_for_all_its_numbers() {
+        let void = BTreeMap::from([(EDGE_P99, 3)]);
+        let rows = serde_json::to_value(rows(&Samples::new(), &void)).unwrap();
+        for field in ["figure", "floor", "ratio"] {
+            assert!(rows[0][field].is_null(), "{rows}");
+            let spread = format!("{field}_spread");
+            assert_eq!(rows[0][&spread], serde_json::json!([null, null]), "{rows}");
+        }
+        assert_eq!((&rows[0]["ok"], &rows[0]["void"]), (&false.into(), &3.into()), "{rows}");
+        assert_eq!(spread(&[2.0, 1.0]), (1.0, 2.0));
+    }
 }

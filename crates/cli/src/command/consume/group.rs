@@ -8,11 +8,13 @@ use corelane::{
     Client, CommitTicket, Event, FollowedBatch, GroupBatch, GroupBuilder, GroupConsumer, GroupError, Offset,
 };
 use corelane_broker::quantity::Span;
+use corelane_model::limits::{GROUP_CAPACITY_MAX, GROUP_SESSION_TIMEOUT_MAX, GROUP_SESSION_TIMEOUT_MIN};
 use corelane_model::{ResetPolicy, StartAt, Strategy, WallMillis};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Consume, Stop, wall_clock};
-use crate::failure::{Failure, Outcome};
+use crate::bounds::within;
+use crate::failure::{Failure, Outcome, refused_as, refused_request};
 use crate::format::Role;
 use crate::start::From;
 
@@ -41,10 +43,15 @@ pub(super) struct Membership {
     #[arg(long, value_enum, default_value_t = CommitMode::Auto, requires = "group")]
     commit: CommitMode,
     /// What this member can do compared to others, for the strategy weighted.
-    #[arg(long, value_name = "N", requires = "group")]
+    #[arg(long, value_name = "N", requires = "group", value_parser = within(1, GROUP_CAPACITY_MAX))]
     capacity: Option<u32>,
     /// Silent for longer, this member is dead and others get its partitions [default: 10s].
-    #[arg(long, value_name = "TIME", requires = "group")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        requires = "group",
+        value_parser = within(Span(GROUP_SESSION_TIMEOUT_MIN), Span(GROUP_SESSION_TIMEOUT_MAX))
+    )]
     session_timeout: Option<Span>,
     /// Where to begin without a committed offset: earliest, latest, error, a time ago such as -5m, or @ and milliseconds
     /// since 1970 [default: latest].
@@ -259,14 +266,17 @@ fn stop(error: &GroupError) -> Stop {
 
 /// How a command about groups ends that failed.
 pub(crate) fn failed(error: &GroupError) -> Failure {
-    use corelane::{MembershipError, RequestError};
+    use corelane::MembershipError;
     match error {
         GroupError::Topic(_)
         | GroupError::Name(_)
         | GroupError::NothingNamed { .. }
         | GroupError::HandOverTooLarge { .. } => Failure::usage(error),
-        GroupError::Membership { error: MembershipError::TimedOut { was_sent: false }, .. }
-        | GroupError::Request(RequestError::TimedOut { was_sent: false }) => Failure::unreachable(error),
+        GroupError::Membership { error: MembershipError::TimedOut { was_sent: false }, .. } => {
+            Failure::unreachable(error)
+        }
+        GroupError::Membership { error: MembershipError::Refused { code, .. }, .. } => refused_as(*code, error),
+        GroupError::Request(error) => refused_request(error),
         GroupError::NoCommittedOffset { .. } => {
             Failure::failed(format!("{error}: corelane group seek, or another --reset than error"))
         }

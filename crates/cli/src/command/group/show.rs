@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use corelane::{GroupDescription, GroupList, GroupMember, GroupPartition, GroupSummary};
+use corelane_broker::quantity::Span;
 use serde_json::{Value, json};
 
 use crate::failure::Outcome;
@@ -118,13 +119,13 @@ pub(super) fn description(group: &GroupDescription, is_json: bool) -> Outcome {
     }
     writeln!(
         out,
-        "group {}: {}, {}, generation {}, {} standbys, offsets kept {} s without members, lag {}{}",
+        "group {}: {}, {}, generation {}, {} standbys, offsets kept {} without members, lag {}{}",
         summary.name,
         group_state(summary.state),
         summary.strategy,
         summary.generation,
         group.standbys,
-        retention_ms / 1000,
+        Span(group.retention),
         group.lag(),
         group.lag_ms().map(|ms| format!(" and {ms} ms")).unwrap_or_default(),
     )?;

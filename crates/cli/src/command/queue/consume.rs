@@ -5,10 +5,12 @@ use std::io::{self, BufWriter, Write};
 use clap::Args;
 use corelane::{Client, Leased, LeasedRecord, QueueConsumer, VerdictTicket};
 use corelane_broker::quantity::Span;
+use corelane_model::limits::{GROUP_CAPACITY_MAX, GROUP_SESSION_TIMEOUT_MAX, GROUP_SESSION_TIMEOUT_MIN};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exec::Hand;
 use super::{Named, Wishes, outcome};
+use crate::bounds::within;
 use crate::command::consume::wall_clock;
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
@@ -54,10 +56,14 @@ pub(super) struct Consume {
     #[arg(long, value_name = "START", default_value = "earliest", allow_hyphen_values = true)]
     from: From,
     /// What this member can do compared to others, for the dispatch weighted.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = within(1, GROUP_CAPACITY_MAX))]
     weight: Option<u32>,
     /// Silent for longer, this member is dead and others get what it has [default: 10s].
-    #[arg(long, value_name = "TIME")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = within(Span(GROUP_SESSION_TIMEOUT_MIN), Span(GROUP_SESSION_TIMEOUT_MAX))
+    )]
     session_timeout: Option<Span>,
     #[command(flatten)]
     wishes: Wishes,

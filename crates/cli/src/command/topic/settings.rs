@@ -1,10 +1,18 @@
 //! The settings of a topic as they are written on the command line.
 
+use std::fmt::Display;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use corelane_broker::quantity::{ByteSize, QuantityError, Span};
+use corelane_model::limits::{
+    DEDUP_COUNT_MAX, DEDUP_WINDOW_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TOPIC_RETENTION_BYTES_MAX,
+    TOPIC_RETENTION_BYTES_MIN, TOPIC_RETENTION_MAX,
+};
 use corelane_model::{Cleanup, TopicClass, TopicSettings};
+
+use crate::bounds::within;
 
 /// What a topic's records survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,16 +51,24 @@ pub(crate) enum Bound<T> {
     At(T),
 }
 
-impl<T: FromStr<Err = QuantityError>> FromStr for Bound<T> {
-    type Err = QuantityError;
-
-    fn from_str(text: &str) -> Result<Self, QuantityError> {
-        match text {
-            "unlimited" | "forever" | "none" => Ok(Self::Unlimited),
-            _ => text.parse().map(Self::At),
-        }
+/// A parser of limits from `least` to `most`, or none.
+fn limit<T>(least: T, most: T) -> impl Fn(&str) -> Result<Bound<T>, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr<Err = QuantityError> + PartialOrd + Display + Clone + Send + Sync + 'static,
+{
+    let within = within(least, most);
+    move |text| match text {
+        "unlimited" | "forever" | "none" => Ok(Bound::Unlimited),
+        _ => within(text).map(Bound::At),
     }
 }
+
+const RETENTION_MIN: Span = Span(Duration::from_millis(1));
+const RETENTION_MAX: Span = Span(TOPIC_RETENTION_MAX);
+const RETENTION_BYTES_MIN: ByteSize = ByteSize(TOPIC_RETENTION_BYTES_MIN);
+const RETENTION_BYTES_MAX: ByteSize = ByteSize(TOPIC_RETENTION_BYTES_MAX);
+const SEGMENT_MIN: ByteSize = ByteSize(SEGMENT_BYTES_MIN);
+const SEGMENT_MAX: ByteSize = ByteSize(SEGMENT_BYTES_MAX);
 
 impl<T> Bound<T> {
     fn map<U>(self, map: impl FnOnce(T) -> U) -> Option<U> {
@@ -67,30 +83,30 @@ impl<T> Bound<T> {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct SettingsArgs {
     /// Keep the records of a durable topic this long, or `forever` [default: 7d].
-    #[arg(long, value_name = "TIME", conflicts_with = "ttl")]
+    #[arg(long, value_name = "TIME", conflicts_with = "ttl", value_parser = limit(RETENTION_MIN, RETENTION_MAX))]
     retention: Option<Bound<Span>>,
     /// Drop what is oldest in a partition that holds more than this, or `unlimited` [default: unlimited; memory topics
     /// 16MiB].
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = limit(RETENTION_BYTES_MIN, RETENTION_BYTES_MAX))]
     retention_bytes: Option<Bound<ByteSize>>,
     /// Seal a segment at this size [default: 128MiB].
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = within(SEGMENT_MIN, SEGMENT_MAX))]
     segment_bytes: Option<ByteSize>,
     /// Keep the records of a topic in memory this long [default: until the partition is full].
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = within(RETENTION_MIN, RETENTION_MAX))]
     ttl: Option<Span>,
     /// How old records of a durable topic go [default: delete].
     #[arg(long, value_enum)]
     cleanup: Option<CleanupArg>,
     /// Keep the null value that took a key away from a compacted or latest topic this long [default: 1d; latest 1m].
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = within(Span(Duration::ZERO), RETENTION_MAX))]
     tombstones: Option<Span>,
     /// Take no second record with a message id that was seen within this time, at most 7d.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = within(RETENTION_MIN, Span(DEDUP_WINDOW_MAX)))]
     dedup_window: Option<Span>,
     /// Take no second record with a message id that is among so many latest records of its partition [default with
     /// --dedup-window: 1048576].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(1, DEDUP_COUNT_MAX))]
     dedup_count: Option<u64>,
     /// Forget message ids, and take every record.
     #[arg(long, conflicts_with_all = ["dedup_window", "dedup_count"])]
@@ -214,7 +230,7 @@ impl SettingsArgs {
 
 /// Settings in the words of the command line.
 pub(crate) fn describe(settings: &TopicSettings) -> String {
-    let span = |ms| Span(std::time::Duration::from_millis(ms));
+    let span = |ms| Span(Duration::from_millis(ms));
     let bytes = settings.retention_bytes.map_or_else(|| "unlimited".to_owned(), |bytes| ByteSize(bytes).to_string());
     let mut dedup = String::new();
     if let Some(window) = settings.dedup_window_ms {
@@ -320,6 +336,11 @@ mod tests {
         assert!(create(TopicClass::Memory, "--segment-bytes 2MiB").unwrap_err().contains("durable"));
         assert!(create(TopicClass::Memory, "--retention-bytes unlimited").unwrap_err().contains("64MiB"));
         assert!(create(TopicClass::Durable, "--retention 7").unwrap_err().contains("no unit"));
+        assert!(
+            create(TopicClass::Durable, "--segment-bytes 1").unwrap_err().contains("1B is not between 1MiB and 4GiB")
+        );
+        assert!(create(TopicClass::Durable, "--retention-bytes 5").unwrap_err().contains("5B is not between 1MiB"));
+        assert!(create(TopicClass::Durable, "--dedup-window 8d").unwrap_err().contains("8d is not between 1ms and 7d"));
     }
 
     #[test]
