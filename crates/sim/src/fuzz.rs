@@ -7,11 +7,15 @@
 mod catalog;
 mod frame;
 mod generator;
+mod group_log;
+mod home_log;
 mod journal_recovery;
 mod log_state;
+mod queue_log;
 mod record_batch;
 mod segment;
 mod session_ops;
+mod transaction_log;
 
 use std::fmt;
 
@@ -41,6 +45,9 @@ pub const TARGETS: &[Target] = &[
     catalog::TARGET,
     log_state::TARGET,
     session_ops::TARGET,
+    group_log::TARGET,
+    queue_log::TARGET,
+    transaction_log::TARGET,
 ];
 
 /// An input that made a body panic.

@@ -9,6 +9,9 @@ use crate::{fuzz, root, simulate, tidy};
 
 type Step = (&'static str, fn() -> anyhow::Result<()>);
 
+/// Features that are off by default; the tests run without them.
+const FEATURES: &str = "corelane/serde";
+
 /// In the order of how soon they fail.
 const STEPS: &[Step] = &[
     ("fmt", fmt),
@@ -19,6 +22,7 @@ const STEPS: &[Step] = &[
     ("sim seeds", simulate::regressions),
     ("planted bugs", simulate::planted),
     ("fuzz bodies", fuzz::smoke),
+    ("libFuzzer package", libfuzzer),
 ];
 
 /// Runs every step, stops at the first that fails, and says how long each took.
@@ -46,11 +50,20 @@ fn fmt() -> anyhow::Result<()> {
 }
 
 fn clippy() -> anyhow::Result<()> {
-    cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])
+    cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--features", FEATURES, "--", "-D", "warnings"], &[])
 }
 
 fn doc() -> anyhow::Result<()> {
-    cargo(&["doc", "--locked", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
+    cargo(&["doc", "--locked", "--workspace", "--no-deps", "--features", FEATURES], &[("RUSTDOCFLAGS", "-D warnings")])
+}
+
+/// The package for libFuzzer stands outside the workspace. Its versions are the workspace's, and what is only checked needs
+/// neither a C++ compiler nor a library to link.
+fn libfuzzer() -> anyhow::Result<()> {
+    let folder = root().join("tests/fuzz");
+    std::fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).context("cannot copy Cargo.lock")?;
+    let arguments = ["check", "--quiet", "--manifest-path", "tests/fuzz/Cargo.toml", "--target-dir", "target"];
+    cargo(&arguments, &[("CUSTOM_LIBFUZZER_PATH", "tests/fuzz/not-linked.a")])
 }
 
 /// Runs cargo at the top of the repository.

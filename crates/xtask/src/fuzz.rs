@@ -1,5 +1,6 @@
 //! `cargo xtask fuzz`: the fuzz bodies on stable Rust, with a deterministic generator.
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
@@ -24,7 +25,10 @@ pub(crate) struct FuzzArguments {
     seed: u64,
     /// Runs the target on this one file instead, as after a failure.
     #[arg(long, value_name = "FILE")]
-    file: Option<std::path::PathBuf>,
+    file: Option<PathBuf>,
+    /// Writes the valid inputs that mutations begin with into this folder instead, as a corpus for libFuzzer.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "file")]
+    corpus: Option<PathBuf>,
 }
 
 /// Runs what the arguments ask for.
@@ -47,7 +51,21 @@ pub(crate) fn run(arguments: &FuzzArguments) -> anyhow::Result<()> {
         }
         return Ok(());
     }
+    if let Some(folder) = &arguments.corpus {
+        return targets.iter().try_for_each(|target| write_corpus(target, folder));
+    }
     targets.iter().try_for_each(|target| drive(target, arguments.inputs, arguments.seed))
+}
+
+fn write_corpus(target: &Target, folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let seeds = (target.seeds)();
+    for (number, seed) in seeds.iter().enumerate() {
+        let file = folder.join(format!("{}-{number}", target.name));
+        std::fs::write(&file, seed).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    println!("fuzz: {} valid inputs of {} are in {}", seeds.len(), target.name, folder.display());
+    Ok(())
 }
 
 /// A little input for every body.

@@ -133,7 +133,7 @@ proptest! {
 
 /// Each planted bug of this crate is seen by the property above.
 #[cfg(planted)]
-mod planted {
+mod bugs {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use corelane_model::planted::{Bug, select};

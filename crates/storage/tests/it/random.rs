@@ -144,12 +144,17 @@ fn a_long_life() {
 
 /// The lives above would notice if settling called records settled too early.
 #[cfg(planted)]
-#[test]
-#[ignore = "selects a bug for the whole process: run it alone"]
-fn a_settle_note_before_its_sync_is_found() {
+mod bugs {
     use corelane_model::planted::{Bug, select};
-    select(Some(Bug::SettleBeforeSync));
-    let found = (0..1000).find(|&seed| std::panic::catch_unwind(|| live(seed, troubles(seed), 400)).is_err());
-    select(None);
-    assert!(found.is_some(), "a thousand lives went well");
+
+    use super::{live, troubles};
+
+    /// `cargo xtask sim planted` runs it alone, because a bug is switched on for the whole process.
+    #[test]
+    fn a_settle_note_before_its_sync_is_found() {
+        select(Some(Bug::SettleBeforeSync));
+        let found = (0..1000).find(|&seed| std::panic::catch_unwind(|| live(seed, troubles(seed), 400)).is_err());
+        select(None);
+        assert!(found.is_some(), "a thousand lives went well");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path};
 
-use super::Tree;
+use super::{Tree, layers};
 
 /// A file with more lines has a seam that was not found yet.
 const LINES_MAX: usize = 600;
@@ -10,7 +10,7 @@ const LINES_MAX: usize = 600;
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: &[&str] = &["utils", "util", "helpers", "helper", "common", "misc", "manager"];
 
-/// The top level of the repository, dotfiles aside.
+/// The top level of the repository, dotfiles aside: `.deny.toml` is for those who have cargo-deny.
 const TOP_LEVEL: &[&str] = &[
     "Cargo.toml",
     "Cargo.lock",
@@ -22,24 +22,6 @@ const TOP_LEVEL: &[&str] = &[
     "docs",
     "loadgen",
     "tests",
-];
-
-/// Crates whose decisions must replay from a seed.
-const MACHINES: &[&str] = &[
-    "catalog",
-    "client-core",
-    "commitlog",
-    "group",
-    "journal",
-    "model",
-    "queue",
-    "quic",
-    "record",
-    "session",
-    "shard",
-    "storage",
-    "telemetry",
-    "wire",
 ];
 
 /// What a machine must be handed instead of fetching it. Looked for outside of tests.
@@ -131,7 +113,7 @@ fn out_of_place(file: &Path, text: &str, findings: &mut Vec<String>) {
             findings.push(format!("{}:{}: glommio is for crates/reactor", file.display(), number + 1));
         }
     }
-    if is_test || !is_source || !MACHINES.contains(&&**crate_name) {
+    if is_test || !is_source || !layers::machines().any(|machine| machine == crate_name) {
         return;
     }
     for (number, line) in text.lines().enumerate().take_while(|(_, line)| !line.starts_with("#[cfg(test)]")) {

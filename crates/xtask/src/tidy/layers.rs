@@ -100,6 +100,9 @@ const PLACES: &[Place] = &[
             "corelane-telemetry",
             "corelane-commitlog",
             "corelane-journal",
+            "corelane-group",
+            "corelane-queue",
+            "corelane-transaction",
             "corelane-catalog",
             "corelane-session",
             "corelane-client-core",
@@ -175,6 +178,11 @@ const ASYNC: &[&str] = &[
     "tokio",
     "tokio-util",
 ];
+
+/// Crates of floors 0 to 2, whose decisions must replay from a seed, by the names of their folders.
+pub(super) fn machines() -> impl Iterator<Item = &'static str> {
+    PLACES.iter().filter(|place| place.floor <= 2).filter_map(|place| place.package.strip_prefix("corelane-"))
+}
 
 /// Each forbidden edge by name.
 pub(super) fn check(tree: &Tree) -> Vec<String> {
