@@ -161,6 +161,20 @@ pub struct GroupStatus {
     pub members: u64,
     /// How many partitions somebody has.
     pub partitions: u64,
+    /// How far it is behind, by topic with a committed offset, as of the last status; at most
+    /// [`crate::STATUS_LAGS_MAX`] of all groups of the shard.
+    pub lag: Vec<GroupLag>,
+}
+
+/// How far a consumer group is behind in one topic: in the partitions for which it has a committed offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupLag {
+    /// The topic's name.
+    pub topic: String,
+    /// Records from the committed offsets to the high watermarks.
+    pub records: u64,
+    /// Age of the oldest of them in milliseconds; zero when there are none.
+    pub oldest_ms: u64,
 }
 
 /// All consumer groups of a shard: the first two as they are, everything else since the start.

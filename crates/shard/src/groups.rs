@@ -20,6 +20,7 @@
 mod describe;
 mod ends;
 mod home;
+mod lag;
 mod list;
 mod log;
 mod patterns;

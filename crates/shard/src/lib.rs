@@ -36,7 +36,7 @@ mod truncate;
 mod waiters;
 
 pub use admin::{
-    AdminAnswer, AdminId, AdminQuery, GroupStatus, GroupTotals, QueueStatus, QueueTotals, ReactorStatus,
+    AdminAnswer, AdminId, AdminQuery, GroupLag, GroupStatus, GroupTotals, QueueStatus, QueueTotals, ReactorStatus,
     RecoveryStatus, ShardPhase, ShardStatus, StorageStatus, TopicStatus, TransactionTotals,
 };
 pub use boot::reshard;
@@ -53,5 +53,7 @@ pub use stats::{ShardStats, Traffic};
 pub const STATUS_TOPICS_MAX: usize = 256;
 /// Groups that a status tells one by one.
 pub const STATUS_GROUPS_MAX: usize = 256;
+/// Pairs of a group and a topic with samples of their own in the metrics, by shard.
+pub const STATUS_LAGS_MAX: usize = 1024;
 /// Shared queues in one status, and thus with samples of their own in the metrics, by shard.
 pub const STATUS_QUEUES_MAX: usize = 256;

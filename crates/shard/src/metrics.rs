@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use corelane_model::TopicId;
 use corelane_telemetry::{Exposition, Metric, metric};
 
-use crate::{QueueStatus, ShardPhase, ShardStatus, Traffic};
+use crate::{GroupLag, QueueStatus, ShardPhase, ShardStatus, Traffic};
 
 type OfShard = fn(&ShardStatus) -> u64;
+type OfLag = fn(&GroupLag) -> u64;
 type OfQueue = fn(&QueueStatus) -> u64;
 type OfTopic = fn(&TopicTotal<'_>) -> u64;
 
@@ -18,8 +19,8 @@ struct TopicTotal<'a> {
     consumed: Traffic,
 }
 
-/// Writes what all shards said, labelled by shard; shared queues by group and topic, of each shard at most
-/// [`crate::STATUS_QUEUES_MAX`]; and traffic by topic, added up over the shards.
+/// Writes what all shards said, labelled by shard; lag of consumer groups by group and topic, of each shard at most
+/// [`crate::STATUS_LAGS_MAX`]; shared queues in the same way, of each shard at most [`crate::STATUS_QUEUES_MAX`]; and traffic by topic, added up over the shards.
 pub fn expose(statuses: &[ShardStatus], exposition: &mut Exposition) {
     let shards: Vec<String> = statuses.iter().map(|status| status.shard.to_string()).collect();
     for &(metric, value) in BY_SHARD {
@@ -38,6 +39,14 @@ pub fn expose(statuses: &[ShardStatus], exposition: &mut Exposition) {
         total.name = &topic.name;
         total.produced.merge(topic.produced);
         total.consumed.merge(topic.consumed);
+    }
+    for &(metric, value) in BY_GROUP {
+        exposition.begin(metric);
+        for group in statuses.iter().flat_map(|status| &status.groups) {
+            for lag in &group.lag {
+                exposition.sample(&[("group", &group.name), ("topic", &lag.topic)], value(lag));
+            }
+        }
     }
     for &(metric, value) in BY_QUEUE {
         exposition.begin(metric);
@@ -126,6 +135,9 @@ const BY_SHARD: &[(&Metric, OfShard)] = &[
     (&metric::CATALOG_VERSION, |s| s.catalog_version.0),
     (&metric::CATALOG_TOPICS, |s| s.topics),
 ];
+
+const BY_GROUP: &[(&Metric, OfLag)] =
+    &[(&metric::GROUP_LAG_RECORDS, |lag| lag.records), (&metric::GROUP_LAG_MILLISECONDS, |lag| lag.oldest_ms)];
 
 const BY_QUEUE: &[(&Metric, OfQueue)] = &[
     (&metric::QUEUE_MEMBERS, |q| q.members),

@@ -345,7 +345,7 @@ impl Shard {
             AdminQuery::Status => {
                 let status = self.status();
                 // For the next one: owners elsewhere take a moment.
-                self.ask_queue_ends();
+                self.ask_for_status();
                 status
             }
             AdminQuery::Export => self.export(),

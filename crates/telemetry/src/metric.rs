@@ -72,6 +72,8 @@ metrics! {
     GROUP_REFUSED_COMMITS Counter "corelane_group_refused_commits_total" "Commits that were refused, whole.";
     GROUP_APPENDED_BYTES Counter "corelane_group_appended_bytes_total" "Bytes of records of groups that were appended.";
     GROUP_SNAPSHOTS Counter "corelane_group_snapshots_total" "Snapshots that shortened the log of a home of groups.";
+    GROUP_LAG_RECORDS Gauge "corelane_group_lag_records" "Records of a topic between a group's committed offsets and the high watermarks.";
+    GROUP_LAG_MILLISECONDS Gauge "corelane_group_lag_milliseconds" "Age of the oldest of those records; 0 when there are none.";
     QUEUE_QUEUES Gauge "corelane_queue_queues" "Shared queues whose home is on this shard.";
     QUEUE_LEFT_OUT Gauge "corelane_queue_left_out" "Of them, those that are over the limit of queues with samples of their own.";
     QUEUE_JOINS Counter "corelane_queue_joins_total" "Members that joined a shared queue.";

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use corelane_shard::{RecoveryStatus, ShardPhase, ShardStatus, Traffic};
+use corelane_shard::{GroupLag, RecoveryStatus, ShardPhase, ShardStatus, Traffic};
 use corelane_telemetry::Histogram;
 use serde_json::{Value, json};
 
@@ -141,10 +141,15 @@ fn groups(shards: &[ShardStatus]) -> Value {
             "generation": group.generation,
             "members": group.members,
             "partitions": group.partitions,
+            "lag": Value::Object(group.lag.iter().map(lag).collect()),
         });
         (group.name.clone(), value)
     });
     Value::Object(entries.collect())
+}
+
+fn lag(lag: &GroupLag) -> (String, Value) {
+    (lag.topic.clone(), json!({ "records": lag.records, "oldest_ms": lag.oldest_ms }))
 }
 
 /// Shared queues, at most some of each shard.

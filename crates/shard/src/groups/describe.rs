@@ -14,6 +14,7 @@ use corelane_wire::{
 
 use super::GroupRequest;
 use super::home::Coordinated;
+use super::lag::GroupLagging;
 use super::tell::{GroupAnswer, labels, member_on_wire};
 use crate::Shard;
 use crate::ask::{Answer, Asker};
@@ -44,7 +45,7 @@ pub(crate) struct LagOf {
     high_watermark: Offset,
     /// Where readers of committed records end.
     pub(crate) stable_end: Offset,
-    lag: Option<u64>,
+    pub(super) lag: Option<u64>,
     /// Age of the first record that is not done; zero when there is none.
     pub(crate) lag_ms: Option<u64>,
 }
@@ -56,6 +57,8 @@ pub(crate) enum Lagging {
     Queue(Asker, QueueKey, Box<DescribeQueueAnswer>),
     /// For the next status of the shard.
     Status(QueueKey),
+    /// The same of a consumer group.
+    GroupStatus(GroupLagging),
 }
 
 /// Something that waits for other shards.
@@ -84,13 +87,13 @@ impl Lags {
     pub(super) fn take_askers(&mut self) -> impl Iterator<Item = Asker> + use<> {
         std::mem::take(&mut self.waiting).into_values().filter_map(|waiting| match waiting.what {
             Lagging::Group(asker, _) | Lagging::Queue(asker, ..) => Some(asker),
-            Lagging::Status(_) => None,
+            Lagging::Status(_) | Lagging::GroupStatus(_) => None,
         })
     }
 
     /// Whether owners have not yet answered what the last status asked.
     pub(crate) fn is_status_waiting(&self) -> bool {
-        self.waiting.values().any(|waiting| matches!(waiting.what, Lagging::Status(_)))
+        self.waiting.values().any(|waiting| matches!(waiting.what, Lagging::Status(_) | Lagging::GroupStatus(_)))
     }
 }
 
@@ -184,6 +187,7 @@ impl Shard {
                 let key = key.clone();
                 self.note_queue_ends(&key, lags);
             }
+            Lagging::GroupStatus(lagging) => lagging.add(lags),
         }
         self.finish_lag(ticket);
     }
@@ -192,6 +196,11 @@ impl Shard {
         while let Some(mut first) = self.groups.lags.waiting.first_entry()
             && first.get().deadline <= self.now.monotonic
         {
+            // A lag without some owners' part would say that it got better.
+            if matches!(first.get().what, Lagging::GroupStatus(_)) {
+                first.remove();
+                continue;
+            }
             first.get_mut().missing = 0;
             let ticket = *first.key();
             self.finish_lag(ticket);
@@ -209,6 +218,7 @@ impl Shard {
                     self.answer(asker, None, Answer::Queue(QueueAnswer::Described(answer)));
                 }
                 Lagging::Status(_) => {}
+                Lagging::GroupStatus(lagging) => self.note_group_lag(lagging),
             }
         }
     }

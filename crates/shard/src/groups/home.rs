@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use corelane_group::{AppendPosition, Group, RequestTicket};
-use corelane_model::{GroupName, MemberId, MonotonicNanos, PartitionId};
+use corelane_model::{GroupName, MemberId, MonotonicNanos, PartitionId, TopicId};
 use corelane_session::Refused;
 
 use super::HomeRequest;
 use super::ends::Parked;
+use super::lag::TopicLag;
 use super::log::HomeLog;
 use super::restore::Restoring;
 use super::tell::GroupAnswer;
@@ -79,6 +80,8 @@ pub(crate) struct Coordinated {
     pub(super) is_touched: bool,
     /// Its entry in [`Home::deadlines`].
     pub(super) armed: Option<MonotonicNanos>,
+    /// What owners of its partitions said of its lag when the last status was asked for.
+    pub(super) lag: BTreeMap<TopicId, TopicLag>,
 }
 
 impl Coordinated {
@@ -95,6 +98,7 @@ impl Coordinated {
             durable: AppendPosition(0),
             is_touched: false,
             armed: None,
+            lag: BTreeMap::new(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use corelane_group::{GroupState, GroupStats};
 
-use crate::{GroupStatus, GroupTotals, STATUS_GROUPS_MAX, Shard};
+use crate::{GroupStatus, GroupTotals, STATUS_GROUPS_MAX, STATUS_LAGS_MAX, Shard};
 
 impl Shard {
     /// Groups of this shard's homes, the first by home and name; and everything that they counted.
@@ -10,6 +10,7 @@ impl Shard {
         let mut stats = self.groups.retired;
         let mut totals = GroupTotals::default();
         let mut first = Vec::new();
+        let mut lags_left = STATUS_LAGS_MAX;
         for known in self.groups.homes.values().flat_map(|home| home.groups.values()) {
             let group = &known.group;
             totals.groups += 1;
@@ -23,6 +24,7 @@ impl Shard {
                     generation: group.generation().0,
                     members: group.members_len() as u64,
                     partitions: group.slots_len() as u64,
+                    lag: self.lag_for_status(known, &mut lags_left),
                 });
             }
         }

@@ -51,9 +51,6 @@ impl Shard {
 
     /// Asks the owners of all partitions of queues that a status shows, so that the next one knows what nobody reads.
     pub(crate) fn ask_queue_ends(&mut self) {
-        if self.groups.is_status_waiting() {
-            return;
-        }
         let questions = self.groups.all_queues().take(STATUS_QUEUES_MAX).map(|(name, homed)| {
             let key = QueueKey { home: name.group.home(), name: name.clone(), serial: homed.serial };
             let partitions = homed.queue.describe_partitions(self.now);

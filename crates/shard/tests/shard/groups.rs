@@ -408,6 +408,31 @@ fn people_see_groups_of_all_shards_with_their_lag() {
 }
 
 #[test]
+fn metrics_know_the_lag_from_the_second_status_on() {
+    let mut world = World::new(3);
+    let client = world.connect(0);
+    let topic = filled(&mut world, client, "inputs", 3, 10);
+    let mut member = Member::join(&mut world, client, &join_of("lobby", 1, &["inputs"])).unwrap();
+    member.commit(&mut world, &[((topic, 0), 10), ((topic, 1), 4), ((topic, 2), 9)]).unwrap();
+    let lag = |world: &mut World| -> Vec<(String, u64, u64)> {
+        let statuses: Vec<_> = (0..3).map(|shard| world.status(shard)).collect();
+        world.run();
+        let lags = statuses.iter().flat_map(|status| &status.groups).flat_map(|group| &group.lag);
+        lags.map(|lag| (lag.topic.clone(), lag.records, lag.oldest_ms)).collect()
+    };
+    assert_eq!(lag(&mut world), []);
+    world.now.wall.0 += 5_000;
+    lag(&mut world);
+    let found = lag(&mut world);
+    assert_eq!(found.len(), 1, "one group with one topic: {found:?}");
+    assert_eq!((found[0].0.as_str(), found[0].1), ("inputs", 7));
+    assert!((5_000..6_000).contains(&found[0].2), "{found:?}");
+    member.commit(&mut world, &[((topic, 1), 10), ((topic, 2), 10)]).unwrap();
+    lag(&mut world);
+    assert_eq!(lag(&mut world), [("inputs".to_owned(), 0, 0)]);
+}
+
+#[test]
 fn operators_drain_reset_and_delete() {
     let mut world = World::new(2);
     let client = world.connect(0);
