@@ -195,6 +195,8 @@ pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) {
     let begin = std::time::Instant::now();
     while !is_so() {
         assert!(begin.elapsed() < DEADLINE, "it did not come about in time");
+        // Whoever brings it about may need this core.
+        std::thread::yield_now();
     }
 }
 
