@@ -16,6 +16,7 @@ mod full_disk;
 mod groups;
 mod message_ids;
 mod queues;
+mod redrive;
 mod refusals;
 mod restart;
 mod round_trip;

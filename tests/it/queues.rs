@@ -18,14 +18,18 @@ fn address(place: &Place, broker: &Broker<'_>) -> String {
 }
 
 /// Runs a program as a client of the broker.
-fn with_client<F: Future<Output = ()>>(place: &Place, broker: &Broker<'_>, program: impl FnOnce(Client) -> F) {
+pub(crate) fn with_client<F: Future<Output = ()>>(
+    place: &Place,
+    broker: &Broker<'_>,
+    program: impl FnOnce(Client) -> F,
+) {
     let address = address(place, broker);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let program = async { program(corelane::connect(&address).await.unwrap()).await };
     runtime.block_on(async { tokio::time::timeout(DEADLINE, program).await }).expect("within the deadline");
 }
 
-async fn produce(client: &Client, topic: &str, numbers: std::ops::Range<u32>) {
+pub(crate) async fn produce(client: &Client, topic: &str, numbers: std::ops::Range<u32>) {
     let producer = client.producer(topic).open().await.unwrap();
     let mut tickets = Vec::new();
     for number in numbers {
@@ -230,7 +234,7 @@ fn records_that_fail_end_in_the_dead_letter_topic_with_their_story() {
 }
 
 /// A queue as a program reads it.
-fn describe(broker: &Broker<'_>, group: &str) -> serde_json::Value {
+pub(crate) fn describe(broker: &Broker<'_>, group: &str) -> serde_json::Value {
     serde_json::from_str(&broker.good(&["queue", "describe", "jobs", "-g", group, "--json"], b"")).unwrap()
 }
 

@@ -34,7 +34,8 @@ Exit codes:
   3    the broker cannot be reached, or it does not let us in
   4    bench: everything came, but the generator was late and the figures are void
   130  serve: a second signal ended it before everything was made durable;
-       bench: a signal ended it, and its topics were deleted";
+       bench: a signal ended it, and its topics were deleted;
+       queue redrive: a signal ended it, and what it put back stays";
 
 /// Corelane, a durable message broker for multiplayer games.
 #[derive(Debug, Parser)]

@@ -48,6 +48,7 @@ mod payload;
 mod producer;
 mod queue;
 mod queues;
+mod redrive;
 mod settlement;
 mod shared;
 mod ticket;
@@ -75,6 +76,7 @@ pub use queue::{
     Lease, Leased, LeasedRecord, LeasedRecords, Leases, Nack, QueueBuilder, QueueConsumer, QueueError, VerdictTicket,
 };
 pub use queues::{QueueDescription, QueueList, Queues};
+pub use redrive::RedriveSteps;
 pub use ticket::{Delivered, Ticket};
 pub use transaction::{Transaction, TransactionError, Transactional, TransactionalBuilder};
 pub use transport::{BareEndpoint, connect_bare};

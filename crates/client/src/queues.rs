@@ -6,12 +6,11 @@ use corelane_client_core::{Answer, QueueAnswer, QueueRequest, Request, RequestEr
 use corelane_model::{GroupName, QueueWish, TopicName};
 use corelane_wire::{
     AlterQueue, DeleteQueue, DescribeQueue, ListQueues, QueueChange, QueueMember, QueuePartition, QueueSummary,
-    RedriveQueue,
 };
 
-use crate::QueueError;
 use crate::admin::ask;
 use crate::client::Handle;
+use crate::{QueueError, RedriveSteps};
 
 /// Lines that one question asks for.
 const PAGE: u32 = 500;
@@ -140,21 +139,26 @@ impl Queues {
         Ok(())
     }
 
-    /// Puts dead letters of a queue back into its topic, at most so many or all that there are now. Returns how many.
+    /// Puts dead letters of a queue back into its topic, at most so many or all that there are now. Returns how many. As long as
+    /// that takes, other than with [`Self::redrive_steps`], nothing is heard of it.
     ///
     /// # Errors
-    /// A name breaks a rule, there is no such queue, it has no dead-letter topic, or there is no answer.
+    /// As for [`RedriveSteps::next`]; what was put back before stays.
     pub async fn redrive(&self, group: &str, topic: &str, most: Option<u64>) -> Result<u64, QueueError> {
+        let mut steps = self.redrive_steps(group, topic, most)?;
+        while let Some(step) = steps.next().await {
+            step?;
+        }
+        Ok(steps.records())
+    }
+
+    /// Puts dead letters of a queue back into its topic, step by step, at most so many or all that there are now.
+    ///
+    /// # Errors
+    /// A name breaks a rule. Nothing was asked of the broker.
+    pub fn redrive_steps(&self, group: &str, topic: &str, most: Option<u64>) -> Result<RedriveSteps, QueueError> {
         let (group, topic) = names(group, topic)?;
-        if most == Some(0) {
-            // On the wire it would stand for all.
-            return Ok(0);
-        }
-        let body = RedriveQueue { group, topic, most: most.unwrap_or(0) };
-        match self.ask(QueueRequest::Redrive(body)).await? {
-            QueueAnswer::Done { records } => Ok(records),
-            _ => Err(RequestError::Malformed.into()),
-        }
+        Ok(RedriveSteps::new(self.clone(), group, topic, most))
     }
 
     /// Deletes a queue, not its topic; `is_forced` even when it has members, who are put out.
@@ -167,7 +171,7 @@ impl Queues {
         Ok(())
     }
 
-    async fn ask(&self, request: QueueRequest) -> Result<QueueAnswer, RequestError> {
+    pub(crate) async fn ask(&self, request: QueueRequest) -> Result<QueueAnswer, RequestError> {
         match ask(&self.handle, Request::Queue(request)).await? {
             Answer::Queue(answer) => Ok(answer),
             _ => Err(RequestError::Malformed),

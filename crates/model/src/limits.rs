@@ -387,6 +387,10 @@ pub const QUEUE_RANGES_MAX: usize = 8192;
 pub const QUEUE_DEAD_LETTERS_MAX: usize = 256;
 /// A dead letter that could not be appended is tried again after this time.
 pub const QUEUE_DEAD_LETTER_RETRY: Duration = Duration::from_secs(1);
+/// Dead letters that one step of a redrive puts back at most; a client asks for the next.
+pub const QUEUE_REDRIVE_RECORDS: u64 = 1024;
+/// A step of a redrive looks for no more dead letters after this time, so that it is answered long before anybody gives up.
+pub const QUEUE_REDRIVE_TIME: Duration = Duration::from_secs(1);
 /// Members that were put out of a queue and are still told why.
 pub const QUEUE_FENCED_MAX: usize = 1024;
 

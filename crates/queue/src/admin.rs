@@ -25,7 +25,7 @@ impl Queue {
         }
         self.settings = settings;
         self.round.settings = true;
-        self.round.answers.push((ticket, Answer::Done { records: 0 }));
+        self.round.answers.push((ticket, Answer::Done));
         Ok(())
     }
 
@@ -40,7 +40,7 @@ impl Queue {
             return Err(QueueError::NotEmpty { members: self.members.len() });
         }
         self.erase(now);
-        self.round.answers.push((ticket, Answer::Done { records: 0 }));
+        self.round.answers.push((ticket, Answer::Done));
         Ok(())
     }
 

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use corelane_model::limits::{QUEUE_DEAD_LETTER_RETRY, QUEUE_DEAD_LETTERS_MAX};
+use corelane_model::limits::{QUEUE_DEAD_LETTER_RETRY, QUEUE_DEAD_LETTERS_MAX, QUEUE_REDRIVE_RECORDS};
 use corelane_model::{MonotonicNanos, Now, Offset, PartitionIndex, TopicId, WallMillis};
 
 use crate::partition::Failure;
 use crate::slot::State;
-use crate::{Answer, DeadReason, Effect, Queue, QueueError, RequestTicket};
+use crate::{Answer, DeadReason, Effect, Queue, QueueError, RedriveAt, Redriven, RequestTicket};
 
 /// A record that is to be appended to the dead-letter topic.
 #[derive(Clone, Debug)]
@@ -137,11 +137,12 @@ impl Queue {
         }
     }
 
-    /// Puts dead letters back into the queue's topic, at most so many. Answered with how many when they are durable.
+    /// Puts dead letters back into the queue's topic: one step, of at most so many records and at most
+    /// [`QUEUE_REDRIVE_RECORDS`], 0 for these. Answered with how many when they are durable.
     ///
     /// # Errors
     /// There is no dead-letter topic, or it is being done already.
-    pub fn redrive(&mut self, ticket: RequestTicket, most: u64) -> Result<(), QueueError> {
+    pub fn redrive(&mut self, ticket: RequestTicket, most: u64, at: RedriveAt) -> Result<(), QueueError> {
         self.check_alive()?;
         let topic = self.settings.dead_letter.clone().ok_or(QueueError::NoDeadLetterTopic)?;
         if self.redrive.running.is_some() {
@@ -151,7 +152,8 @@ impl Queue {
         let from = self.redrive.positions.iter();
         let from = from.map(|(&partition, &offset)| (PartitionIndex(partition), Offset(offset))).collect();
         let of = self.redrive.of;
-        self.outbox.now(Effect::Redrive { ticket, topic, from, of, most });
+        let most = if most == 0 { QUEUE_REDRIVE_RECORDS } else { most.min(QUEUE_REDRIVE_RECORDS) };
+        self.outbox.now(Effect::Redrive { ticket, topic, from, of, most, at });
         Ok(())
     }
 
@@ -173,11 +175,11 @@ impl Queue {
         }
     }
 
-    /// A redrive has come to its end with so many records put back. Another may begin.
-    pub fn on_redrive_done(&mut self, records: u64) {
+    /// A step of a redrive has come to its end. Another may begin.
+    pub fn on_redrive_done(&mut self, redriven: Redriven) {
         if let Some(ticket) = self.redrive.running.take() {
-            self.stats.redriven_records += records;
-            self.round.answers.push((ticket, Answer::Done { records }));
+            self.stats.redriven_records += redriven.records;
+            self.round.answers.push((ticket, Answer::Redriven(redriven)));
         }
     }
 }

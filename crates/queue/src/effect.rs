@@ -103,10 +103,29 @@ pub enum Answer {
         refused: Vec<LeaseRun>,
     },
     /// Done.
-    Done {
-        /// For redrive the records that were put back, else 0.
-        records: u64,
-    },
+    Done,
+    /// Dead letters are back.
+    Redriven(Redriven),
+}
+
+/// Where a redrive stands between two steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RedriveAt {
+    /// A partition of the dead-letter topic; those before it had their turn.
+    pub partition: PartitionIndex,
+    /// Its end when its turn came; what died since waits for another redrive. None if its turn did not come yet.
+    pub end: Option<Offset>,
+}
+
+/// What a step of a redrive came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redriven {
+    /// Records that were put back, all durable.
+    pub records: u64,
+    /// Where the next step begins; none if nothing is left.
+    pub next: Option<RedriveAt>,
+    /// What it ended before its time for, in words; empty if for nothing.
+    pub stopped: String,
 }
 
 /// One thing to do.
@@ -182,9 +201,9 @@ pub enum Effect {
         /// Why.
         reason: DeadReason,
     },
-    /// Put dead letters of this queue back into its topic: those in the dead-letter topic from these offsets on, 0 where
-    /// none is named, up to what is visible now. Say [`crate::Queue::on_redriven`] for what is durable and at the end
-    /// [`crate::Queue::on_redrive_done`].
+    /// Put some dead letters of this queue back into its topic: those in the dead-letter topic from these offsets on, 0 where
+    /// none is named, up to what is visible when the turn of their partition comes. Say [`crate::Queue::on_redriven`] for what is
+    /// durable and at the end [`crate::Queue::on_redrive_done`].
     Redrive {
         /// The ticket.
         ticket: RequestTicket,
@@ -194,8 +213,10 @@ pub enum Effect {
         from: Vec<(PartitionIndex, Offset)>,
         /// See `from`.
         of: TopicId,
-        /// How many records at most.
+        /// How many records at most, at least 1.
         most: u64,
+        /// Where the step before ended.
+        at: RedriveAt,
     },
     /// Tell a member that it is no longer in the queue.
     Fence {

@@ -39,7 +39,9 @@ mod stats;
 
 pub use acknowledge::Verdict;
 pub use description::{MemberDescription, PartitionDescription, QueueDescription};
-pub use effect::{Answer, AppendPosition, DeadReason, Effect, FenceReason, LeaseRun, RequestTicket};
+pub use effect::{
+    Answer, AppendPosition, DeadReason, Effect, FenceReason, LeaseRun, RedriveAt, Redriven, RequestTicket,
+};
 pub use encoding::{QUEUE_FORMAT, is_queue_key, queue_of};
 pub use error::{DecodeError, QueueError};
 pub use member::Join;

@@ -72,7 +72,7 @@ impl Queue {
         }
         self.remove_member(seat);
         self.stats.leaves += 1;
-        self.round.answers.push((ticket, Answer::Done { records: 0 }));
+        self.round.answers.push((ticket, Answer::Done));
         Ok(())
     }
 

@@ -7,8 +7,8 @@ use corelane_model::{
     TopicId, TopicName, WallMillis,
 };
 use corelane_queue::{
-    DecodeError, Effect, Join, LeaseRun, Queue, QueueName, ReadBatch, RecordMeta, RequestTicket, Restore, Verdict,
-    is_queue_key, queue_of,
+    DecodeError, Effect, Join, LeaseRun, Queue, QueueName, ReadBatch, RecordMeta, RedriveAt, RequestTicket, Restore,
+    Verdict, is_queue_key, queue_of,
 };
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
 
@@ -68,7 +68,7 @@ fn queue() -> Queue {
     let minute = Verdict::Retry(Some(Duration::from_secs(60)));
     queue.reject(later(), RequestTicket(4), member, &[run(1290, 1)], minute, "").expect("it is sound");
     queue.reject(later(), RequestTicket(5), member, &[run(1200, 1)], Verdict::Dead, "").expect("it is sound");
-    queue.redrive(RequestTicket(6), 10).expect("it is sound");
+    queue.redrive(RequestTicket(6), 10, RedriveAt { partition: PartitionIndex(0), end: None }).expect("it is sound");
     queue.on_redriven(TopicId(9), PartitionIndex(0), Offset(12));
     queue.on_redriven(TopicId(9), PartitionIndex(3), Offset(300));
     queue

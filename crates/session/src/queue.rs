@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use corelane_model::limits::{GROUP_SESSION_TIMEOUT_DEFAULT, TOPIC_NAME_BYTES_MAX};
-use corelane_model::{CorrelationId, ErrorCode, GroupName, MemberId, QueueWish, StartAt, TopicId};
+use corelane_model::{
+    CorrelationId, ErrorCode, GroupName, MemberId, Offset, PartitionIndex, QueueWish, StartAt, TopicId,
+};
 use corelane_wire::{
     AlterQueue, DeleteQueue, DescribeQueue, Frame, FrameKind, JoinQueue, LeaseRange, LeaveQueue, QueueAck, QueueChange,
     QueueChangeError, QueueCredit, QueueExtend, QueueNack, RedriveQueue, decode,
@@ -129,8 +131,12 @@ pub enum QueueAsk {
     },
     /// Put dead letters back.
     Redrive {
-        /// How many at most; 0 is all.
+        /// How many at most; 0 is as many as one step takes.
         most: u64,
+        /// The partition of the dead-letter topic to begin with.
+        partition: PartitionIndex,
+        /// What its end was when its turn came, in an earlier step.
+        end: Option<Offset>,
     },
     /// Delete the queue.
     Delete {
@@ -263,8 +269,9 @@ fn parse_management(frame: &Frame) -> Result<Option<Parsed>, NoRequest> {
             (group, QueueTopic::Name(topic), QueueAsk::Alter { wish: QueueChange::to_model(&settings)? })
         }
         FrameKind::RedriveQueue => {
-            let RedriveQueue { group, topic, most } = decode(frame)?;
-            (group, QueueTopic::Name(topic), QueueAsk::Redrive { most })
+            let RedriveQueue { group, topic, most, partition, end } = decode(frame)?;
+            let ask = QueueAsk::Redrive { most, partition: PartitionIndex(partition), end: end.map(Offset) };
+            (group, QueueTopic::Name(topic), ask)
         }
         FrameKind::DeleteQueue => {
             let DeleteQueue { group, topic, topic_id, is_forced } = decode(frame)?;

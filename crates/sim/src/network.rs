@@ -322,6 +322,7 @@ const fn is_answer(kind: FrameKind) -> bool {
             | FrameKind::JoinQueueAnswer
             | FrameKind::LeasesAnswer
             | FrameKind::QueueDone
+            | FrameKind::QueueRedriven
             | FrameKind::ListQueuesAnswer
             | FrameKind::DescribeQueueAnswer
             | FrameKind::Refusal

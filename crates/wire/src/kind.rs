@@ -168,10 +168,12 @@ kinds! {
     DescribeQueueAnswer = 147;
     /// Client: change a queue's settings. Answered by [`FrameKind::QueueDone`].
     AlterQueue = 148;
-    /// Client: dead letters back into their topic. Answered by [`FrameKind::QueueDone`].
+    /// Client: some dead letters back into their topic. Answered by [`FrameKind::QueueRedriven`].
     RedriveQueue = 149;
     /// Client: delete a queue. Answered by [`FrameKind::QueueDone`].
     DeleteQueue = 150;
+    /// Answer to [`FrameKind::RedriveQueue`].
+    QueueRedriven = 151;
     /// Client: take a transactional id over.
     InitialiseTransactions = 160;
     /// Answer.

@@ -92,7 +92,7 @@ pub use queue::{
 };
 pub use queues::{
     AlterQueue, DeleteQueue, DescribeQueue, DescribeQueueAnswer, ListQueues, ListQueuesAnswer, QueueMember,
-    QueuePartition, QueueSummary, RedriveQueue,
+    QueuePartition, QueueRedriven, QueueSummary, RedriveQueue,
 };
 pub use subscribe::{Credit, Push, PushMany, Start, Subscribe, SubscribeAnswer, SubscriptionEnded, Unsubscribe};
 pub use transaction::{

@@ -283,8 +283,8 @@ body! {
 
     /// Answers every request for a queue that asks for nothing else, when it is durable.
     QueueDone (QueueDone, 1) {
-        /// For redrive the number of records that were put back, else 0.
-        records: u64,
+        /// 0; kept for what a later request may have to say.
+        reserved: u64,
     }
 
     /// A member is no longer in the queue; what it has goes to others. It may come back under another member id.

@@ -159,14 +159,33 @@ body! {
         settings: QueueChange,
     }
 
-    /// Puts the dead letters of a queue back into its topic. Answered by [`crate::QueueDone`] when they are durable there.
+    /// Puts dead letters of a queue back into its topic, as many as one step takes. Answered by [`QueueRedriven`] when they
+    /// are durable there.
     RedriveQueue (RedriveQueue, 1) {
         /// The group.
         group: String,
         /// The topic, by name.
         topic: String,
-        /// How many at most; 0 is all that there are now.
+        /// How many at most; 0 is as many as one step takes.
         most: u64,
+        /// Partition of the dead-letter topic to begin with: 0, or where the step before ended.
+        partition: u32,
+        /// What that partition's end was when its turn came, if the step before said so.
+        end: Option<u64>,
+    }
+
+    /// Answers [`RedriveQueue`].
+    QueueRedriven (QueueRedriven, 1) {
+        /// How many were put back.
+        records: u64,
+        /// Whether nothing is left of what there was; else the next step begins where this one ended.
+        is_over: bool,
+        /// The partition of the dead-letter topic where it ended.
+        partition: u32,
+        /// What that partition's end was when its turn came; none if it did not come yet.
+        end: Option<u64>,
+        /// What it ended before its time for, in words; empty if for nothing.
+        stopped: String,
     }
 
     /// Deletes a queue, not its topic. Answered by [`crate::QueueDone`].

@@ -2,9 +2,9 @@
 
 mod consume;
 mod exec;
+mod redrive;
 mod show;
 
-use std::io::Write;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -14,7 +14,6 @@ use corelane_model::TopicName;
 use corelane_model::limits::{
     QUEUE_BACKOFF_STEPS_MAX, QUEUE_DELAY_MAX, QUEUE_DELIVERY_LIMIT_MAX, QUEUE_VISIBILITY_MAX, QUEUE_VISIBILITY_MIN,
 };
-use serde_json::json;
 
 use super::examples;
 use crate::bounds::{check, within};
@@ -41,7 +40,7 @@ enum Action {
     List(List),
     Describe(Describe),
     Alter(Alter),
-    Redrive(Redrive),
+    Redrive(redrive::Redrive),
     Delete(Delete),
 }
 
@@ -152,24 +151,6 @@ struct Alter {
     wishes: Wishes,
 }
 
-/// Put the dead letters of a queue back into its topic, from where they are handed out again.
-#[derive(Debug, Args)]
-#[command(before_help = examples!(
-    "corelane queue redrive jobs -g workers         all that there are now",
-    "corelane queue redrive jobs -g workers -n 1    one, to see whether it works",
-    "corelane queue redrive jobs -g workers --json",
-))]
-struct Redrive {
-    #[command(flatten)]
-    named: Named,
-    /// At most this many.
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    count: Option<u64>,
-    /// Print a JSON object.
-    #[arg(long)]
-    json: bool,
-}
-
 /// Delete a queue, not its topic.
 #[derive(Debug, Args)]
 #[command(before_help = examples!(
@@ -229,19 +210,6 @@ impl Alter {
             ));
         }
         outcome(queues.alter(&self.named.group, &self.named.topic, &wish).await)
-    }
-}
-
-impl Redrive {
-    async fn run(self, queues: &Queues) -> Outcome {
-        let records = outcome(queues.redrive(&self.named.group, &self.named.topic, self.count).await)?;
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            writeln!(out, "{:#}", json!({ "records": records }))?;
-        } else {
-            writeln!(out, "{records} records put back into {}", self.named.topic)?;
-        }
-        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use corelane_model::CorrelationId;
 use corelane_wire::{
     AlterQueue, DeleteQueue, DescribeQueue, DescribeQueueAnswer, Frame, ListQueues, ListQueuesAnswer, OutFrame,
-    QueueDone, RedriveQueue, decode, encode,
+    QueueDone, QueueRedriven, RedriveQueue, decode, encode,
 };
 
 /// A request about shared queues, in the words of the wire.
@@ -24,11 +24,10 @@ pub enum QueueAnswer {
     Queues(ListQueuesAnswer),
     /// To [`QueueRequest::Describe`].
     Description(Box<DescribeQueueAnswer>),
+    /// To [`QueueRequest::Redrive`].
+    Redriven(QueueRedriven),
     /// To all others: it is done.
-    Done {
-        /// How many records were put back, for redrive; else 0.
-        records: u64,
-    },
+    Done,
 }
 
 impl QueueRequest {
@@ -52,8 +51,10 @@ impl QueueRequest {
         Some(match self {
             Self::List(_) => QueueAnswer::Queues(decode::<ListQueuesAnswer>(frame).ok()?),
             Self::Describe(_) => QueueAnswer::Description(Box::new(decode::<DescribeQueueAnswer>(frame).ok()?)),
-            Self::Alter(_) | Self::Redrive(_) | Self::Delete(_) => {
-                QueueAnswer::Done { records: decode::<QueueDone>(frame).ok()?.records }
+            Self::Redrive(_) => QueueAnswer::Redriven(decode::<QueueRedriven>(frame).ok()?),
+            Self::Alter(_) | Self::Delete(_) => {
+                decode::<QueueDone>(frame).ok()?;
+                QueueAnswer::Done
             }
         })
     }

@@ -35,6 +35,12 @@ pub enum QueueError {
         /// How many records.
         records: u64,
     },
+    /// A redrive ended before its time. What it put back is back; another one goes on there.
+    #[error("the redrive stopped: {text}")]
+    RedriveStopped {
+        /// The broker's words.
+        text: String,
+    },
     /// The broker could not be asked.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -47,6 +53,7 @@ impl QueueError {
         match self {
             Self::Membership { error, .. } => error.is_retriable(),
             Self::Request(error) => error.is_retriable(),
+            Self::RedriveStopped { .. } => true,
             Self::Topic(_) | Self::Name(_) | Self::Corrupt(_) | Self::Mismatch { .. } => false,
         }
     }

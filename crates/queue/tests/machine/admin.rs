@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use corelane_model::limits::QUEUE_REDRIVE_RECORDS;
 use corelane_model::{
     Dispatch, Offset, PartitionIndex, QueueSettings, QueueSettingsError, QueueWish, TopicId, TopicName,
 };
-use corelane_queue::{Answer, Effect, Join, QueueError, Restore};
+use corelane_queue::{Answer, Effect, Join, QueueError, RedriveAt, Redriven, Restore};
 
 use crate::world::{World, name, settings};
 
@@ -42,7 +43,7 @@ fn settings_change_while_members_go_on_but_for_the_order() {
     world.queue.alter(ticket, &wish).unwrap();
     world.finish();
     world.sync(usize::MAX);
-    assert_eq!(world.answers[&ticket], Answer::Done { records: 0 });
+    assert_eq!(world.answers[&ticket], Answer::Done);
     assert_eq!(world.restored().settings().visibility, Duration::from_secs(9));
     let wish = QueueWish { order_per_key: Some(true), ..QueueWish::default() };
     assert_eq!(world.queue.alter(ticket, &wish), Err(QueueError::OrderIsFixed));
@@ -74,34 +75,56 @@ fn a_deleted_queue_leaves_nothing() {
     assert!(restore.is_nothing());
 }
 
+const BEGIN: RedriveAt = RedriveAt { partition: PartitionIndex(0), end: None };
+
+const fn redriven(records: u64) -> Redriven {
+    Redriven { records, next: None, stopped: String::new() }
+}
+
+#[test]
+fn no_step_of_a_redrive_is_asked_for_more_than_the_limit() {
+    for (asked, expected) in [(0, QUEUE_REDRIVE_RECORDS), (7, 7), (u64::MAX, QUEUE_REDRIVE_RECORDS)] {
+        let mut world = World::new(settings(), 1);
+        let ticket = world.ticket();
+        world.queue.redrive(ticket, asked, BEGIN).unwrap();
+        let most = std::iter::from_fn(|| world.queue.poll_effect()).find_map(|effect| match effect {
+            Effect::Redrive { most, .. } => Some(most),
+            _ => None,
+        });
+        assert_eq!(most, Some(expected));
+    }
+}
+
 #[test]
 fn dead_letters_go_back_from_where_the_last_time_ended() {
     let mut world = World::new(settings(), 1);
     let redrive = |world: &mut World| {
         let ticket = world.ticket();
-        world.queue.redrive(ticket, 100).unwrap();
+        world.queue.redrive(ticket, 100, BEGIN).unwrap();
         let found = std::iter::from_fn(|| world.queue.poll_effect()).find(|e| matches!(e, Effect::Redrive { .. }));
-        let Some(Effect::Redrive { topic, from, of, most, .. }) = found else { panic!("{found:?}") };
+        let Some(Effect::Redrive { topic, from, of, most, at, .. }) = found else { panic!("{found:?}") };
         assert_eq!((topic.as_str(), most), (world.queue.settings().dead_letter.as_ref().unwrap().as_str(), 100));
+        assert_eq!(at, BEGIN);
         (ticket, of, from)
     };
     let (ticket, _, from) = redrive(&mut world);
     assert_eq!(from, []);
-    assert_eq!(world.queue.redrive(ticket, 1), Err(QueueError::RedriveRunning));
+    assert_eq!(world.queue.redrive(ticket, 1, BEGIN), Err(QueueError::RedriveRunning));
     world.queue.on_redriven(TopicId(9), PartitionIndex(3), Offset(40));
-    world.queue.on_redrive_done(12);
+    let step = redriven(12);
+    world.queue.on_redrive_done(step.clone());
     world.finish();
     world.sync(usize::MAX);
-    assert_eq!(world.answers[&ticket], Answer::Done { records: 12 });
+    assert_eq!(world.answers[&ticket], Answer::Redriven(step));
     world.crash(0);
     let (_, of, from) = redrive(&mut world);
     assert_eq!((of, from), (TopicId(9), vec![(PartitionIndex(3), Offset(40))]));
     // The topic was deleted and made again meanwhile: what is remembered of the old one says nothing of it.
     world.queue.on_redriven(TopicId(10), PartitionIndex(0), Offset(5));
-    world.queue.on_redrive_done(5);
+    world.queue.on_redrive_done(redriven(5));
     let (_, of, from) = redrive(&mut world);
     assert_eq!((of, from), (TopicId(10), vec![(PartitionIndex(0), Offset(5))]));
-    world.queue.on_redrive_done(0);
+    world.queue.on_redrive_done(redriven(0));
     let ticket = world.ticket();
     let wish = QueueWish { dead_letter: Some(TopicName::parse("other").unwrap()), ..QueueWish::default() };
     world.queue.alter(ticket, &wish).unwrap();

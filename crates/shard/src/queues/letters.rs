@@ -170,19 +170,19 @@ impl Shard {
             Ok((offset, _)) => {
                 self.queues.letters.appended.entry(letter.to).or_default().push_back((*offset, letter));
             }
-            Err(_) => self.on_letter_ended(&letter, false),
+            Err(refused) => self.on_letter_ended(&letter, Err(&refused.text)),
         }
     }
 
     /// A letter is durable where it goes, or could not be appended there.
-    fn on_letter_ended(&mut self, letter: &Letter, is_stored: bool) {
+    fn on_letter_ended(&mut self, letter: &Letter, stored: Result<(), &str>) {
         let now = self.now;
         let Letter { key, partition, offset, .. } = letter;
         if let Purpose::Back = letter.purpose {
-            return self.on_put_back(key, *offset, is_stored);
+            return self.on_put_back(key, *offset, stored);
         }
         if let Some(homed) = self.homed(key) {
-            if is_stored {
+            if stored.is_ok() {
                 homed.queue.on_dead_letter_stored(now, *partition, *offset);
             } else {
                 homed.queue.on_dead_letter_failed(now, *partition, *offset);
@@ -202,7 +202,7 @@ impl Shard {
             *letters = rest;
         }
         for (_, letter) in durable {
-            self.on_letter_ended(&letter, true);
+            self.on_letter_ended(&letter, Ok(()));
         }
     }
 }

@@ -6,15 +6,19 @@
 //!                                                       └─────────────────────────┘ then partition 1 …
 //! ```
 //!
-//! One step a round, so that nothing here calls itself. Whatever goes wrong ends it; what was put back until then is
+//! One stage a round, so that nothing here calls itself. A redrive is asked for step by step: one ends after so many records
+//! or so much time, and tells where the next begins. Whatever goes wrong ends it too; what was put back until then is
 //! remembered and counted, and the next redrive goes on there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use corelane_model::limits::PUSH_BYTES;
+use corelane_model::limits::{PUSH_BYTES, QUEUE_REDRIVE_TIME};
 use corelane_model::queue::{HEADER_DEAD_GROUP, HEADER_DEAD_PARTITION, HEADER_DEAD_PREFIX, HEADER_DEAD_TOPIC};
-use corelane_model::{ErrorCode, Isolation, Offset, PartitionId, PartitionIndex, StartAt, TopicId, TopicName};
+use corelane_model::{
+    ErrorCode, Isolation, MonotonicNanos, Offset, PartitionId, PartitionIndex, StartAt, TopicId, TopicName,
+};
+use corelane_queue::{RedriveAt, Redriven};
 use corelane_record::{
     BatchBuilder, BatchFlags, BatchHead, ProducerStamp, Record, RecordBatch, SealedBatch, partition_for_key,
 };
@@ -37,11 +41,11 @@ enum Stage {
     Append(Vec<Bytes>),
     /// What was found is on its way to the topic.
     Settle,
-    /// Something went wrong.
-    Stop,
+    /// It has done what it may, or something went wrong.
+    End,
 }
 
-/// One redrive.
+/// One step of a redrive.
 #[derive(Debug)]
 pub(super) struct Redriving {
     topic: TopicName,
@@ -52,8 +56,11 @@ pub(super) struct Redriving {
     partition: PartitionIndex,
     /// What lies before it in this partition was looked at.
     position: Offset,
-    /// What was there when this partition's turn came; a record that fails once more meanwhile waits for the next redrive.
-    end: Offset,
+    /// What was there when this partition's turn came, perhaps in an earlier step; a record that fails once more meanwhile
+    /// waits for the next redrive.
+    end: Option<Offset>,
+    /// When nothing more is looked for.
+    deadline: MonotonicNanos,
     /// How many more may be put back.
     left: u64,
     records: u64,
@@ -61,6 +68,8 @@ pub(super) struct Redriving {
     under_way: BTreeSet<Offset>,
     /// The first that could not be appended.
     failed: Option<Offset>,
+    /// What went wrong.
+    stopped: String,
     stage: Stage,
 }
 
@@ -72,6 +81,37 @@ pub(super) struct Redrives {
     asked: BTreeMap<u64, QueueKey>,
 }
 
+impl Redriving {
+    /// Whether every partition had its turn.
+    const fn is_over(&self) -> bool {
+        self.partitions <= self.partition.0
+    }
+
+    /// Whether this step looks for no more.
+    fn is_enough(&self, now: MonotonicNanos) -> bool {
+        self.left == 0 || self.deadline <= now
+    }
+
+    /// The next partition's turn.
+    fn turn(&mut self) {
+        self.partition.0 += 1;
+        self.end = None;
+        self.stage = Stage::Next;
+    }
+
+    /// Something went wrong.
+    fn stop(&mut self, why: String) -> Stage {
+        self.stopped = why;
+        Stage::End
+    }
+
+    fn into_redriven(self) -> Redriven {
+        let is_to_go_on = !self.is_over() && self.stopped.is_empty();
+        let next = is_to_go_on.then_some(RedriveAt { partition: self.partition, end: self.end });
+        Redriven { records: self.records, next, stopped: self.stopped }
+    }
+}
+
 impl Shard {
     pub(super) fn start_redrive(
         &mut self,
@@ -79,6 +119,7 @@ impl Shard {
         topic: TopicName,
         (of, from): (TopicId, Vec<(PartitionIndex, Offset)>),
         most: u64,
+        at: RedriveAt,
     ) {
         let found = self.catalog.as_ref().and_then(|catalog| catalog.find(topic.as_str()));
         // A topic that is gone has no dead letters.
@@ -89,13 +130,15 @@ impl Shard {
             partitions,
             // The topic may have been deleted and made again: then nothing of it was put back.
             from: from.into_iter().filter(|_| of == id).collect(),
-            partition: PartitionIndex(0),
+            partition: at.partition,
             position: Offset(0),
-            end: Offset(0),
-            left: if most == 0 { u64::MAX } else { most },
+            end: at.end,
+            deadline: self.now.monotonic.after(QUEUE_REDRIVE_TIME),
+            left: most,
             records: 0,
             under_way: BTreeSet::new(),
             failed: None,
+            stopped: String::new(),
             stage: Stage::Next,
         };
         self.queues.redrives.by_queue.insert(key.clone(), redriving);
@@ -110,11 +153,10 @@ impl Shard {
 
     /// One step of a queue's redrive, before the queue's round ends.
     pub(super) fn step_redrive(&mut self, key: &QueueKey) {
+        let now = self.now.monotonic;
         let Some(redriving) = self.queues.redrives.by_queue.get_mut(key) else { return };
         match std::mem::replace(&mut redriving.stage, Stage::Waiting) {
-            Stage::Next if redriving.partitions <= redriving.partition.0 || redriving.left == 0 => {
-                self.end_redrive(key);
-            }
+            Stage::Next if redriving.is_over() || redriving.is_enough(now) => self.end_redrive(key),
             Stage::Next => {
                 self.ask_redrive(key, |_, _| Ask::Find { start: StartAt::Earliest, isolation: Isolation::Uncommitted });
             }
@@ -129,7 +171,7 @@ impl Shard {
             Stage::Append(batches) => self.put_back(key, &batches),
             Stage::Settle if redriving.under_way.is_empty() => self.settle_redrive(key),
             Stage::Settle => redriving.stage = Stage::Settle,
-            Stage::Stop => self.end_redrive(key),
+            Stage::End => self.end_redrive(key),
         }
     }
 
@@ -145,7 +187,7 @@ impl Shard {
     fn end_redrive(&mut self, key: &QueueKey) {
         let Some(redriving) = self.queues.redrives.by_queue.remove(key) else { return };
         if let Some(homed) = self.homed(key) {
-            homed.queue.on_redrive_done(redriving.records);
+            homed.queue.on_redrive_done(redriving.into_redriven());
         }
         self.touch_queue(key);
     }
@@ -165,13 +207,13 @@ impl Shard {
     pub(super) fn on_redrive_bounds(&mut self, id: u64, log_start: Offset, end: Offset) {
         let Some((key, redriving)) = self.redrive_of(id) else { return };
         let from = redriving.from.get(&redriving.partition).copied().unwrap_or(Offset(0));
-        (redriving.position, redriving.end) = (from.max(log_start), end);
-        redriving.stage = if redriving.position < end {
-            Stage::Read
+        let end = redriving.end.map_or(end, |known| known.min(end));
+        (redriving.position, redriving.end) = (from.max(log_start), Some(end));
+        if redriving.position < end {
+            redriving.stage = Stage::Read;
         } else {
-            redriving.partition.0 += 1;
-            Stage::Next
-        };
+            redriving.turn();
+        }
         self.touch_queue(&key);
     }
 
@@ -193,7 +235,7 @@ impl Shard {
                 redriving.position = damaged.end;
                 Stage::Settle
             }
-            _ => Stage::Stop,
+            _ => redriving.stop(ending.refused.text.clone()),
         };
         self.touch_queue(&key);
     }
@@ -208,7 +250,7 @@ impl Shard {
         let Some(redriving) = self.queues.redrives.by_queue.get_mut(key) else { return };
         let mut builder = BatchBuilder::new(corelane_record::Compression::None);
         let mut found = Vec::new();
-        let before = redriving.position;
+        let (before, end) = (redriving.position, redriving.end.expect("it was asked for before records were"));
         'batches: for bytes in batches {
             let Ok(batch) = RecordBatch::parse(bytes.clone()) else {
                 // What the owner could read and we cannot is damaged for good.
@@ -218,7 +260,7 @@ impl Shard {
             };
             let is_control = batch.head().flags.contains(BatchFlags::CONTROL);
             for record in batch.iter().filter(|_| !is_control) {
-                let is_in_turn = redriving.position <= record.offset && record.offset < redriving.end;
+                let is_in_turn = redriving.position <= record.offset && record.offset < end;
                 if !is_in_turn || !is_letter_of(&record, key, &name) {
                     continue;
                 }
@@ -233,9 +275,16 @@ impl Shard {
             }
             redriving.position = redriving.position.max(batch.head().end_offset());
         }
+        // What was read may reach beyond; that waits for the next redrive.
+        redriving.position = redriving.position.min(end);
         let is_stuck = found.is_empty() && redriving.position == before && redriving.left != 0;
-        redriving.stage = if is_stuck { Stage::Stop } else { Stage::Settle };
         let partition = redriving.partition;
+        redriving.stage = if is_stuck {
+            redriving
+                .stop(format!("nothing can be read of partition {partition} of the dead-letter topic from {before} on"))
+        } else {
+            Stage::Settle
+        };
         for (offset, index, batch) in found {
             let (id, to) = (self.queues.next_id(), PartitionId::new(key.name.topic, index));
             let letter = Letter { key: key.clone(), partition, offset, to, purpose: Purpose::Back };
@@ -246,34 +295,34 @@ impl Shard {
     }
 
     /// A dead letter is durable in the topic again, or could not be appended.
-    pub(super) fn on_put_back(&mut self, key: &QueueKey, offset: Offset, is_stored: bool) {
+    pub(super) fn on_put_back(&mut self, key: &QueueKey, offset: Offset, stored: Result<(), &str>) {
         let Some(redriving) = self.queues.redrives.by_queue.get_mut(key) else { return };
         if !redriving.under_way.remove(&offset) {
             return;
         }
-        if is_stored {
-            redriving.records += 1;
-        } else {
-            redriving.failed = Some(redriving.failed.map_or(offset, |failed| failed.min(offset)));
+        match stored {
+            Ok(()) => redriving.records += 1,
+            Err(why) => {
+                redriving.failed = Some(redriving.failed.map_or(offset, |failed| failed.min(offset)));
+                why.clone_into(&mut redriving.stopped);
+            }
         }
         self.touch_queue(key);
     }
 
     /// Everything that was found is back.
     fn settle_redrive(&mut self, key: &QueueKey) {
+        let now = self.now.monotonic;
         let Some(redriving) = self.queues.redrives.by_queue.get_mut(key) else { return };
         let (id, partition, topic) = (redriving.id, redriving.partition, redriving.topic.clone());
         let before = redriving.failed.unwrap_or(redriving.position);
-        redriving.stage = if redriving.failed.is_some() {
-            Stage::Stop
-        } else if redriving.end <= redriving.position {
-            redriving.partition.0 += 1;
-            Stage::Next
-        } else if redriving.left == 0 {
-            Stage::Stop
+        if redriving.failed.is_some() {
+            redriving.stage = Stage::End;
+        } else if redriving.end.is_none_or(|end| end <= redriving.position) {
+            redriving.turn();
         } else {
-            Stage::Read
-        };
+            redriving.stage = if redriving.is_enough(now) { Stage::End } else { Stage::Read };
+        }
         if let Some(homed) = self.homed(key)
             // The queue may have been given another dead-letter topic meanwhile, whose offsets are others.
             && homed.queue.settings().dead_letter.as_ref() == Some(&topic)

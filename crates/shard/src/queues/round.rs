@@ -121,7 +121,9 @@ impl Shard {
                     let run = corelane_queue::LeaseRun { partition, first: offset, count: 1, attempt: deliveries };
                     self.give_records(key, &Want::Letter(Box::new(cause)), vec![run]);
                 }
-                Effect::Redrive { topic, from, of, most, .. } => self.start_redrive(key, topic, (of, from), most),
+                Effect::Redrive { topic, from, of, most, at, .. } => {
+                    self.start_redrive(key, topic, (of, from), most, at);
+                }
                 Effect::Fence { member, reason } => {
                     let peer = self.homed(key).and_then(|homed| homed.speakers.remove(&member));
                     if let Some(peer) = peer {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use corelane_model::{ErrorCode, MemberId, Now, Offset, PartitionIndex, QueueSettings, QueueWish, TopicId, TopicName};
-use corelane_queue::{Join, LeaseRun, Queue, QueueError, QueueName, RequestTicket, Restore, Verdict};
+use corelane_queue::{Join, LeaseRun, Queue, QueueError, QueueName, RedriveAt, RequestTicket, Restore, Verdict};
 use corelane_session::{MemberCredit, QueueAsk, QueueJoinAsk, QueueTopic, Refused};
 use corelane_wire::LeaseRange;
 
@@ -248,7 +248,9 @@ fn run(queue: &mut Queue, now: Now, ticket: RequestTicket, request: &QueueReques
         QueueAsk::Leave { member } => queue.leave(now, ticket, *member)?,
         QueueAsk::Alter { wish } => queue.alter(ticket, wish)?,
         QueueAsk::Delete { is_forced } => queue.delete(now, ticket, *is_forced)?,
-        QueueAsk::Redrive { most } => queue.redrive(ticket, *most)?,
+        QueueAsk::Redrive { most, partition, end } => {
+            queue.redrive(ticket, *most, RedriveAt { partition: *partition, end: *end })?;
+        }
         QueueAsk::Describe { .. } => unreachable!("questions take no ticket"),
     }
     Ok(None)

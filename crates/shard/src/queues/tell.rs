@@ -2,11 +2,11 @@
 
 use corelane_model::limits::SESSION_DATA_STREAMS_MAX;
 use corelane_model::{ConnectionKey, CorrelationId, MemberId};
-use corelane_queue::{Answer, LeaseRun, Queue, QueueName};
+use corelane_queue::{Answer, LeaseRun, Queue, QueueName, Redriven};
 use corelane_session::Session;
 use corelane_wire::{
     DescribeQueueAnswer, JoinQueueAnswer, LeaseRange, LeasesAnswer, ListQueuesAnswer, OutFrame, QueueChange, QueueDone,
-    QueueFenced, encode,
+    QueueFenced, QueueRedriven, encode,
 };
 
 use super::home::Asked;
@@ -21,6 +21,7 @@ pub(crate) enum QueueAnswer {
     Joined(JoinQueueAnswer),
     Leases(LeasesAnswer),
     Done(QueueDone),
+    Redriven(QueueRedriven),
     Described(Box<DescribeQueueAnswer>),
     Listed(ListQueuesAnswer),
 }
@@ -31,6 +32,7 @@ impl QueueAnswer {
             Self::Joined(body) => session.answer(correlation, body),
             Self::Leases(body) => session.answer(correlation, body),
             Self::Done(body) => session.answer(correlation, body),
+            Self::Redriven(body) => session.answer(correlation, body),
             Self::Described(body) => session.answer(correlation, &**body),
             Self::Listed(body) => session.answer(correlation, body),
         }
@@ -49,7 +51,14 @@ impl QueueAnswer {
             Answer::Leases { refused } => {
                 Self::Leases(LeasesAnswer { refused: refused.into_iter().map(range_of).collect() })
             }
-            Answer::Done { records } => Self::Done(QueueDone { records }),
+            Answer::Done => Self::Done(QueueDone { reserved: 0 }),
+            Answer::Redriven(Redriven { records, next, stopped }) => Self::Redriven(QueueRedriven {
+                records,
+                is_over: next.is_none() && stopped.is_empty(),
+                partition: next.map_or(0, |at| at.partition.0),
+                end: next.and_then(|at| at.end).map(|end| end.0),
+                stopped,
+            }),
         }
     }
 }

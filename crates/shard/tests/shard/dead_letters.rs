@@ -2,19 +2,96 @@
 
 use std::collections::BTreeMap;
 
+use corelane_model::limits::QUEUE_REDRIVE_RECORDS;
 use corelane_model::queue::{HEADER_DEAD_DELIVERIES, HEADER_DEAD_OFFSET, HEADER_DEAD_REASON};
 use corelane_model::{StartAt, TopicSettings, WallMillis};
 use corelane_record::{BatchBuilder, Compression, MESSAGE_ID_HEADER, ProducerStamp, RecordBatch};
-use corelane_wire::{QueueCredit, QueueDone, RedriveQueue, TopicDone};
+use corelane_wire::{LeasesAnswer, QueueCredit, QueueRedriven, RedriveQueue, TopicDone};
 
 use crate::queues::{MS, Worker, describe, fill, filled, join_of_queue, restart};
 use crate::records::batch;
 use crate::world::{Client, World};
 
+fn first_step(most: u64) -> RedriveQueue {
+    RedriveQueue { group: "workers".to_owned(), topic: "mail".to_owned(), most, partition: 0, end: None }
+}
+
+fn next_step(after: &QueueRedriven) -> RedriveQueue {
+    RedriveQueue { partition: after.partition, end: after.end, ..first_step(0) }
+}
+
+/// A redrive that takes one step.
 fn redrive(world: &mut World, client: Client, most: u64) -> u64 {
-    let body = RedriveQueue { group: "workers".to_owned(), topic: "mail".to_owned(), most };
-    let done: QueueDone = world.ask(client, &body).expect("the queue has a dead-letter topic");
+    let done: QueueRedriven = world.ask(client, &first_step(most)).expect("the queue has a dead-letter topic");
+    assert_eq!(done.stopped, "");
     done.records
+}
+
+#[test]
+fn a_redrive_goes_on_where_its_last_step_ended_and_takes_nothing_that_died_since() {
+    let mut world = World::new(2);
+    let client = world.connect(0);
+    let died = QUEUE_REDRIVE_RECORDS + 300;
+    filled(&mut world, client, "mail", 1, died);
+    world.create(client, "mail.dead", 1);
+    let mut join = join_of_queue(1, "mail", u32::try_from(died).unwrap());
+    (join.settings.dead_letter, join.credit_bytes) = (Some("mail.dead".to_owned()), 1 << 20);
+    let mut worker = Worker::join(&mut world, client, &join);
+    let reject_all = |world: &mut World, worker: &mut Worker| {
+        let body = worker.nack_of(worker.leases(), true);
+        let answer: LeasesAnswer = world.ask(client, &body).unwrap();
+        assert_eq!(answer.refused, []);
+        worker.has.clear();
+        world.run();
+    };
+    reject_all(&mut world, &mut worker);
+    let first: QueueRedriven = world.ask(client, &first_step(0)).unwrap();
+    assert_eq!((first.records, first.is_over), (QUEUE_REDRIVE_RECORDS, false));
+    // What is back dies at once once more.
+    let credit =
+        QueueCredit { group: "workers".into(), topic: worker.topic, member: worker.member, records: 5, bytes: 1 << 20 };
+    world.send(client, &credit);
+    worker.hear(&mut world);
+    assert_eq!(worker.has.len(), 5);
+    reject_all(&mut world, &mut worker);
+    let mut world = restart(world, 2);
+    let client = world.connect(1);
+    let second: QueueRedriven = world.ask(client, &next_step(&first)).unwrap();
+    assert_eq!((second.records, second.is_over, second.stopped.as_str()), (300, true, ""));
+    assert_eq!(redrive(&mut world, client, 0), 5, "what died since is another redrive's");
+}
+
+#[test]
+fn a_step_of_a_redrive_ends_after_its_time_though_there_is_more() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    let topic = world.create(client, "mail", 1);
+    world.create(client, "mail.dead", 1);
+    let value = "x".repeat(300_000);
+    for record in 0..3 {
+        world.produce(client, topic, 0, record, batch(&[&value]));
+    }
+    let mut join = join_of_queue(1, "mail", 100);
+    (join.settings.dead_letter, join.credit_bytes) = (Some("mail.dead".to_owned()), 64 << 20);
+    let mut worker = Worker::join(&mut world, client, &join);
+    worker.hear(&mut world);
+    assert_eq!(worker.has.len(), 3);
+    for lease in worker.leases() {
+        worker.nack(&mut world, lease, true);
+    }
+    world.run();
+    // The disk takes its time over the first.
+    world.are_syncs_held = true;
+    let asked = world.send(client, &first_step(0));
+    world.run();
+    assert!(world.answer::<QueueRedriven>(client, asked).is_none(), "nothing is durable yet");
+    world.now.monotonic.0 += 1_100 * MS;
+    world.let_files_go();
+    world.run();
+    let first = world.answer::<QueueRedriven>(client, asked).expect("it is answered").unwrap();
+    assert_eq!((first.records, first.is_over), (1, false));
+    let second: QueueRedriven = world.ask(client, &next_step(&first)).unwrap();
+    assert_eq!((second.records, second.is_over), (2, true));
 }
 
 #[test]

@@ -129,18 +129,22 @@ impl Worker {
         answer.refused
     }
 
-    pub(crate) fn nack(&mut self, world: &mut World, lease: LeaseRange, is_dead: bool) {
-        let nack = QueueNack {
+    pub(crate) fn nack_of(&self, leases: Vec<LeaseRange>, is_dead: bool) -> QueueNack {
+        QueueNack {
             group: "workers".to_owned(),
             topic: self.topic,
             member: self.member,
-            leases: vec![lease],
+            leases,
             delay_ms: None,
             is_dead,
             reason: "no such player".to_owned(),
             credit_records: 0,
             credit_bytes: 0,
-        };
+        }
+    }
+
+    pub(crate) fn nack(&mut self, world: &mut World, lease: LeaseRange, is_dead: bool) {
+        let nack = self.nack_of(vec![lease], is_dead);
         let answer: LeasesAnswer = world.ask(self.client, &nack).expect("it is a member");
         assert_eq!(answer.refused, []);
         self.has.retain(|(_, has)| *has != lease);

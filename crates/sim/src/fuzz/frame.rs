@@ -61,7 +61,7 @@ fn is_understood(frame: &Frame) -> bool {
         FetchOffsetsAnswer ResetOffsets AlterGroup DrainGroup ResumeGroup DeleteGroup RemoveStaticMember
         JoinQueue JoinQueueAnswer QueueCredit QueueDeliver QueueAck QueueNack QueueExtend LeasesAnswer
         LeaveQueue QueueDone QueueFenced ListQueues ListQueuesAnswer DescribeQueue DescribeQueueAnswer
-        AlterQueue RedriveQueue DeleteQueue InitialiseTransactions InitialiseTransactionsAnswer StageOffsets
+        AlterQueue RedriveQueue QueueRedriven DeleteQueue InitialiseTransactions InitialiseTransactionsAnswer StageOffsets
         StageOffsetsAnswer EndTransaction EndTransactionAnswer SubscribeCommitted Passed
     )
 }

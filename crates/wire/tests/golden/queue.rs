@@ -4,8 +4,8 @@ use corelane_model::StartAt;
 use corelane_wire::{
     AlterQueue, DeleteQueue, DescribeQueue, DescribeQueueAnswer, FrameKind, JoinQueue, JoinQueueAnswer, LeaseRange,
     LeasesAnswer, LeaveQueue, ListQueues, ListQueuesAnswer, QueueAck, QueueBackoff, QueueChange, QueueCredit,
-    QueueDeliver, QueueDone, QueueExtend, QueueFenced, QueueMember, QueueNack, QueuePartition, QueueSummary,
-    RedriveQueue,
+    QueueDeliver, QueueDone, QueueExtend, QueueFenced, QueueMember, QueueNack, QueuePartition, QueueRedriven,
+    QueueSummary, RedriveQueue,
 };
 
 use crate::{PARTITION, TOPIC, check};
@@ -55,7 +55,7 @@ pub(crate) fn members(seen: &mut Vec<FrameKind>) {
     check(seen, &QueueCredit { group: group.clone(), topic: TOPIC, member, records: 64, bytes: 65_536 }, b"");
     let leave = LeaveQueue { group: group.clone(), topic: TOPIC, member };
     check(seen, &leave, b"");
-    check(seen, &QueueDone { records: 12 }, b"");
+    check(seen, &QueueDone { reserved: 0 }, b"");
     let text = "it was silent for longer than its session time-out".into();
     check(seen, &QueueFenced { group, topic: TOPIC, member, reason: 1, text }, b"");
 }
@@ -158,6 +158,11 @@ pub(crate) fn management(seen: &mut Vec<FrameKind>) {
     let (group, topic) = ("mailers".to_owned(), "mail".to_owned());
     let settings = QueueChange { visibility_ms: Some(5_000), ..QueueChange::default() };
     check(seen, &AlterQueue { group: group.clone(), topic: topic.clone(), settings }, b"");
-    check(seen, &RedriveQueue { group: group.clone(), topic: topic.clone(), most: 500 }, b"");
+    let redrive =
+        RedriveQueue { group: group.clone(), topic: topic.clone(), most: 500, partition: PARTITION, end: Some(9_000) };
+    check(seen, &redrive, b"");
+    let stopped = "there is no room".to_owned();
+    let redriven = QueueRedriven { records: 12, is_over: false, partition: PARTITION, end: Some(9_000), stopped };
+    check(seen, &redriven, b"");
     check(seen, &DeleteQueue { group, topic, topic_id: 0, is_forced: true }, b"");
 }
