@@ -84,6 +84,15 @@ impl Queue {
         Ok(queue)
     }
 
+    /// What is left of a queue with records that cannot be read: it can do nothing but be deleted, before its first round
+    /// ends. `keys` are those of all its records in the home's log.
+    #[must_use]
+    pub fn remains(name: QueueName, keys: Vec<Vec<u8>>, seed: u64) -> Self {
+        let mut queue = Self::bare(name, QueueSettings::default(), seed);
+        queue.round.remains = keys;
+        queue
+    }
+
     /// Without partitions.
     pub(crate) fn bare(name: QueueName, settings: QueueSettings, seed: u64) -> Self {
         Self {

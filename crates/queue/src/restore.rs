@@ -7,6 +7,7 @@ use corelane_model::{QueueSettings, TopicId};
 
 use crate::encoding::{
     Key, PartitionRecord, SettingsRecord, decode_key, decode_partition, decode_redrive, decode_settings, done_set,
+    encode_key,
 };
 use crate::partition::Partition;
 use crate::{DecodeError, Queue, QueueName};
@@ -50,6 +51,14 @@ impl Restore {
             }
         }
         Ok(())
+    }
+
+    /// The keys of the records that live.
+    pub fn keys(&self) -> impl Iterator<Item = Vec<u8>> {
+        let settings = self.settings.is_some().then_some(Key::Settings);
+        let redrive = (!self.redriven.1.is_empty()).then_some(Key::Redrive);
+        let partitions = self.partitions.keys().map(|&index| Key::Partition(index));
+        settings.into_iter().chain(redrive).chain(partitions).map(|key| encode_key(&self.name, key))
     }
 
     /// Whether nothing but tombstones came: there is no such queue (any more).

@@ -23,6 +23,8 @@ pub(crate) struct Round {
     pub(crate) unstarted: usize,
     /// Nobody was told yet that the queue exists. It outlives the round.
     pub(crate) is_new: bool,
+    /// Keys of records that go unread: those of a queue that cannot be read.
+    pub(crate) remains: Vec<Vec<u8>>,
     /// The end of the queue was told.
     pub(crate) is_removal_told: bool,
 }
@@ -127,9 +129,10 @@ impl Queue {
             assert!(std::mem::take(&mut partition.is_dirty), "partition {index} is listed as changed, and has");
             keys.push(Key::Partition(index));
         }
-        for key in keys {
-            let value = self.encode_value(now, key);
-            let key = encode_key(&self.name, key);
+        let remains = std::mem::take(&mut self.round.remains).into_iter().map(|key| (key, None));
+        let keys: Vec<_> =
+            keys.into_iter().map(|key| (encode_key(&self.name, key), self.encode_value(now, key))).collect();
+        for (key, value) in keys.into_iter().chain(remains) {
             self.stats.appended_records += 1;
             self.stats.appended_bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
             self.outbox.append(key, value);

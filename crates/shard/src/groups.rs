@@ -46,6 +46,7 @@ pub(crate) use ends::Ends;
 pub(crate) use home::{Home, HomePhase};
 pub(crate) use list::Listed;
 pub(crate) use log::Reach;
+pub(crate) use restore::Remains;
 pub(crate) use tell::{GroupAnswer, member_on_wire};
 
 use crate::ask::Asker;

@@ -1,6 +1,6 @@
 //! Reading a home's log, so that its groups are there again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use corelane_group::{DecodeError, Restore, group_of};
@@ -26,11 +26,29 @@ pub(crate) struct Restoring {
     reading: HomeReading,
     groups: BTreeMap<GroupName, Restore>,
     queues: BTreeMap<QueueName, corelane_queue::Restore>,
-    /// Queues with a record that cannot be read, and why.
-    broken: BTreeMap<QueueName, String>,
+    /// Queues with a record that cannot be read.
+    broken: BTreeMap<QueueName, Remains>,
     bytes: u64,
     /// Requests that came meanwhile.
     waiting: Vec<HomeRequest>,
+}
+
+/// What there is of a queue with a record that cannot be read.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    pub(crate) why: String,
+    /// Keys of records that live; when none is left, the queue was deleted.
+    pub(crate) keys: BTreeSet<Vec<u8>>,
+}
+
+impl Remains {
+    fn take(&mut self, key: &[u8], value: Option<&[u8]>) {
+        if value.is_some() {
+            self.keys.insert(key.to_vec());
+        } else {
+            self.keys.remove(key);
+        }
+    }
 }
 
 /// Why a home cannot be restored.
@@ -82,21 +100,28 @@ impl Restoring {
     }
 }
 
-/// A record of a queue. One that cannot be read breaks its queue and no other.
+/// A record of a queue. One that cannot be read breaks its queue and no other, until that is deleted.
 fn take_queue_record(
     queues: &mut BTreeMap<QueueName, corelane_queue::Restore>,
-    broken: &mut BTreeMap<QueueName, String>,
+    broken: &mut BTreeMap<QueueName, Remains>,
     key: &[u8],
     value: Option<&[u8]>,
 ) -> Result<(), RestoreError> {
     let name = queue_of(key)?;
-    if broken.contains_key(&name) {
-        return Ok(());
-    }
-    let fresh = |name: &QueueName| corelane_queue::Restore::new(name.clone());
-    if let Err(error) = queues.entry(name.clone()).or_insert_with_key(fresh).apply(key, value) {
-        queues.remove(&name);
-        broken.insert(name, error.to_string());
+    let mut remains = match broken.remove(&name) {
+        Some(remains) => remains,
+        None => {
+            let fresh = |name: &QueueName| corelane_queue::Restore::new(name.clone());
+            let restore = queues.entry(name.clone()).or_insert_with_key(fresh);
+            let Err(error) = restore.apply(key, value) else { return Ok(()) };
+            let keys = restore.keys().collect();
+            queues.remove(&name);
+            Remains { why: error.to_string(), keys }
+        }
+    };
+    remains.take(key, value);
+    if !remains.keys.is_empty() {
+        broken.insert(name, remains);
     }
     Ok(())
 }
@@ -247,5 +272,18 @@ mod tests {
         restoring.take(vec![builder.finish(ProducerStamp::default())], Offset(0)).expect("the home is not broken");
         assert_eq!(restoring.queues.keys().collect::<Vec<_>>(), [sound.name()]);
         assert_eq!(restoring.broken.keys().collect::<Vec<_>>(), [bad.name()]);
+
+        let keys: Vec<_> = restoring.broken[bad.name()].keys.iter().cloned().collect();
+        assert_eq!(keys.len(), damaged.len());
+        let Restoring { queues, broken, .. } = &mut restoring;
+        for key in &keys {
+            take_queue_record(queues, broken, key, None).expect("it is a key");
+        }
+        assert!(broken.is_empty(), "every record of it was taken away");
+        for (key, value) in &damaged {
+            take_queue_record(queues, broken, key, Some(value)).expect("it is sound");
+        }
+        assert_eq!(restoring.queues.keys().collect::<Vec<_>>(), [bad.name(), sound.name()], "one that is made anew");
+        assert!(restoring.broken.is_empty());
     }
 }

@@ -46,12 +46,21 @@ impl Homed {
     }
 }
 
+/// A queue with a record that cannot be read.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    /// What is answered to all requests but that it be deleted.
+    pub(super) refused: Refused,
+    /// Keys of all its records.
+    pub(super) keys: Vec<Vec<u8>>,
+}
+
 /// The queues of one home.
 #[derive(Debug, Default)]
 pub(crate) struct QueuesOfHome {
     pub(crate) by_name: BTreeMap<QueueName, Homed>,
-    /// Queues whose records cannot be read, until the next start. The home's log is not shortened meanwhile.
-    pub(crate) broken: BTreeMap<QueueName, Refused>,
+    /// Queues with a record that cannot be read, until they are deleted. The home's log is not shortened meanwhile.
+    pub(crate) broken: BTreeMap<QueueName, Broken>,
     /// Queues to which something happened, each once.
     pub(super) touched: Vec<QueueName>,
     /// When queues want to be looked at, one entry each.

@@ -158,6 +158,13 @@ impl Shard {
         if !std::mem::take(&mut queues.are_stale) {
             return;
         }
+        let broken: Vec<QueueName> =
+            queues.broken.keys().filter(|name| catalog.topic(name.topic).is_none()).cloned().collect();
+        for name in &broken {
+            self.raise_remains(home, name);
+        }
+        let Self { groups, catalog, .. } = self;
+        let (Some(queues), Some(catalog)) = (groups.queues_of(home), catalog.as_ref()) else { return };
         let names: Vec<QueueName> = queues.by_name.keys().cloned().collect();
         for name in names {
             let homed = queues.by_name.get_mut(&name).expect("it is listed");

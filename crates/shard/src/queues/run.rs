@@ -7,11 +7,11 @@ use corelane_queue::{Join, LeaseRun, Queue, QueueError, QueueName, RedriveAt, Re
 use corelane_session::{MemberCredit, QueueAsk, QueueJoinAsk, QueueTopic, Refused};
 use corelane_wire::LeaseRange;
 
-use super::home::{Asked, Homed};
+use super::home::{Asked, Broken, Homed};
 use super::{QueueKey, QueueRequest};
 use crate::Shard;
 use crate::ask::Asker;
-use crate::groups::{HomePhase, HomeRequest};
+use crate::groups::{HomePhase, HomeRequest, Remains};
 
 /// Queues that have one home; more are refused.
 const HOME_QUEUES_MAX: usize = 4096;
@@ -63,8 +63,10 @@ impl Shard {
         let name = QueueName { group: group.clone(), topic };
         self.check_dead_letter(topic, wish_of(&request.ask))?;
         let queues = self.groups.queues_of(home).expect("the home was just checked");
-        if let Some(refused) = queues.broken.get(&name) {
-            return Err(refused.clone());
+        if let Some(broken) = queues.broken.get(&name) {
+            let QueueAsk::Delete { .. } = request.ask else { return Err(broken.refused.clone()) };
+            self.raise_remains(home, &name);
+            return Ok(Admitted { name, is_made: false });
         }
         match (queues.by_name.contains_key(&name), &request.ask) {
             (true, _) => Ok(Admitted { name, is_made: false }),
@@ -166,12 +168,19 @@ impl Shard {
         &mut self,
         home: PartitionIndex,
         restores: BTreeMap<QueueName, Restore>,
-        broken: BTreeMap<QueueName, String>,
+        broken: BTreeMap<QueueName, Remains>,
     ) {
-        for (name, why) in broken {
-            let text = format!("the shared queue {name} cannot be read: {why}");
-            let refused = Refused::new(ErrorCode::CorruptLog, text);
-            self.groups.queues_of(home).expect("it is being restored").broken.insert(name, refused);
+        for (name, Remains { why, keys }) in broken {
+            let topic = self.name_of_topic(name.topic);
+            let text = format!(
+                "the shared queue of group {} on topic {topic} cannot be read: {why}; deleted, it can be made anew",
+                name.group
+            );
+            let broken =
+                Broken { refused: Refused::new(ErrorCode::CorruptLog, text), keys: keys.into_iter().collect() };
+            let queues = self.groups.queues_of(home).expect("it is being restored");
+            queues.broken.insert(name, broken);
+            queues.are_stale = true;
         }
         for (name, restore) in restores {
             if restore.is_nothing() {
@@ -179,8 +188,7 @@ impl Shard {
             }
             let found = self.catalog.as_ref().and_then(|catalog| catalog.topic(name.topic));
             let partitions = found.map_or(0, corelane_catalog::Topic::partition_count);
-            let gone = || TopicName::parse("gone").expect("it is a good name");
-            let topic = found.map_or_else(gone, |topic| topic.name.clone());
+            let topic = topic_name(found);
             let serial = self.groups.ticket();
             let queue = restore.finish(partitions, serial);
             let queues = self.groups.queues_of(home).expect("it is being restored");
@@ -190,6 +198,20 @@ impl Shard {
         }
         self.is_storage_touched = true;
     }
+
+    /// Makes a queue of what is left of one that cannot be read, only for it to be deleted in the same round.
+    pub(super) fn raise_remains(&mut self, home: PartitionIndex, name: &QueueName) {
+        let topic = topic_name(self.catalog.as_ref().and_then(|catalog| catalog.topic(name.topic)));
+        let serial = self.groups.ticket();
+        let queues = self.groups.queues_of(home).expect("a queue of it is broken");
+        let Some(broken) = queues.broken.remove(name) else { return };
+        let queue = Queue::remains(name.clone(), broken.keys, serial);
+        queues.insert(name, Homed::new(queue, serial, topic));
+    }
+}
+
+fn topic_name(found: Option<&corelane_catalog::Topic>) -> TopicName {
+    found.map_or_else(|| TopicName::parse("gone").expect("it is a good name"), |topic| topic.name.clone())
 }
 
 const fn wish_of(ask: &QueueAsk) -> Option<&QueueWish> {

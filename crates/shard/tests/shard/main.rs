@@ -1,5 +1,6 @@
 //! Shards driven with frames, on files in memory.
 
+mod broken_queues;
 mod committed_readers;
 mod dead_letters;
 mod ends;

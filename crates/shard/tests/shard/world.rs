@@ -67,6 +67,13 @@ impl Disk {
         }
     }
 
+    /// Writes other bytes of the same length into record batches of segments, as if the records had always been these. How
+    /// many places there were.
+    pub(crate) fn rewrite_segments(&mut self, from: &[u8], to: &[u8]) -> usize {
+        let segments = self.files.iter_mut().filter(|(name, _)| matches!(name, FileName::Segment { .. }));
+        segments.map(|(_, bytes)| rewrite_segment(bytes, from, to)).sum()
+    }
+
     /// The segments of all disks, on each of so many new ones: every shard finds those of its partitions.
     pub(crate) fn merge_segments(disks: Vec<Self>, count: usize) -> Vec<Self> {
         let files = disks
@@ -76,6 +83,36 @@ impl Disk {
             .collect();
         vec![Self { files }; count]
     }
+}
+
+/// docs/formats/segment.md, docs/formats/record-batch.md.
+fn rewrite_segment(segment: &mut [u8], from: &[u8], to: &[u8]) -> usize {
+    let u32_at =
+        |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize;
+    let (mut places, mut at) = (0, 0);
+    while at < segment.len() && segment[at..].starts_with(b"CLXT") {
+        let (head, rest) = segment[at..].split_at_mut(96);
+        let payload = &mut rest[..u32_at(head, 20)];
+        let mut batch = 0;
+        while batch < payload.len() {
+            let end = batch + 80 + u32_at(payload, batch + 8);
+            let (batch_head, columns) = payload[batch..end].split_at_mut(80);
+            while let Some(place) = columns.windows(from.len()).position(|bytes| bytes == from) {
+                columns[place..place + to.len()].copy_from_slice(to);
+                places += 1;
+            }
+            batch_head[64..68].copy_from_slice(&crc32c::crc32c(columns).to_le_bytes());
+            let crc = crc32c::crc32c(&batch_head[..76]);
+            batch_head[76..80].copy_from_slice(&crc.to_le_bytes());
+            batch = end;
+        }
+        let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, payload);
+        head[80..88].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32c::crc32c(&head[..92]);
+        head[92..96].copy_from_slice(&crc.to_le_bytes());
+        at = (at + 96 + payload.len()).next_multiple_of(4096);
+    }
+    places
 }
 
 /// What a client of the tests has been sent.
