@@ -2,6 +2,7 @@
 
 mod admin;
 mod dispatch;
+mod going;
 mod history;
 mod leases;
 mod reading;

@@ -4,6 +4,7 @@ mod broken_queues;
 mod committed_readers;
 mod dead_letters;
 mod ends;
+mod full_homes;
 mod group_histories;
 mod groups;
 mod inquiries;
