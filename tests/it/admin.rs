@@ -55,3 +55,23 @@ fn the_status_command_reads_it() {
     assert_eq!(status["ready"], true);
     assert!(broker.good(&["status", "--admin", &admin], b"").contains("ready"));
 }
+
+#[test]
+fn what_readers_of_a_latest_topic_went_past_is_counted() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    broker.good(&["topic", "create", "states", "-p", "1", "--class", "latest"], b"");
+    broker.good(&["produce", "states", "-K", ":"], b"a:1\na:2\nb:1\na:3\n");
+    let read = broker.good(&["consume", "states", "--from", "0", "--until", "end"], b"");
+    assert_eq!(read, "1\n3\n", "the newest of each key");
+    let described = broker.good(&["topic", "describe", "states", "--json"], b"");
+    let described: serde_json::Value = serde_json::from_str(&described).unwrap();
+    assert_eq!(described["partitions"][0]["conflated_records"], 2, "{described}");
+    assert!(broker.good(&["topic", "describe", "states"], b"").contains("CONFLATED"));
+    let status: serde_json::Value = serde_json::from_str(&get(broker.admin, "/status").1).unwrap();
+    assert_eq!(status["by_topic"]["states"]["conflated_records"], 2, "{status}");
+    let (_, metrics) = get(broker.admin, "/metrics");
+    assert!(metrics.contains("corelane_topic_conflated_records_total{topic=\"states\"} 2\n"), "{metrics}");
+    broker.good(&["topic", "create", "inputs", "-p", "1"], b"");
+    assert!(!broker.good(&["topic", "describe", "inputs"], b"").contains("CONFLATED"));
+}

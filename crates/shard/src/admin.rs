@@ -144,6 +144,8 @@ pub struct TopicStatus {
     pub produced: Traffic,
     /// What was pushed.
     pub consumed: Traffic,
+    /// Records of a topic of class `latest` that readers were not pushed, because newer ones of their keys had come.
+    pub conflated: u64,
 }
 
 /// One consumer group.

@@ -31,7 +31,7 @@ const ANSWERS_BYTES_MAX: u64 = 4 << 20;
 
 const _: () = {
     assert!(METADATA_BYTES_MAX < FRAME_BYTES_MAX as usize);
-    assert!(DESCRIBE_PARTITIONS_MAX as usize * (96 + 16 * DESCRIBE_RANGES_MAX) < FRAME_BYTES_MAX as usize);
+    assert!(DESCRIBE_PARTITIONS_MAX as usize * (104 + 16 * DESCRIBE_RANGES_MAX) < FRAME_BYTES_MAX as usize);
 };
 
 /// A describe that waits for other shards.
@@ -192,6 +192,7 @@ impl Shard {
 
     fn describe_partition(&self, partition: PartitionId, shard: ShardId) -> Option<PartitionDescription> {
         let status = self.storage.describe(partition)?;
+        let conflated = self.traffic.get(&partition.topic).and_then(|traffic| traffic.conflated.get(&partition.index));
         let damaged = self.phase.recovery().map_or(&[][..], |recovery| &recovery.corrupt);
         Some(PartitionDescription {
             partition: partition.index.0,
@@ -209,6 +210,7 @@ impl Shard {
                 .take(DESCRIBE_RANGES_MAX)
                 .map(|(_, first, end)| (first.0, end.0))
                 .collect(),
+            conflated: conflated.copied().unwrap_or_default(),
         })
     }
 

@@ -17,6 +17,7 @@ struct TopicTotal<'a> {
     name: &'a str,
     produced: Traffic,
     consumed: Traffic,
+    conflated: u64,
 }
 
 /// Writes what all shards said, labelled by shard; lag of consumer groups by group and topic, of each shard at most
@@ -39,6 +40,7 @@ pub fn expose(statuses: &[ShardStatus], exposition: &mut Exposition) {
         total.name = &topic.name;
         total.produced.merge(topic.produced);
         total.consumed.merge(topic.consumed);
+        total.conflated += topic.conflated;
     }
     for &(metric, value) in BY_GROUP {
         exposition.begin(metric);
@@ -159,6 +161,7 @@ const BY_TOPIC: &[(&Metric, OfTopic)] = &[
     (&metric::TOPIC_PRODUCED_BYTES, |t| t.produced.bytes),
     (&metric::TOPIC_CONSUMED_RECORDS, |t| t.consumed.records),
     (&metric::TOPIC_CONSUMED_BYTES, |t| t.consumed.bytes),
+    (&metric::TOPIC_CONFLATED_RECORDS, |t| t.conflated),
 ];
 
 #[cfg(test)]
@@ -211,6 +214,7 @@ mod tests {
                 name: "inputs".to_owned(),
                 produced: traffic(records),
                 consumed: traffic(0),
+                conflated: records,
             }],
             ..ShardStatus::default()
         };
@@ -218,5 +222,6 @@ mod tests {
         expose(&[status(0, 5), status(1, 5)], &mut exposition);
         let text = exposition.finish();
         assert!(text.contains("corelane_topic_produced_records_total{topic=\"inputs\"} 10\n"), "{text}");
+        assert!(text.contains("corelane_topic_conflated_records_total{topic=\"inputs\"} 10\n"), "{text}");
     }
 }

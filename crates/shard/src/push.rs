@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use corelane_model::limits::{PARTITION_SUBSCRIPTIONS_MAX, PUSH_BYTES, SUBSCRIPTION_CREDIT_BYTES_MAX};
-use corelane_model::{ErrorCode, Isolation, Offset, PartitionId, StartAt, SubscriptionId};
+use corelane_model::{ErrorCode, Isolation, Offset, PartitionId, StartAt, SubscriptionId, TopicClass};
 use corelane_record::BatchHead;
 use corelane_session::Refused;
 use corelane_storage::{Fetch, OffsetFor, ReadError, ReadTicket};
@@ -76,6 +76,7 @@ impl Shard {
             partition,
             isolation,
             next: Offset::ZERO,
+            wanted_from: if let StartAt::Offset(offset) = start { Some(offset) } else { None },
             credit: credit.min(SUBSCRIPTION_CREDIT_BYTES_MAX).cast_signed(),
             state: State::Starting { asker },
         });
@@ -142,6 +143,9 @@ impl Shard {
             return self.refuse(asker, Some(name), unknown());
         };
         let (log_start, high_watermark) = (status.log_start, status.high_watermark);
+        if let Some(subscription) = self.subscriptions.get_mut(key) {
+            subscription.wanted_from.get_or_insert(high_watermark);
+        }
         let active = self.active.get_mut(&partition).expect("it has a subscriber");
         active.high_watermark = active.high_watermark.max(high_watermark);
         let high_watermark = self.told_end(key).unwrap_or(high_watermark);
@@ -270,15 +274,20 @@ impl Shard {
         let subscription = self.subscriptions.get_mut(key).expect("the caller has just seen it");
         assert!(subscription.next < next, "batches up to {next} for a reader at {}", subscription.next);
         let bytes = batches.iter().map(|batch| batch.len() as u64).sum::<u64>();
-        let records =
+        let records: u64 =
             batches.iter().map(|batch| BatchHead::parse(batch).map_or(0, |head| u64::from(head.record_count))).sum();
         let count = batches.len() as u64;
         subscription.credit -= bytes.cast_signed();
+        let missed_from = subscription.wanted_from.map_or(subscription.next, |from| from.max(subscription.next));
         subscription.next = next;
         let Subscription { peer: Peer { shard, connection }, id, serial, partition, .. } = *subscription;
         let moved = crate::Traffic { batches: count, records, bytes };
         self.stats.consumed.merge(moved);
         self.traffic.entry(partition.topic).or_default().consumed.merge(moved);
+        let missed = next.0.saturating_sub(missed_from.0).saturating_sub(records);
+        if 0 < missed {
+            self.note_conflated(partition, missed);
+        }
         let high_watermark = self.active.get(&partition).map_or(next, |active| active.high_watermark.max(next));
         let high_watermark = self.told_end(key).map_or(high_watermark, |end| end.max(next));
         let push = PushBatches { connection, subscription: id, serial, high_watermark, batches };
@@ -288,6 +297,15 @@ impl Shard {
             self.send_mesh(shard, Message::Push(push));
         }
         bytes
+    }
+
+    /// A reader went past offsets that have no record (any more): on a topic of class `latest` newer ones had come.
+    fn note_conflated(&mut self, partition: PartitionId, records: u64) {
+        let topic = self.catalog.as_ref().and_then(|catalog| catalog.topic(partition.topic));
+        if topic.is_some_and(|topic| topic.settings.class == TopicClass::Latest) {
+            let traffic = self.traffic.entry(partition.topic).or_default();
+            *traffic.conflated.entry(partition.index).or_default() += records;
+        }
     }
 
     /// Batches came from the disk.

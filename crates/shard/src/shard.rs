@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use corelane_catalog::Catalog;
-use corelane_model::{ConnectionKey, MonotonicNanos, Now, PartitionId, ShardId, TopicId};
+use corelane_model::{ConnectionKey, MonotonicNanos, Now, PartitionId, PartitionIndex, ShardId, TopicId};
 use corelane_session::{ProducerSeal, Refused};
 use corelane_storage::{ChangeTicket, Storage, StorageOutput};
 
@@ -68,10 +68,12 @@ pub struct Shard {
 }
 
 /// One topic's traffic on this shard.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct TopicTraffic {
     pub(crate) produced: Traffic,
     pub(crate) consumed: Traffic,
+    /// Records of a topic of class `latest` that readers went past, by partition.
+    pub(crate) conflated: BTreeMap<PartitionIndex, u64>,
 }
 
 impl Shard {

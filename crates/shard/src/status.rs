@@ -20,6 +20,7 @@ impl Shard {
                     name: catalog?.topic(topic)?.name.as_str().to_owned(),
                     produced: traffic.produced,
                     consumed: traffic.consumed,
+                    conflated: traffic.conflated.values().sum(),
                 })
             })
             .take(STATUS_TOPICS_MAX)

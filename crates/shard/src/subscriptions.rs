@@ -44,6 +44,8 @@ pub(crate) struct Subscription {
     pub(crate) isolation: Isolation,
     /// The next offset to push.
     pub(crate) next: Offset,
+    /// What lies before it was not there for it to miss: where it wants to begin, or where the log ended then.
+    pub(crate) wanted_from: Option<Offset>,
     /// Bytes that may be pushed; below zero by less than the last batch.
     pub(crate) credit: i64,
     pub(crate) state: State,

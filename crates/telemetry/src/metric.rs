@@ -59,6 +59,7 @@ metrics! {
     TOPIC_PRODUCED_BYTES Counter "corelane_topic_produced_bytes_total" "Bytes of record batches that were appended to a topic.";
     TOPIC_CONSUMED_RECORDS Counter "corelane_topic_consumed_records_total" "Records of a topic that were pushed.";
     TOPIC_CONSUMED_BYTES Counter "corelane_topic_consumed_bytes_total" "Bytes of record batches of a topic that were pushed.";
+    TOPIC_CONFLATED_RECORDS Counter "corelane_topic_conflated_records_total" "Records of a topic of class latest that readers were not pushed, because newer ones of their keys had come.";
     GROUP_GROUPS Gauge "corelane_group_groups" "Consumer groups whose home is on this shard.";
     GROUP_MEMBERS Gauge "corelane_group_members" "Members of those groups.";
     GROUP_JOINS Counter "corelane_group_joins_total" "Members that joined, static ones that came back included.";

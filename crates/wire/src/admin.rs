@@ -86,6 +86,8 @@ pub struct PartitionDescription {
     pub segments: u32,
     /// Ranges that recovery found damaged: first offset and exclusive end.
     pub corrupt: Vec<(u64, u64)>,
+    /// Records of a topic of class `latest` that readers were not pushed, because newer ones of their keys had come.
+    pub conflated: u64,
 }
 
 /// A topic in full.

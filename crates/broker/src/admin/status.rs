@@ -177,14 +177,20 @@ fn queues(shards: &[ShardStatus]) -> Value {
 
 /// Traffic of each topic over all shards, by name.
 fn by_topic(shards: &[ShardStatus]) -> Value {
-    let mut topics: BTreeMap<&str, (Traffic, Traffic)> = BTreeMap::new();
+    let mut topics: BTreeMap<&str, (Traffic, Traffic, u64)> = BTreeMap::new();
     for topic in shards.iter().flat_map(|shard| &shard.by_topic) {
-        let (produced, consumed) = topics.entry(&topic.name).or_default();
+        let (produced, consumed, conflated) = topics.entry(&topic.name).or_default();
         produced.merge(topic.produced);
         consumed.merge(topic.consumed);
+        *conflated += topic.conflated;
     }
-    let entries = topics.into_iter().map(|(name, (produced, consumed))| {
-        (name.to_owned(), json!({ "produced": traffic(produced), "consumed": traffic(consumed) }))
+    let entries = topics.into_iter().map(|(name, (produced, consumed, conflated))| {
+        let value = json!({
+            "produced": traffic(produced),
+            "consumed": traffic(consumed),
+            "conflated_records": conflated,
+        });
+        (name.to_owned(), value)
     });
     Value::Object(entries.collect())
 }

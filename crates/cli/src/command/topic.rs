@@ -208,7 +208,7 @@ impl Describe {
             return Ok(());
         }
         writeln!(out, "topic {} (id {}): {}", topic.name, topic.topic, settings::describe(&topic.settings))?;
-        let head = [
+        let mut head = vec![
             "PARTITION",
             "SHARD",
             "LOG START",
@@ -219,7 +219,7 @@ impl Describe {
             "DISK",
             "SEGMENTS",
         ];
-        let rows: Vec<Vec<String>> = topic
+        let mut rows: Vec<Vec<String>> = topic
             .partitions
             .iter()
             .map(|partition| {
@@ -236,6 +236,12 @@ impl Describe {
                 ]
             })
             .collect();
+        if topic.settings.class == TopicClass::Latest {
+            head.push("CONFLATED");
+            rows.iter_mut()
+                .zip(&topic.partitions)
+                .for_each(|(row, partition)| row.push(partition.conflated.to_string()));
+        }
         table::print(&mut out, &head, &rows)?;
         for partition in &topic.partitions {
             for (first, end) in &partition.corrupt {
@@ -251,6 +257,7 @@ impl Describe {
 }
 
 fn description_json(topic: &TopicDescription) -> Value {
+    let is_latest = topic.settings.class == TopicClass::Latest;
     let partitions = topic.partitions.iter().map(|partition| {
         json!({
             "partition": partition.partition,
@@ -263,6 +270,7 @@ fn description_json(topic: &TopicDescription) -> Value {
             "disk_bytes": partition.disk_bytes,
             "segments": partition.segments,
             "corrupt": partition.corrupt,
+            "conflated_records": is_latest.then_some(partition.conflated),
         })
     });
     json!({

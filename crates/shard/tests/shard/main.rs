@@ -2,6 +2,7 @@
 
 mod broken_queues;
 mod committed_readers;
+mod conflation;
 mod dead_letters;
 mod ends;
 mod full_homes;

@@ -41,6 +41,9 @@ pub(crate) fn fill(world: &mut World, client: Client, topic: u64, partitions: u3
             let values: Vec<_> = (first..to.min(first + 3)).map(|place| format!("{partition}:{place}")).collect();
             let values: Vec<_> = values.iter().map(String::as_str).collect();
             world.produce(client, topic, partition, first, batch(&values));
+            if first % 300 == 297 {
+                world.run();
+            }
         }
     }
     world.run();
@@ -366,7 +369,7 @@ fn records_that_retention_took_from_their_members_hold_up_no_others() {
 }
 
 /// A batch of records with a key and a value each.
-fn keyed(pairs: &[(&str, &str)]) -> bytes::Bytes {
+pub(crate) fn keyed(pairs: &[(&str, &str)]) -> bytes::Bytes {
     let mut builder = BatchBuilder::new(Compression::None);
     for (key, value) in pairs {
         builder.push(WallMillis(1), Some(key.as_bytes()), Some(value.as_bytes()), &[]).expect("it is small");

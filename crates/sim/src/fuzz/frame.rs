@@ -81,6 +81,7 @@ fn description(settings: wire::Settings) -> wire::DescribeTopicAnswer {
             disk_bytes: 1000,
             segments: 1,
             corrupt: vec![(1, 2)],
+            conflated: 7,
         }],
     }
 }

@@ -154,6 +154,7 @@ fn topics(seen: &mut Vec<FrameKind>) {
         disk_bytes: 1 << 20,
         segments: 2,
         corrupt: vec![(20, 30)],
+        conflated: 1_234,
     };
     let topic = TopicDescription { name: "chat".into(), topic: TOPIC, settings: settings() };
     check(seen, &DescribeTopicAnswer { topic, partition_count: 8, partitions: vec![partition] }, b"");
