@@ -294,7 +294,14 @@ fn wrong_wishes_of_members_are_told() {
     let unknown = broker.run(&["consume", "chat", "-g", "g", "--strategy", "fair"], b"").bad(2);
     assert!(unknown.contains("round-robin") && unknown.contains("least-response-time"), "{unknown}");
     let nothing = broker.run(&["consume", "--pattern", "match-.*", "-g", "g"], b"").bad(1);
-    assert!(nothing.contains("match-.*"), "{nothing}");
+    assert!(nothing.contains("match-.*") && nothing.contains("there has to be one"), "{nothing}");
+    let open = broker.run(&["consume", "--pattern", "match-(", "-g", "g"], b"").bad(1);
+    assert!(open.contains("at byte 6"), "{open}");
+    let first = broker.run(&["consume", "chat", "-g", "picky", "--reset", "error"], b"").bad(1);
+    assert!(first.contains("no committed offset") && first.contains("corelane group seek"), "{first}");
+    let picky = broker.good(&["group", "describe", "picky", "--json"], b"");
+    let picky: serde_json::Value = serde_json::from_str(&picky).unwrap();
+    assert_eq!(picky["members"], serde_json::json!([]), "nobody waits for the session of one that gave up");
     let reset = broker.run(&["consume", "chat", "-g", "g", "--reset", "42"], b"").bad(2);
     assert!(reset.contains("earliest, latest, error"), "{reset}");
     let two = broker.run(&["consume", "chat", "other"], b"").bad(2);

@@ -105,7 +105,7 @@ pub enum GroupError {
         asked: Strategy,
     },
     /// The subscription names no topic that exists and its pattern matches none.
-    #[error("the subscription to {subscription} matches no topic")]
+    #[error("the subscription to {subscription} matches no topic; there has to be one when a member joins")]
     NothingSubscribed {
         /// The subscription as text.
         subscription: String,

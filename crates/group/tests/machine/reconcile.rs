@@ -206,7 +206,10 @@ fn a_pattern_that_matches_nothing_is_refused_and_harms_nobody() {
     let second = world.client(&[], None);
     world.clients[second].subscription.pattern = Some("chat-.*".to_owned());
     let error = world.join(second).unwrap_err();
-    assert_eq!(error.to_string(), "the subscription to /chat-.*/ matches no topic");
+    assert_eq!(
+        error.to_string(),
+        "the subscription to /chat-.*/ matches no topic; there has to be one when a member joins"
+    );
     assert_eq!(error.code(), ErrorCode::NothingSubscribed);
     world.kill(second);
     let mut other = world.join_of(first);

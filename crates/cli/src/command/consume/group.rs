@@ -185,9 +185,14 @@ impl Consume {
                 break Err(stop);
             }
         };
-        if read.is_err() {
+        if let Err(Stop::Output(_)) = read {
             // What was not printed is not done: nothing is committed on the way out.
             drop(consumer);
+            return read;
+        }
+        if read.is_err() {
+            // It leaves, so that nobody waits for its session to end; why it stopped is what is told.
+            let _gone = consumer.close().await;
             return read;
         }
         if let Some(ticket) = reading.last_commit {
