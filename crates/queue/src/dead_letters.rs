@@ -59,7 +59,7 @@ impl Queue {
     pub(crate) fn fail_for_good(&mut self, now: Now, index: u32, offset: u64, reason: DeadReason) {
         let partition = &mut self.partitions[index as usize];
         let deliveries = partition.slot(offset).expect("the caller has just seen it").attempts;
-        let fresh = Failure { deliveries, is_dead: true, first: now.wall, not_before: WallMillis(0) };
+        let fresh = Failure { deliveries, is_dead: true, first: now.wall, not_before: WallMillis(0), rest_ms: 0 };
         let failure = partition.failed.entry(offset).or_insert(fresh);
         failure.deliveries = deliveries;
         self.die(index, offset, reason);

@@ -198,16 +198,18 @@ impl Queue {
         let deliveries = slot.attempts;
         let rest = rest.unwrap_or_default();
         let until = now.monotonic.after(rest);
-        let rest_ms = i64::try_from(rest.as_millis()).unwrap_or(i64::MAX);
-        let not_before = corelane_model::WallMillis(now.wall.0.saturating_add(rest_ms));
+        let rest_ms = u64::try_from(rest.as_millis()).unwrap_or(u64::MAX);
+        let not_before = corelane_model::WallMillis(now.wall.0.saturating_add_unsigned(rest_ms));
         let failure = partition.failed.entry(offset).or_insert(Failure {
             deliveries,
             is_dead: false,
             first: now.wall,
             not_before,
+            rest_ms,
         });
         failure.deliveries = deliveries;
         failure.not_before = not_before;
+        failure.rest_ms = rest_ms;
         self.soil(index);
         if self.settings.delivery_limit.is_some_and(|limit| limit <= u32::from(deliveries)) {
             return self.die(index, offset, reason());

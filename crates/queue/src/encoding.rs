@@ -188,7 +188,7 @@ fn encode_partition(now: Now, partition: &Partition, out: &mut Vec<u8>) {
         put_varint(out, offset - at);
         put_varint(out, u64::from(failure.deliveries) << 1 | u64::from(failure.is_dead));
         put_varint(out, WallMillis(failure.first.0).millis_since(WallMillis(base)));
-        put_varint(out, failure.not_before.millis_since(now.wall));
+        put_varint(out, failure.remaining_ms(now.wall));
         at = offset;
     }
 }
@@ -279,8 +279,9 @@ pub(crate) fn decode_partition(bytes: &[u8]) -> Result<PartitionRecord, DecodeEr
                 u16::try_from(marked >> 1).ok().filter(|&counted| u32::from(counted) <= QUEUE_DELIVERIES_COUNTED_MAX);
             let deliveries = deliveries.ok_or_else(|| reader.malformed("a number of deliveries"))?;
             let first = WallMillis(base.saturating_add_unsigned(reader.varint()?));
-            let not_before = WallMillis(written.saturating_add_unsigned(reader.varint()?));
-            failed.insert(offset, Failure { deliveries, is_dead: marked & 1 == 1, first, not_before });
+            let rest_ms = reader.varint()?;
+            let not_before = WallMillis(written.saturating_add_unsigned(rest_ms));
+            failed.insert(offset, Failure { deliveries, is_dead: marked & 1 == 1, first, not_before, rest_ms });
             at = offset;
         }
     }

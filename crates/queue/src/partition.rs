@@ -20,6 +20,15 @@ pub(crate) struct Failure {
     pub(crate) first: WallMillis,
     /// Before that it is not handed out.
     pub(crate) not_before: WallMillis,
+    /// Milliseconds that it rests at most, wherever the wall clock is set meanwhile.
+    pub(crate) rest_ms: u64,
+}
+
+impl Failure {
+    /// Milliseconds that it has yet to rest.
+    pub(crate) fn remaining_ms(&self, now: WallMillis) -> u64 {
+        self.not_before.millis_since(now).min(self.rest_ms)
+    }
 }
 
 /// One partition of the queue's topic.

@@ -182,7 +182,7 @@ impl Queue {
         self.stats.read_records += 1;
         let mut slot =
             Slot { until: MonotonicNanos(0), bytes: record.bytes, next: 0, attempts: 0, seat: 0, state: State::Fresh };
-        let mut not_before = record.deliver_at.unwrap_or(WallMillis(i64::MIN));
+        let mut rest_ms = record.deliver_at.map_or(0, |at| at.millis_since(now.wall));
         let mut is_dead = false;
         if offset < partition.restored_end {
             if partition.done.contains(offset) {
@@ -192,12 +192,12 @@ impl Queue {
             }
             if let Some(failure) = partition.failed.get(&offset) {
                 slot.attempts = failure.deliveries;
-                not_before = not_before.max(failure.not_before);
+                rest_ms = rest_ms.max(failure.remaining_ms(now.wall));
                 let limit = self.settings.delivery_limit;
                 is_dead = failure.is_dead || limit.is_some_and(|limit| limit <= u32::from(failure.deliveries));
             }
         }
-        let rest = Duration::from_millis(not_before.millis_since(now.wall));
+        let rest = Duration::from_millis(rest_ms);
         slot.until = now.monotonic.after(rest);
         let before = record.key.and_then(|key| partition.lines.as_mut()?.join(key, offset));
         if let Some(before) = before

@@ -234,6 +234,25 @@ fn what_a_dead_member_had_goes_to_others_and_what_a_leaving_one_had_does_not_cou
 }
 
 #[test]
+fn after_a_restart_a_record_rests_no_longer_than_it_had_to_wherever_the_wall_clock_is_set() {
+    let mut world = world(2);
+    let at = world.member(10);
+    feed(&mut world);
+    world.reject(at, &[run(0, 1, 1)], Verdict::Retry(Some(Duration::ZERO))).unwrap();
+    world.reject(at, &[run(1, 1, 1)], Verdict::Retry(Some(MS * 300))).unwrap();
+    world.finish();
+    world.sync(usize::MAX);
+    world.now.wall.0 -= 3_600_000;
+    world.crash(0);
+    world.join_with(at, 10, 1).unwrap();
+    feed(&mut world);
+    assert_eq!(world.clients[at].has, [run(0, 1, 2)], "it rests not at all");
+    world.advance(MS * 300);
+    world.finish();
+    assert_eq!(world.clients[at].has, [run(0, 1, 2), run(1, 1, 2)]);
+}
+
+#[test]
 fn a_delayed_record_is_handed_out_at_its_time_and_holds_up_only_its_key() {
     let mut world = World::new(QueueSettings { order_per_key: true, ..settings() }, 1);
     world.produce(0, Some(1), Some(MS * 300));
