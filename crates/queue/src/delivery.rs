@@ -93,16 +93,17 @@ impl Queue {
             let Some(&index) = self.listed.front() else { break };
             let some = self.lease_from(until, index, seat, turn - taken);
             taken += some;
-            if !self.members.at(seat).has_credit() {
-                break;
-            }
-            // Whatever is left here is somebody else's turn; without any the partition leaves the list.
+            // Whatever is left here is somebody else's turn, also when the credit was too little for more: else one
+            // partition would keep all others waiting. Without any the partition leaves the list.
             self.listed.pop_front();
             let partition = &mut self.partitions[index as usize];
             if partition.next_ready().is_some() {
                 self.listed.push_back(index);
             } else {
                 partition.is_listed = false;
+            }
+            if !self.members.at(seat).has_credit() {
+                break;
             }
         }
         taken
@@ -115,7 +116,7 @@ impl Queue {
         let mut taken = 0;
         while taken < most && member.has_credit() {
             let Some(offset) = partition.next_ready() else { break };
-            partition.set_state(offset, State::Leased);
+            partition.lease(offset);
             let slot = partition.slot_mut(offset).expect("it is ready");
             slot.until = until;
             slot.seat = seat;

@@ -44,6 +44,9 @@ pub(crate) struct Partition {
     fresh: u64,
     /// Records that the hand-out has passed and that are to be handed out, in the order in which they became so.
     again: VecDeque<u64>,
+    /// The last record that was handed out was one of `again`: records that fail without a rest must not keep others
+    /// waiting.
+    is_fresh_turn: bool,
     pub(crate) done: DoneSet,
     pub(crate) failed: BTreeMap<u64, Failure>,
     /// Only below are there failures or done records that were not read yet.
@@ -74,6 +77,7 @@ impl Partition {
             slots: VecDeque::new(),
             fresh: 0,
             again: VecDeque::new(),
+            is_fresh_turn: false,
             done: DoneSet::new(0),
             failed: BTreeMap::new(),
             restored_end: 0,
@@ -169,13 +173,27 @@ impl Partition {
     }
 
     /// The next record to hand out, if the window lets it. It stays as it is.
+    ///
+    /// Those that the hand-out has passed come first, in turn with those that it has not.
     pub(crate) fn next_ready(&mut self) -> Option<u64> {
+        if self.is_fresh_turn {
+            self.next_fresh().or_else(|| self.next_again())
+        } else {
+            self.next_again().or_else(|| self.next_fresh())
+        }
+    }
+
+    fn next_again(&mut self) -> Option<u64> {
         while let Some(&offset) = self.again.front() {
             if self.slot(offset).is_some_and(|slot| slot.state == State::Again) {
                 return Some(offset);
             }
             self.again.pop_front();
         }
+        None
+    }
+
+    fn next_fresh(&mut self) -> Option<u64> {
         let end = self.read_end().min(self.done_end + QUEUE_WINDOW_RECORDS);
         while self.fresh < end {
             if self.slot(self.fresh).is_some_and(|slot| slot.state == State::Fresh) {
@@ -184,6 +202,12 @@ impl Partition {
             self.fresh += 1;
         }
         None
+    }
+
+    /// A record that is ready is handed out.
+    pub(crate) fn lease(&mut self, offset: u64) {
+        self.is_fresh_turn = self.slot(offset).is_some_and(|slot| slot.state == State::Again);
+        self.set_state(offset, State::Leased);
     }
 
     /// A record is done. Who stood behind it in its line, if anybody.

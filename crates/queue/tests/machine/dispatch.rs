@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use corelane_model::{Dispatch, QueueSettings};
+use corelane_queue::Verdict;
 
 use crate::world::{RECORD_BYTES, World, settings};
 
@@ -135,4 +136,50 @@ fn without_credit_nothing_is_read() {
     world.advance(Duration::from_millis(1));
     world.finish();
     assert!(world.readers.iter().all(|&(_, asked)| 0 < asked));
+}
+
+/// The member says something of the only record that it has and has room for another. Which one it was.
+fn turn(world: &mut World, at: usize, verdict: Option<Verdict>) -> (u32, u64) {
+    world.finish();
+    let has = std::mem::take(&mut world.clients[at].has);
+    let [run] = has[..] else { panic!("one record at a time: {has:?}") };
+    match verdict {
+        Some(verdict) => world.reject(at, &has, verdict).expect("it is a member"),
+        None => drop(world.acknowledge(at, &has).expect("it is a member")),
+    }
+    let credit = world.queue.credit(world.now, world.clients[at].id, 1, u64::from(RECORD_BYTES));
+    credit.expect("it is a member");
+    (run.partition.0, run.first.0)
+}
+
+#[test]
+fn a_member_with_little_credit_gets_records_of_all_partitions() {
+    let mut world = world(Dispatch::RoundRobin, 3, 30);
+    let at = world.member(1);
+    world.finish();
+    world.feed_all();
+    let turns: Vec<_> = (0..9).map(|_| turn(&mut world, at, None).0).collect();
+    for partition in 0..3 {
+        assert_eq!(turns.iter().filter(|&&from| from == partition).count(), 3, "{turns:?}");
+    }
+}
+
+#[test]
+fn records_that_fail_without_a_rest_do_not_keep_others_waiting() {
+    let settings = QueueSettings { delivery_limit: None, dead_letter: None, ..settings() };
+    let mut world = World::new(settings, 1);
+    (0..10).for_each(|_| world.produce(0, None, None));
+    let at = world.member(1);
+    world.finish();
+    world.feed_all();
+    let retry = || Some(Verdict::Retry(Some(Duration::ZERO)));
+    let (_, bad) = turn(&mut world, at, retry());
+    let mut others = 0;
+    for _ in 0..4 {
+        world.finish();
+        let is_bad = world.clients[at].has[0].first.0 == bad;
+        others += u64::from(!is_bad);
+        turn(&mut world, at, if is_bad { retry() } else { None });
+    }
+    assert_eq!(others, 2, "every other turn is theirs");
 }
