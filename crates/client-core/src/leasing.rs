@@ -94,6 +94,7 @@ pub(crate) struct Leasing {
     pub(crate) topic: u64,
     state: State,
     pub(crate) attempts: u32,
+    /// A join was answered.
     is_told_joined: bool,
     session_timeout: Duration,
     heartbeat_at: MonotonicNanos,
@@ -194,6 +195,10 @@ impl Leasing {
                     self.end(None);
                     return asks;
                 }
+                if !self.is_told_joined {
+                    // What is said names the topic by its id, which comes with the answer to the join.
+                    return asks;
+                }
                 self.take_verdicts(now, &mut asks);
                 if self.verdicts.is_empty() {
                     self.state = State::Leaving { on: Some(connection), is_asked: true, deadline };
@@ -279,12 +284,16 @@ impl Leasing {
         (topic, partitions): (u64, u32),
         session_timeout: Duration,
     ) {
-        if !matches!(self.state, State::Joining { asked, .. } if asked == Some(connection)) {
+        if self.conversation() != Some(connection) || matches!(self.state, State::Member { .. }) {
             return;
         }
         self.attempts = 0;
         self.topic = topic;
         self.session_timeout = session_timeout;
+        if let State::Leaving { .. } = self.state {
+            self.is_told_joined = true;
+            return;
+        }
         self.state = State::Member { on: connection };
         self.heartbeat_at = now.after(session_timeout / HEARTBEATS);
         if !std::mem::replace(&mut self.is_told_joined, true) {
@@ -393,6 +402,9 @@ impl Leasing {
     }
 
     fn on_join_refused(&mut self, code: ErrorCode, text: String, retry_at: MonotonicNanos, fresh: MemberId) {
+        if matches!(self.state, State::Leaving { .. }) && !self.is_told_joined {
+            return self.end(None);
+        }
         let State::Joining { deadline, .. } = self.state else { return };
         match code {
             ErrorCode::UnknownQueueMember | ErrorCode::MemberFenced => self.member = fresh,

@@ -180,3 +180,25 @@ fn a_join_that_is_not_answered_in_time_ends() {
     let error = Some(MembershipError::TimedOut { was_sent: true });
     assert!(matches!(&news[..], [QueueNews::Ended { error: found }] if *found == error));
 }
+
+#[test]
+fn whoever_leaves_before_the_join_is_answered_leaves_when_it_is() {
+    let mut leasing = joining();
+    leasing.poll(at(0), Some(A));
+    leasing.leave(at(900));
+    assert_eq!(leasing.poll(at(1), Some(A)), [], "the topic has no id yet");
+    leasing.on_joined(at(2), A, (3, 4), SESSION);
+    assert_eq!(leasing.poll(at(2), Some(A)), [LeaseAsk::Leave]);
+    assert_eq!(leasing.topic, 3);
+    leasing.on_left();
+    assert!(matches!(leasing.take_news()[..], [QueueNews::Ended { error: None }]));
+}
+
+#[test]
+fn whoever_leaves_and_is_not_let_in_is_gone() {
+    let mut leasing = joining();
+    leasing.poll(at(0), Some(A));
+    leasing.leave(at(900));
+    leasing.on_refused(LeaseAsked::Join, (ErrorCode::Busy, "later".into()), at(5), MemberId(8));
+    assert!(matches!(leasing.take_news()[..], [QueueNews::Ended { error: None }]));
+}
