@@ -1,9 +1,11 @@
 //! One client of the workload: the SDK's decisions, driven by an application that sends, reads and remembers.
 
+mod delayed;
 mod group;
 mod keyed;
 mod manage;
 mod repeats;
+mod shared_queue;
 mod transaction;
 
 use std::collections::BTreeMap;
@@ -21,11 +23,14 @@ use corelane_model::{
 };
 use corelane_record::{RecordBatch, split_batch};
 
+use self::delayed::Delayed;
 pub(crate) use self::group::GroupTodo;
 use self::group::GroupWorker;
 use self::keyed::Keyed;
 use self::manage::Asked;
 use self::repeats::Repeats;
+pub(crate) use self::shared_queue::QueueTodo;
+use self::shared_queue::QueueWorker;
 use self::transaction::Transactor;
 use crate::payload;
 use crate::{ClientPlan, Oracle, Random, RecordId, Scenario, TopicPlan, Violation};
@@ -51,6 +56,8 @@ pub(crate) enum Todo {
     Consumed { subscription: SubscriptionKey, bytes: u64 },
     /// Do something with memberships of a consumer group.
     Group(GroupTodo),
+    /// Do something with memberships of a shared queue.
+    Queue(QueueTodo),
 }
 
 /// What the application wants done next, and when.
@@ -99,6 +106,9 @@ pub(crate) struct Client {
     readings: BTreeMap<PartitionId, Reading>,
     /// Memberships of a consumer group, if it has any.
     group: Option<GroupWorker>,
+    /// Memberships of a shared queue, if it has any.
+    shared_queue: Option<QueueWorker>,
+    delayed: Delayed,
 }
 
 impl Client {
@@ -109,6 +119,7 @@ impl Client {
             .map(|(number, plan)| Self::new(u32::try_from(number).expect("few"), *plan, random.bits(), scenario, false))
             .collect::<Vec<_>>();
         clients.extend(Self::members_of_groups(clients.len(), scenario));
+        clients.extend(Self::members_of_queues(clients.len(), scenario));
         clients
     }
 
@@ -148,11 +159,14 @@ impl Client {
             subscriptions: BTreeMap::new(),
             readings: BTreeMap::new(),
             group: None,
+            shared_queue: None,
+            delayed: Delayed::new(seed, scenario),
         }
     }
 
     pub(crate) fn has_sent_all(&self) -> bool {
-        let is_through = self.group.as_ref().is_none_or(GroupWorker::is_through);
+        let is_through = self.group.as_ref().is_none_or(GroupWorker::is_through)
+            && self.shared_queue.as_ref().is_none_or(QueueWorker::is_through);
         self.left == 0 && is_through && self.transactor.as_ref().is_none_or(Transactor::has_begun_all)
     }
 
@@ -163,6 +177,9 @@ impl Client {
             transactor.stop();
         }
         if let Some(worker) = &mut self.group {
+            worker.calm_down();
+        }
+        if let Some(worker) = &mut self.shared_queue {
             worker.calm_down();
         }
     }
@@ -250,6 +267,7 @@ impl Client {
                 Vec::new()
             }
             Todo::Group(todo) => self.act_in_group(now, oracle, todo),
+            Todo::Queue(todo) => self.act_in_queue(now, oracle, todo),
         }
     }
 
@@ -292,7 +310,7 @@ impl Client {
                 value: (!is_deletion).then_some(&value),
                 headers: if is_deletion { &header } else { &[] },
                 message_id: id.as_ref().map(String::as_bytes),
-                delivery_time: None,
+                delivery_time: self.delayed.draw(topic),
                 timestamp: None,
                 partition: self.random.is_one_in(2).then_some(partition),
             };

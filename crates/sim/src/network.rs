@@ -296,6 +296,12 @@ const fn is_request(kind: FrameKind) -> bool {
             | FrameKind::LeaveGroup
             | FrameKind::CommitOffsets
             | FrameKind::FetchOffsets
+            | FrameKind::JoinQueue
+            | FrameKind::QueueAck
+            | FrameKind::QueueNack
+            | FrameKind::QueueExtend
+            | FrameKind::LeaveQueue
+            | FrameKind::DescribeQueue
     )
 }
 

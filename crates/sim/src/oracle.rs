@@ -6,6 +6,7 @@
 pub(crate) mod groups;
 mod ids;
 mod keys;
+pub(crate) mod queues;
 mod transactions;
 mod violation;
 
@@ -19,6 +20,7 @@ use self::groups::Groups;
 pub(crate) use self::ids::Repeatable;
 use self::keys::Keys;
 pub use self::keys::{KeyViolation, ReadSpan};
+use self::queues::Queues;
 use self::transactions::Transactions;
 pub use self::transactions::{Claim, Fate, TransactionKey, TransactionViolation};
 pub use self::violation::{Source, Violation};
@@ -87,6 +89,7 @@ pub struct Oracle {
     /// The broker's present start.
     incarnation: Incarnation,
     pub(crate) groups: Groups,
+    pub(crate) queues: Queues,
 }
 
 impl Oracle {

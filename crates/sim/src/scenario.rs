@@ -3,6 +3,7 @@
 //! Swarm style: each seed switches some features off altogether, because faults hide each other.
 
 mod parties;
+mod queues;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use corelane_model::{Acks, Isolation, TopicClass, TopicSettings};
 
 use crate::Random;
 pub use parties::GroupPlan;
+pub use queues::QueuePlan;
 
 /// The smallest journal file that a journal takes.
 const SMALLEST_FILE_BYTES: u64 = 64 << 10;
@@ -187,6 +189,8 @@ pub struct Scenario {
     pub value_bytes_max: u64,
     /// A consumer group, in some seeds.
     pub group: Option<GroupPlan>,
+    /// A shared queue, in some seeds.
+    pub queue: Option<QueuePlan>,
 }
 
 impl Scenario {
@@ -248,15 +252,11 @@ impl Scenario {
             batch_bytes_max,
             value_bytes_max: random.skewed(32..u64::from(batch_bytes_max) - 512),
             group: None,
+            queue: None,
         };
         // Drawn last, so that kept seeds stay what they were.
         if random.is_one_in(3) {
-            // A small ring comes round often: many crashes meet files that were used before.
-            scenario.crashes_max = random.within(5..60);
-            scenario.crash_every = random.within(50..800);
-            scenario.journal_file_bytes = SMALLEST_FILE_BYTES;
-            scenario.batch_bytes_max = 4096;
-            scenario.value_bytes_max = scenario.value_bytes_max.min(3584);
+            scenario.shrink_ring(random);
         }
         if !random.is_one_in(3) {
             scenario.crash_at_file_rarity = random.within(1..12);
@@ -265,6 +265,7 @@ impl Scenario {
         scenario.decide_transactions(random);
         scenario.decide_keys(random);
         scenario.decide_parties(&mut random.fork());
+        scenario.decide_queue(&mut random.fork());
         scenario
     }
 
@@ -272,6 +273,15 @@ impl Scenario {
     #[must_use]
     pub fn has_transactions(&self) -> bool {
         self.clients.iter().any(|client| client.transactions.is_some())
+    }
+
+    /// A small ring comes round often: many crashes meet files that were used before.
+    fn shrink_ring(&mut self, random: &mut Random) {
+        self.crashes_max = random.within(5..60);
+        self.crash_every = random.within(50..800);
+        self.journal_file_bytes = SMALLEST_FILE_BYTES;
+        self.batch_bytes_max = 4096;
+        self.value_bytes_max = self.value_bytes_max.min(3584);
     }
 
     /// Null values, readers that begin anew, and ids that everybody uses.
@@ -318,6 +328,15 @@ impl Scenario {
         if self.group.is_some() {
             // Members come and go within seconds: records have to come for as long.
             let times = u32::try_from(random.within(1..12)).expect("few");
+            self.clients.iter_mut().for_each(|client| client.pause *= times);
+        }
+    }
+
+    /// Who shares records.
+    fn decide_queue(&mut self, random: &mut Random) {
+        self.queue = QueuePlan::draw(random, &self.topics, self.is_jumping);
+        if self.queue.is_some() {
+            let times = u32::try_from(random.within(1..6)).expect("few");
             self.clients.iter_mut().for_each(|client| client.pause *= times);
         }
     }

@@ -3,6 +3,7 @@
 mod clients;
 mod faults;
 mod parties;
+mod queues;
 mod shards;
 
 use std::time::Duration;
@@ -206,6 +207,9 @@ impl World {
         self.queue.after(Duration::ZERO, Happening::Start { generation: 0 });
         self.queue.after(SUPERVISION, Happening::Supervise);
         self.schedule_faults();
+        if self.scenario.is_jumping {
+            self.oracle.queues.loosen_clock();
+        }
         for client in 0..self.clients.len() {
             self.queue.after(Duration::from_micros(10), Happening::Work { client, todo: Todo::Begin });
         }

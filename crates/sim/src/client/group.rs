@@ -117,6 +117,7 @@ impl Client {
             worker.is_retired = true;
             worker.members.keys().for_each(|&member| self.core.abandon_group(member));
         }
+        self.retire_from_queue();
     }
 
     /// All topics are known: members join.

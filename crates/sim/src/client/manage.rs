@@ -57,7 +57,7 @@ impl Client {
     }
 
     /// Creates what is missing, if that is this client's task, and looks again.
-    pub(crate) fn create_missing(&mut self, now: Now) -> Vec<Wish> {
+    pub(crate) fn create_missing(&mut self, now: Now, oracle: &mut Oracle) -> Vec<Wish> {
         let missing = self.topics.iter().filter(|(_, _, info)| info.is_none());
         let missing = missing.map(|(name, plan, _)| (name.clone(), *plan)).collect::<Vec<_>>();
         if missing.is_empty() {
@@ -72,6 +72,7 @@ impl Client {
                 wishes.push((self.churn, Todo::Manage));
             }
             wishes.extend(self.begin_party());
+            wishes.extend(self.begin_queue(oracle));
             return wishes;
         }
         if self.number == 0 {
@@ -139,7 +140,7 @@ impl Client {
         match (asked, answer) {
             (Asked::List, Some(Answer::Topics { topics, .. })) => {
                 let mut wishes = self.on_topics(oracle, topics);
-                wishes.extend(self.create_missing(now));
+                wishes.extend(self.create_missing(now, oracle));
                 Ok(wishes)
             }
             (Asked::List, None) => Ok(vec![(Duration::from_millis(50), Todo::Begin)]),

@@ -141,6 +141,12 @@ impl Transactions {
         self.ticks
     }
 
+    /// Whether readers of committed records must be shown it: it is of no transaction, or of one that is committed.
+    pub(super) fn is_surely_seen(&self, record: RecordId) -> bool {
+        let transaction = self.of.get(&record).and_then(|transaction| self.known.get(transaction));
+        transaction.is_none_or(|known| known.fate == Fate::Committed)
+    }
+
     fn known(&mut self, transaction: TransactionKey) -> &mut Known {
         self.known.get_mut(&transaction).expect("the workload began it")
     }

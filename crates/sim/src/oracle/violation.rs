@@ -176,6 +176,14 @@ pub enum Violation {
         /// What it does.
         what: String,
     },
+    /// A shared queue does what it promised not to.
+    #[error("queue {queue}: {what}")]
+    Queue {
+        /// The queue's group.
+        queue: String,
+        /// What it does.
+        what: String,
+    },
     /// A machine panicked: one of its assertions failed.
     #[error("panic: {text}")]
     Panic {

@@ -114,7 +114,7 @@ impl World {
                 self.log(format_args!("c{client} cannot reach s{shard}: {failure}"));
             }
             told => {
-                if let Some(told) = self.tell_party(client, told) {
+                if let Some(told) = self.tell_party(client, told).and_then(|told| self.tell_queue(client, told)) {
                     self.tell(client, told);
                 }
             }
@@ -190,9 +190,12 @@ impl World {
     /// A request of the application was answered, or came to nothing.
     fn tell_answer(&mut self, client: usize, operation: OperationKey, answer: Result<Answer, RequestError>) {
         let now = self.now();
+        let incarnation = self.broker.incarnation();
         let text = answer.as_ref().err().map(ToString::to_string);
         let state = &mut self.clients[client];
-        let done = if state.is_of_transaction(operation) {
+        let done = if state.is_of_queue(operation) {
+            Ok(state.on_queue_answer(&mut self.oracle, incarnation, operation, answer))
+        } else if state.is_of_transaction(operation) {
             state.on_transaction_done(now, &mut self.oracle, operation, answer)
         } else {
             state.on_done(now, &mut self.oracle, operation, answer.ok())

@@ -173,6 +173,9 @@ impl World {
         }
         let client = self.clients.iter().find_map(|client| client.restless(self.now(), &self.oracle));
         let client = client.or_else(|| self.clients.iter().find_map(|client| client.restless_party(&self.oracle)));
+        let incarnation = self.broker.incarnation();
+        let queue = |client: &Client| client.restless_queue(&self.oracle, incarnation);
+        let client = client.or_else(|| self.clients.iter().find_map(queue));
         let unanswered = self.network.unanswered();
         client.or_else(|| (0 < unanswered).then(|| format!("{unanswered} requests are not answered")))
     }
@@ -192,6 +195,9 @@ impl World {
         if self.scenario.is_rotting {
             // What rots in the home of a group is lost to it.
             self.clients.iter_mut().for_each(Client::retire);
+        }
+        for client in 0..self.clients.len() {
+            self.clients[client].read_letters_again(&mut self.oracle);
         }
         self.send_auditor(Isolation::Uncommitted);
         if self.scenario.has_transactions() {

@@ -185,7 +185,10 @@ impl World {
     fn send_to_client(&mut self, link: LinkId, lane: Lane, frame: Frame) {
         let result = self.network.check_answer(&mut self.oracle, link, &frame);
         self.check(result);
-        let now = self.now().monotonic;
+        let now = self.now();
+        let result = self.oracle.on_queue_left(now, link.0, &frame);
+        self.check(result);
+        let now = now.monotonic;
         let result = self.oracle.groups.on_left(now, link.0, &frame);
         self.check(result);
         let arrival = self.network.enter(now, link, lane);
@@ -259,7 +262,9 @@ impl World {
         if self.network.of_shard(shard, connection).is_none() {
             return;
         }
-        self.oracle.groups.on_arrived(self.queue.now().monotonic, link.0, &frame);
+        let now = self.queue.now().monotonic;
+        self.oracle.groups.on_arrived(now, link.0, &frame);
+        self.oracle.queues.on_arrived(now, link.0, &frame);
         self.give(shard, Event::Frame { connection, frame });
         if self.random.is_one_in(self.scenario.network.cut_rarity) {
             self.cut(link, None, "the network broke");
@@ -305,5 +310,6 @@ impl World {
         }
         self.network.forget_shards();
         self.oracle.groups.on_broker_gone();
+        self.oracle.queues.on_broker_gone(self.queue.now().wall);
     }
 }
