@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use corelane_model::{MemberId, Now, Offset, PartitionIndex, StartAt, TopicId, WallMillis};
 use corelane_queue::{
-    Effect, Join, Queue, QueueName, ReadBatch, RecordMeta, RequestTicket, Restore, Verdict, is_queue_key, queue_of,
+    Effect, Join, Queue, QueueName, ReadBatch, RecordMeta, RedriveAt, Redriven, RequestTicket, Restore, Verdict,
+    is_queue_key, queue_of,
 };
 
 use super::home_log::{self, KeyedRecord, START};
@@ -67,7 +68,7 @@ fn live(restore: Restore) {
             queue.on_deadline(now);
         }
         if number == ROUNDS / 2 {
-            let _refused = queue.redrive(RequestTicket(3), 10);
+            let _refused = queue.redrive(RequestTicket(3), 10, RedriveAt { partition: PartitionIndex(0), end: None });
         }
     }
     std::hint::black_box((queue.describe(), queue.describe_partitions(now).count()));
@@ -99,7 +100,7 @@ fn answer(queue: &mut Queue, now: Now, effect: Effect) {
         Effect::DeadLetter { partition, offset, .. } => queue.on_dead_letter_stored(now, partition, offset),
         Effect::Redrive { .. } => {
             queue.on_redriven(TopicId(9), PartitionIndex(1), Offset(3));
-            queue.on_redrive_done(3);
+            queue.on_redrive_done(Redriven { records: 3, next: None, stopped: String::new() });
         }
         Effect::Append { .. }
         | Effect::Answer { .. }
