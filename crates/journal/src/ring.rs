@@ -69,6 +69,17 @@ pub(crate) struct Ring {
     file_bytes: u64,
     current: Option<Current>,
     next: FileSequence,
+    /// What the slots come to, counted when one of them changed: each append asks.
+    count: Count,
+}
+
+/// How many slots are good for what.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    /// Their files can be used, now or later.
+    usable: u64,
+    /// Nothing that is needed lies in them.
+    free: u64,
 }
 
 impl Ring {
@@ -97,7 +108,20 @@ impl Ring {
                 None => slots.push(SlotState::Missing),
             }
         }
-        Self { slots, files, file_bytes, current: None, next }
+        let mut ring = Self { slots, files, file_bytes, current: None, next, count: Count::default() };
+        ring.count_slots();
+        ring
+    }
+
+    /// To be called when slots have changed.
+    fn count_slots(&mut self) {
+        let is_usable = |state: &&SlotState| !matches!(state, SlotState::Failed { .. } | SlotState::Retired);
+        let is_free =
+            |state: &&SlotState| matches!(state, SlotState::Missing | SlotState::Creating(_) | SlotState::Ready { .. });
+        self.count = Count {
+            usable: self.slots.iter().take(self.files).filter(is_usable).count() as u64,
+            free: self.slots.iter().filter(is_free).count() as u64,
+        };
     }
 
     /// The file that is written, or the one that will be next when none was begun yet.
@@ -114,6 +138,7 @@ impl Ring {
             let sequence = self.next;
             self.next = sequence.next();
             self.slots[index] = SlotState::Live { sequence, is_right_length: true };
+            self.count_slots();
             let slot = RingSlot(u32::try_from(index).expect("a ring has few slots"));
             self.current = Some(Current { slot, sequence, at: 0 });
         }
@@ -147,6 +172,7 @@ impl Ring {
             let slot = RingSlot(u32::try_from(index).expect("a ring has few slots"));
             self.slots[index] = SlotState::Creating(effects.push(slot, JournalOp::Create { length: self.file_bytes }));
         }
+        self.count_slots();
     }
 
     /// When [`Ring::prepare`] has something to try again.
@@ -171,6 +197,7 @@ impl Ring {
                 _ => {}
             }
         }
+        self.count_slots();
         true
     }
 
@@ -189,21 +216,18 @@ impl Ring {
                 };
             }
         }
+        self.count_slots();
         recycled
     }
 
     /// Bytes that all usable files hold.
     pub(crate) fn total_bytes(&self) -> u64 {
-        let is_used = |state: &&SlotState| !matches!(state, SlotState::Failed { .. } | SlotState::Retired);
-        self.file_bytes * self.slots.iter().take(self.files).filter(is_used).count() as u64
+        self.file_bytes * self.count.usable
     }
 
     /// Bytes that can still be written before something must be recycled.
     pub(crate) fn left_bytes(&self) -> u64 {
-        let is_free =
-            |state: &&SlotState| matches!(state, SlotState::Missing | SlotState::Creating(_) | SlotState::Ready { .. });
-        let free = self.file_bytes * self.slots.iter().filter(is_free).count() as u64;
-        free + self.rest_bytes()
+        self.file_bytes * self.count.free + self.rest_bytes()
     }
 
     /// Bytes left in the current file.
