@@ -85,7 +85,7 @@ impl CommitLog {
     /// On a memory topic the batch is durable and visible with this, and the oldest ones give way when the ring is
     /// over its bound.
     pub fn attach(&mut self, bytes: Bytes, position: u64) {
-        let head = BatchHead::parse(&bytes).expect("a stamped batch has a sound head");
+        let head = BatchHead::of_checked(&bytes);
         assert_eq!(head.base_offset, self.attached_end, "batches are attached in the order of appends");
         assert_eq!(head.batch_bytes() as usize, bytes.len(), "a whole batch is attached");
         if let Some(last) = self.cache.back() {

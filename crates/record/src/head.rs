@@ -132,6 +132,14 @@ impl BatchHead {
         Ok(parsed)
     }
 
+    /// The head of a batch that this process has checked or sealed itself and holds in memory since; nothing is checked again.
+    ///
+    /// Panics if `batch` is shorter than a head.
+    #[must_use]
+    pub fn of_checked(batch: &[u8]) -> Self {
+        Self::read(batch.first_chunk().expect("a batch has a whole head"))
+    }
+
     /// The fields, unchecked.
     fn read(head: &[u8; BATCH_HEAD_BYTES]) -> Self {
         Self {
