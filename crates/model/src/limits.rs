@@ -192,7 +192,7 @@ pub const SESSION_REQUESTS_MAX: usize = 1024;
 pub const SESSION_BUDGET_BYTES: u64 = 16 << 20;
 /// Streams from one peer at once: a control stream, 64 produce streams, and room for admin calls.
 pub const SESSION_STREAMS_MAX: u32 = 256;
-/// Produce or push streams of one connection; beyond that partitions share streams by hash.
+/// Produce or push streams of one connection; with more partitions than that they share streams.
 pub const SESSION_DATA_STREAMS_MAX: u32 = 64;
 /// Partitions of one connection that have a produce stream of their own; with more of them all share
 /// [`PRODUCE_STREAMS_SHARED`] streams, and one that has nothing under way may change streams.
@@ -206,8 +206,13 @@ pub const PRODUCE_BUNDLE_BATCHES_MAX: usize = 1024;
 pub const PRODUCE_BUNDLE_BATCHES: usize = 64;
 /// A client closes a bundle at so many bytes of batches; a batch of more than a quarter of it leaves alone, uncopied.
 pub const PRODUCE_BUNDLE_BYTES: usize = 16 << 10;
-/// Subscriptions of one push bundle at most; together they carry no more than [`PUSH_BYTES`].
+/// Subscriptions of one push bundle at most.
 pub const PUSH_BUNDLE_SUBSCRIPTIONS: usize = 128;
+/// Bytes of batches of one push bundle at most; a push of more than a quarter of it leaves alone, uncopied.
+pub const PUSH_BUNDLE_BYTES: usize = 16 << 10;
+/// Subscriptions that are taken one after another and have no push stream to themselves share one in runs of so many: what
+/// they are pushed at the same time leaves in one bundle.
+pub const PUSH_STREAM_RUN: u64 = 16;
 /// Bytes of credit that a subscription may hold.
 pub const SUBSCRIPTION_CREDIT_BYTES_MAX: u64 = 64 << 20;
 /// Credit of a subscription that asks for none.
@@ -458,6 +463,7 @@ const _: () = {
     assert!(TRANSACTION_BATCHES_IN_FLIGHT <= PRODUCER_BATCHES_MAX);
     assert!(PRODUCE_BUNDLE_BATCHES_MAX * 24 + 64 <= FRAME_BODY_BYTES_MAX as usize);
     assert!(PRODUCE_BUNDLE_BYTES <= BATCH_BYTES_MAX as usize);
+    assert!(PUSH_BUNDLE_BYTES <= PUSH_BYTES as usize);
     assert!(PUSH_BUNDLE_SUBSCRIPTIONS * 20 + 64 <= FRAME_BODY_BYTES_MAX as usize);
     assert!(FRAME_BYTES_MAX <= STREAM_WINDOW_BYTES);
     assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);

@@ -2,8 +2,8 @@
 //!
 //! [`Session::handle`] turns each frame into a [`Step`]: a typed [`Request`] for the shard, a frame that the session
 //! answers by itself, or the end of the connection. Whatever a peer sends leads to a code and a text, never to a panic,
-//! and a refused frame changes nothing. Outcomes of produce frames and durable ends are gathered and leave once a round,
-//! through [`Session::poll_frame`].
+//! and a refused frame changes nothing. Outcomes of produce frames, durable ends and pushes are gathered and leave once
+//! a round, through [`Session::poll_frame`] and [`Session::take_pushes`].
 //!
 //! A session knows no topic, no partition's owner and no stream beyond the slot that a subscription's pushes take. It
 //! reads no clock.
@@ -13,6 +13,7 @@ mod effect;
 mod error;
 mod group;
 mod ownership;
+mod pushes;
 mod queue;
 mod request;
 mod session;

@@ -1,5 +1,6 @@
 //! The session itself.
 
+use bytes::Bytes;
 use corelane_model::limits::{
     BATCH_BYTES_MAX, FRAME_BYTES_MAX, HELLO_TIMEOUT, SESSION_BUDGET_BYTES, SESSION_REQUESTS_MAX,
     SESSION_SUBSCRIPTIONS_MAX, TOKEN_BYTES_MAX,
@@ -13,6 +14,7 @@ use corelane_wire::{
 };
 
 use crate::answers::{Answers, cut, refusal};
+use crate::pushes::Pushes;
 use crate::request::{NoRequest, check_shape, parse_request};
 use crate::subscriptions::Subscriptions;
 use crate::{
@@ -52,6 +54,7 @@ pub struct Session {
     produce_bytes: u64,
     subscriptions: Subscriptions,
     answers: Answers,
+    pushes: Pushes,
     stats: SessionStats,
 }
 
@@ -65,6 +68,7 @@ impl Session {
             produce_bytes: 0,
             subscriptions: Subscriptions::default(),
             answers: Answers::default(),
+            pushes: Pushes::default(),
             stats: SessionStats::default(),
         }
     }
@@ -188,6 +192,19 @@ impl Session {
     /// The next gathered frame of the round.
     pub fn poll_frame(&mut self) -> Option<OutFrame> {
         self.answers.poll_frame()
+    }
+
+    /// Gathers batches for the subscription with this id and serial; when it has ended they are dropped.
+    pub fn push(&mut self, (subscription, serial): (SubscriptionId, u64), high_watermark: Offset, batches: Vec<Bytes>) {
+        if let Some(route) = self.subscriptions.get(subscription).filter(|route| route.serial == serial) {
+            self.pushes.add(route.slot, subscription, high_watermark, batches);
+        }
+    }
+
+    /// Hands over the pushes that were gathered, in frames, each with the push stream that it takes. Whatever else is sent on a
+    /// push stream goes behind them.
+    pub fn take_pushes(&mut self, send: impl FnMut(u8, OutFrame)) {
+        self.pushes.take_frames(send);
     }
 
     /// Takes a subscription's id and a push stream for it; its serial.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use corelane_model::limits::SESSION_DATA_STREAMS_MAX;
+use corelane_model::limits::{PUSH_STREAM_RUN, SESSION_DATA_STREAMS_MAX};
 use corelane_model::{PartitionId, ShardId, SubscriptionId};
 
 /// Where a subscription leads.
@@ -21,13 +21,16 @@ pub struct Route {
 
 /// All subscriptions of one connection.
 ///
-/// The first 64 have a push stream to themselves; later ones share by hash. A stream that becomes free goes to the next
-/// one that comes, so that one slow partition does not hold up another as long as there are streams.
+/// The first 64 have a push stream to themselves; later ones share, in runs of [`PUSH_STREAM_RUN`] over all streams, so that
+/// partitions that a client subscribes to together are pushed in bundles. A stream that becomes free goes to the next one
+/// that comes, so that one slow partition does not hold up another as long as there are streams.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     routes: BTreeMap<SubscriptionId, Route>,
     own_slots: u64,
     last_serial: u64,
+    /// How many have been taken that share a stream.
+    shared: u64,
 }
 
 const _: () = assert!(SESSION_DATA_STREAMS_MAX == u64::BITS, "own_slots is a word of bits");
@@ -48,10 +51,13 @@ impl Subscriptions {
     pub(crate) fn insert(&mut self, subscription: SubscriptionId, partition: PartitionId, owner: ShardId) -> u64 {
         let free = self.own_slots.trailing_ones();
         let is_slot_own = free < SESSION_DATA_STREAMS_MAX;
-        let slot = if is_slot_own { free } else { hash_slot(partition) };
-        if is_slot_own {
-            self.own_slots |= 1 << slot;
-        }
+        let slot = if is_slot_own {
+            self.own_slots |= 1 << free;
+            u64::from(free)
+        } else {
+            self.shared += 1;
+            (self.shared - 1) / PUSH_STREAM_RUN % u64::from(SESSION_DATA_STREAMS_MAX)
+        };
         let slot = u8::try_from(slot).expect("below 64");
         self.last_serial += 1;
         let serial = self.last_serial;
@@ -75,12 +81,6 @@ impl Subscriptions {
     }
 }
 
-/// Fibonacci hashing of both numbers onto the push streams.
-fn hash_slot(partition: PartitionId) -> u32 {
-    let mixed = (partition.topic.0 ^ (u64::from(partition.index.0) << 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    u32::try_from(mixed >> 58).expect("six bits are left")
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -101,11 +101,14 @@ mod tests {
         }
         let slots: BTreeSet<u8> = subscriptions.iter().map(|(_, route)| route.slot).collect();
         assert_eq!(slots.len(), 64);
-        subscriptions.insert(SubscriptionId(64), partition(64), ShardId(0));
-        assert!(u32::from(subscriptions.get(SubscriptionId(64)).unwrap().slot) < SESSION_DATA_STREAMS_MAX);
+        for i in 64..64 + 70 * PUSH_STREAM_RUN {
+            subscriptions.insert(SubscriptionId(i), partition(u32::try_from(i).unwrap()), ShardId(0));
+            let slot = subscriptions.get(SubscriptionId(i)).unwrap().slot;
+            assert_eq!(u64::from(slot), (i - 64) / PUSH_STREAM_RUN % 64, "they share in runs");
+        }
         let freed = subscriptions.remove(SubscriptionId(10)).unwrap().slot;
-        subscriptions.insert(SubscriptionId(65), partition(65), ShardId(0));
-        assert_eq!(subscriptions.get(SubscriptionId(65)).unwrap().slot, freed);
-        assert_eq!(subscriptions.remove(SubscriptionId(99)), None);
+        subscriptions.insert(SubscriptionId(9999), partition(9999), ShardId(0));
+        assert_eq!(subscriptions.get(SubscriptionId(9999)).unwrap().slot, freed);
+        assert_eq!(subscriptions.remove(SubscriptionId(10_000)), None);
     }
 }

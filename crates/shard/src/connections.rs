@@ -11,8 +11,8 @@ use corelane_model::{
 use corelane_record::SealedBatch;
 use corelane_session::{Facts, ProduceRequest, Refused, Request, Session, Step};
 use corelane_wire::{
-    AlterTopicAnswer, CreateTopicAnswer, FindOffsetAnswer, Frame, FrameError, OutFrame, Passed, Push, StorageStopped,
-    SubscribeAnswer, SubscriptionEnded, TopicDone, encode, encode_with,
+    AlterTopicAnswer, CreateTopicAnswer, FindOffsetAnswer, Frame, FrameError, OutFrame, Passed, StorageStopped,
+    SubscribeAnswer, SubscriptionEnded, TopicDone, encode,
 };
 
 use crate::ask::{Answer, Ask, Asker, CatalogRequest, Ending, Outcome, PartitionRequest, Peer, PushBatches, Wish};
@@ -82,7 +82,9 @@ impl Shard {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         match state.session.handle(facts, frame) {
             Step::Reply(frame) => self.send_control(connection, frame),
-            Step::Gathered => self.note_gathering(connection),
+            Step::Gathered => {
+                self.gather_on(connection);
+            }
             Step::Request(request) => self.handle_request(connection, request),
             Step::Close(refused) => self.close(connection, refused),
             Step::Ignored => {}
@@ -150,7 +152,7 @@ impl Shard {
             Request::Produce(produce) => self.handle_produce(peer, produce),
             Request::ProduceMany(batches) => {
                 // The session may have refused some of them by itself.
-                self.note_gathering(connection);
+                self.gather_on(connection);
                 batches.into_iter().for_each(|produce| self.handle_produce(peer, produce));
             }
             Request::Metadata { correlation, names } => self.answer_metadata(asker(correlation), &names),
@@ -338,15 +340,14 @@ impl Shard {
         if connection == INSIDE {
             return self.on_inside_outcome(correlation, outcome);
         }
-        let Some(state) = self.connections.get_mut(&connection) else { return };
+        let Some(session) = self.gather_on(connection) else { return };
         match outcome {
-            Ok(appended) if is_end_due => state.session.answer_produce_early(correlation, batch_bytes, *appended),
+            Ok(appended) if is_end_due => session.answer_produce_early(correlation, batch_bytes, *appended),
             outcome => {
                 let outcome = outcome.as_ref().copied().map_err(AsRef::as_ref);
-                state.session.answer_produce(correlation, batch_bytes, outcome);
+                session.answer_produce(correlation, batch_bytes, outcome);
             }
         }
-        self.note_gathering(connection);
     }
 
     /// A durable end for a connection here.
@@ -354,9 +355,9 @@ impl Shard {
         if connection == INSIDE {
             return self.on_inside_durable(partition, end);
         }
-        let Some(state) = self.connections.get_mut(&connection) else { return };
-        state.session.tell_durable(partition, end);
-        self.note_gathering(connection);
+        if let Some(session) = self.gather_on(connection) {
+            session.tell_durable(partition, end);
+        }
     }
 
     /// Batches for a subscription of a connection here; those for one that has ended are dropped.
@@ -365,14 +366,17 @@ impl Shard {
             return self.on_inside_push(push);
         }
         let PushBatches { connection, subscription, serial, high_watermark, batches } = push;
-        let Some(state) = self.connections.get(&connection) else { return };
-        let Some(route) = state.session.subscription(subscription).filter(|route| route.serial == serial) else {
-            return;
-        };
-        let stream = OutStream::Push(route.slot);
-        let body = Push { subscription: subscription.0, high_watermark: high_watermark.0 };
-        let frame = encode_with(CorrelationId(0), &body, batches);
-        self.effects.push_back(Effect::Send { connection, stream, frame });
+        if let Some(session) = self.gather_on(connection) {
+            session.push((subscription, serial), high_watermark, batches);
+        }
+    }
+
+    /// Sends the pushes that a connection gathered in this round.
+    fn send_pushes(&mut self, connection: ConnectionKey) {
+        let Some(state) = self.connections.get_mut(&connection) else { return };
+        state.session.take_pushes(|slot, frame| {
+            self.effects.push_back(Effect::Send { connection, stream: OutStream::Push(slot), frame });
+        });
     }
 
     /// A subscription of a connection here has passed what was aborted.
@@ -386,6 +390,7 @@ impl Shard {
         if connection == INSIDE {
             return self.on_inside_passed(subscription, next, high_watermark);
         }
+        self.send_pushes(connection);
         let Some(state) = self.connections.get(&connection) else { return };
         let Some(route) = state.session.subscription(subscription).filter(|route| route.serial == serial) else {
             return;
@@ -408,6 +413,7 @@ impl Shard {
         if connection == INSIDE {
             return self.on_inside_ended(subscription, ending);
         }
+        self.send_pushes(connection);
         let Some(state) = self.connections.get_mut(&connection) else { return };
         let Some(route) = state.session.subscription(subscription).filter(|route| route.serial == serial) else {
             return;
@@ -440,12 +446,13 @@ impl Shard {
         self.effects.push_back(Effect::Send { connection, stream: OutStream::Control, frame });
     }
 
-    fn note_gathering(&mut self, connection: ConnectionKey) {
-        if let Some(state) = self.connections.get_mut(&connection)
-            && !std::mem::replace(&mut state.is_gathering, true)
-        {
+    /// The session of a connection here, whose gathered frames leave at the end of the round.
+    fn gather_on(&mut self, connection: ConnectionKey) -> Option<&mut Session> {
+        let state = self.connections.get_mut(&connection)?;
+        if !std::mem::replace(&mut state.is_gathering, true) {
             self.gathering.push(connection);
         }
+        Some(&mut state.session)
     }
 
     /// Sends what the connections gathered in this round.
@@ -458,6 +465,7 @@ impl Shard {
     }
 
     fn flush_connection(&mut self, connection: ConnectionKey) {
+        self.send_pushes(connection);
         let Some(state) = self.connections.get_mut(&connection) else { return };
         state.is_gathering = false;
         if state.session.is_all_early() {

@@ -1,5 +1,7 @@
 //! Reading: starts, credit, turns, congestion, ends.
 
+use std::collections::BTreeSet;
+
 use corelane_model::limits::PARTITION_SUBSCRIPTIONS_MAX;
 use corelane_model::{ErrorCode, Offset, StartAt, WallMillis};
 use corelane_shard::Event;
@@ -307,4 +309,28 @@ fn a_partition_takes_so_many_subscriptions_and_says_so_when_it_has_them() {
     world.ask::<_, SubscribeAnswer>(client, &subscribe(many, 1)).unwrap();
     world.send(client, &Unsubscribe { subscription: 7 });
     world.ask::<_, SubscribeAnswer>(client, &subscribe(7, 0)).unwrap();
+}
+
+#[test]
+fn what_is_pushed_at_once_on_one_stream_leaves_in_one_frame() {
+    let mut world = World::new(2);
+    let client = world.connect(0);
+    let topic = world.create(client, "edge", 96);
+    for partition in 0..96_u32 {
+        world.subscribe(client, partition.into(), topic, partition, StartAt::Earliest, PLENTY).unwrap();
+    }
+    for partition in 0..96_u32 {
+        world.produce(client, topic, partition, partition.into(), batch(&["a"]));
+    }
+    world.run();
+    // The first 64 have streams of their own; the others share two.
+    let inbox = world.inbox(client);
+    assert_eq!(inbox.pushes.len(), 96);
+    let streams: BTreeSet<u8> = inbox.pushes.iter().map(|(slot, _)| *slot).collect();
+    assert_eq!(streams.len(), 64);
+    let (bundled, bundles) = (inbox.bundles.iter().sum::<usize>(), inbox.bundles.len());
+    assert!(32 <= bundled && bundles <= 4, "{:?}", inbox.bundles);
+    for subscription in 0..96 {
+        assert_eq!(values(&world.pushed(client, subscription)), [(0, "a")]);
+    }
 }

@@ -8,7 +8,9 @@ use corelane_shard::{
     AdminAnswer, AdminId, AdminQuery, Effect, Event, MeshMessage, OutStream, Shard, ShardConfig, ShardStatus,
 };
 use corelane_storage::{FileDone, FileEffect, FileError, FileName, FileOp, FileOutcome};
-use corelane_wire::{Body, Frame, FrameDecoder, Hello, OutFrame, Welcome, decode, encode};
+use corelane_wire::{
+    Body, Frame, FrameDecoder, FrameKind, Hello, OutFrame, Push, PushMany, Welcome, decode, encode, encode_with,
+};
 
 /// Files of one shard. Writes are there at once; what was written since the last sync is not told apart.
 #[derive(Clone, Debug, Default)]
@@ -119,7 +121,10 @@ fn rewrite_segment(segment: &mut [u8], from: &[u8], to: &[u8]) -> usize {
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     pub(crate) control: VecDeque<Frame>,
+    /// A bundle as the pushes that it is made of.
     pub(crate) pushes: VecDeque<(u8, Frame)>,
+    /// How many pushes the bundles among them were made of.
+    pub(crate) bundles: Vec<usize>,
     pub(crate) closed: Option<(ErrorCode, String)>,
 }
 
@@ -268,6 +273,11 @@ impl World {
                 let frame = frame_of(frame);
                 match stream {
                     OutStream::Control => inbox.control.push_back(frame),
+                    OutStream::Push(slot) if frame.head.kind == FrameKind::PushMany => {
+                        let parts = parts_of(&frame);
+                        inbox.bundles.push(parts.len());
+                        inbox.pushes.extend(parts.into_iter().map(|part| (slot, part)));
+                    }
                     OutStream::Push(slot) => inbox.pushes.push_back((slot, frame)),
                 }
             }
@@ -388,6 +398,25 @@ impl World {
             AdminAnswer::Export(_) => panic!("status was asked for"),
         }
     }
+}
+
+/// The pushes of a bundle, each in a frame of its own.
+fn parts_of(frame: &Frame) -> Vec<Frame> {
+    let bundle: PushMany = decode(frame).expect("a frame of its kind");
+    assert_eq!(
+        [bundle.high_watermarks.len(), bundle.lengths.len()],
+        [bundle.subscriptions.len(); 2],
+        "columns of one length"
+    );
+    let mut rest = frame.attachment.clone();
+    let parts = (0..bundle.lengths.len()).map(|at| {
+        let body = Push { subscription: bundle.subscriptions[at], high_watermark: bundle.high_watermarks[at] };
+        let batches = rest.split_to(bundle.lengths[at] as usize);
+        frame_of(encode_with(CorrelationId(0), &body, vec![batches]))
+    });
+    let parts = parts.collect();
+    assert!(rest.is_empty(), "the lengths add up to the attachment");
+    parts
 }
 
 pub(crate) fn frame_of(out: OutFrame) -> Frame {
