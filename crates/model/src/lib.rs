@@ -1,7 +1,7 @@
 //! The vocabulary of Corelane: ids, offsets, epochs, limits, error codes, and time as numbers.
 //!
 //! Every domain number is a type of its own, so that an offset cannot be handed over where an epoch is asked for. This
-//! crate depends on nothing of ours, does no I/O, reads no clock and allocates only for names.
+//! crate depends on nothing of ours, does no I/O, reads no clock and allocates only for names and in [`PartitionMap`].
 
 mod class;
 mod code;
@@ -10,6 +10,7 @@ mod id;
 pub mod limits;
 mod name;
 mod number;
+mod partition_map;
 #[cfg(planted)]
 pub mod planted;
 pub mod queue;
@@ -25,6 +26,7 @@ pub use id::{
 };
 pub use name::{NameError, TopicName};
 pub use number::{LeaderEpoch, Offset};
+pub use partition_map::PartitionMap;
 pub use queue::{Backoff, Dispatch, QueueSettings, QueueSettingsError, QueueWish};
 pub use time::{MonotonicNanos, Now, WallMillis};
 pub use transaction::{Decision, Isolation, Transaction, TransactionalId};

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use corelane_catalog::{CatalogChange, decode_change, encode_change, encode_snapshot};
-use corelane_model::{CatalogVersion, ErrorCode, PartitionId, PartitionIndex, ShardId, TopicId};
+use corelane_model::{CatalogVersion, ErrorCode, PartitionId, ShardId, TopicId};
 use corelane_session::Refused;
 use corelane_storage::ChangeTicket;
 
@@ -223,11 +223,9 @@ impl Shard {
             self.refuse_request(request, deleted());
         }
         self.forget_topic_in_transactions(topic, &deleted());
-        let first = PartitionId::new(topic, PartitionIndex(0));
-        let last = PartitionId::new(topic, PartitionIndex(u32::MAX));
-        let partitions: Vec<PartitionId> = self.active.range(first..=last).map(|(&partition, _)| partition).collect();
+        let partitions: Vec<PartitionId> = self.active.ids_of(topic).collect();
         for partition in partitions {
-            let mut active = self.active.remove(&partition).expect("it was just listed");
+            let mut active = self.active.remove(partition).expect("it was just listed");
             for subscription in active.subscribers {
                 self.abort_subscription(subscription, deleted().into());
             }

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use corelane_model::{Acks, ErrorCode, Offset, PartitionId, TopicId};
-use corelane_record::SealedBatch;
+use corelane_model::{Acks, ErrorCode, Offset, PartitionId, TopicId, Transaction};
 use corelane_session::Refused;
 use corelane_storage::AppendError;
 
 use crate::Shard;
-use crate::ask::{Ask, Asker, PartitionRequest, Peer};
+use crate::active::Active;
+use crate::ask::{Ask, PartitionRequest, Peer};
 use crate::mesh::Message;
 use crate::queues::INSIDE;
 
@@ -54,6 +54,16 @@ impl Backlog {
     }
 }
 
+/// What became of a batch.
+enum Tried {
+    /// It was taken or refused, and its sender is told.
+    Answered,
+    /// It goes into the next round.
+    RoundFull,
+    /// Nothing was done: the coordinator of its transaction is to be asked first.
+    MustJoin(Transaction),
+}
+
 pub(crate) fn bytes_of(request: &PartitionRequest) -> u64 {
     match &request.ask {
         Ask::Append { batch, .. } => batch.bytes().len() as u64,
@@ -63,15 +73,15 @@ pub(crate) fn bytes_of(request: &PartitionRequest) -> u64 {
 
 impl Shard {
     /// Appends a batch to a partition of this shard, or puts it behind those that wait for the next round.
-    pub(crate) fn append(&mut self, asker: Asker, partition: PartitionId, acks: Acks, batch: SealedBatch) {
-        let request = PartitionRequest { asker, partition, ask: Ask::Append { acks, batch } };
-        if let Some(transaction) = self.must_join(&request) {
-            return self.hold_batch(request, transaction);
-        }
+    pub(crate) fn append(&mut self, request: PartitionRequest) {
         if self.backlog.requests.is_empty() {
-            if let Some(waiting) = self.try_append(request) {
-                self.backlog.push_back(waiting);
+            match self.try_append(&request) {
+                Tried::Answered => {}
+                Tried::RoundFull => self.backlog.push_back(request),
+                Tried::MustJoin(transaction) => self.hold_batch(request, transaction),
             }
+        } else if let Some(transaction) = self.must_join(&request) {
+            self.hold_batch(request, transaction);
         } else if self.backlog.bytes + bytes_of(&request) <= BACKLOG_BYTES_MAX {
             self.backlog.push_back(request);
         } else {
@@ -83,24 +93,26 @@ impl Shard {
     /// Appends what did not fit into earlier rounds.
     pub(crate) fn drain_backlog(&mut self) {
         while let Some(request) = self.backlog.pop_front() {
-            if let Some(waiting) = self.try_append(request) {
-                self.backlog.bytes += bytes_of(&waiting);
-                self.backlog.requests.push_front(waiting);
-                return;
+            match self.try_append(&request) {
+                Tried::Answered => {}
+                Tried::RoundFull => {
+                    self.backlog.bytes += bytes_of(&request);
+                    return self.backlog.requests.push_front(request);
+                }
+                // It ended while the batch waited for room.
+                Tried::MustJoin(transaction) => self.hold_batch(request, transaction),
             }
         }
     }
 
-    /// Appends a batch, or hands it back when the round is full.
-    fn try_append(&mut self, request: PartitionRequest) -> Option<PartitionRequest> {
-        let PartitionRequest { asker, partition, ask: Ask::Append { acks, batch } } = &request else {
+    /// Appends a batch and tells its outcome, if that can be now.
+    fn try_append(&mut self, request: &PartitionRequest) -> Tried {
+        let PartitionRequest { asker, partition, ask: Ask::Append { acks, batch } } = request else {
             panic!("only batches are appended, not {:?}", request.ask);
         };
         let (asker, partition, acks) = (*asker, *partition, *acks);
-        // It may have ended while the batch waited for room.
-        if let Some(transaction) = self.must_join(&request) {
-            self.hold_batch(request, transaction);
-            return None;
+        if let Some(transaction) = self.must_join(request) {
+            return Tried::MustJoin(transaction);
         }
         let batch_bytes = batch.bytes().len() as u64;
         self.is_storage_touched = true;
@@ -112,11 +124,11 @@ impl Shard {
         };
         let appended = match taken {
             Ok(appended) => appended,
-            Err(AppendError::RoundFull { .. }) => return Some(request),
+            Err(AppendError::RoundFull { .. }) => return Tried::RoundFull,
             Err(error) => {
                 let refused = Refused::new(error.code(), error.to_string());
                 self.send_outcome(asker, batch_bytes, Err(Box::new(refused)), false);
-                return None;
+                return Tried::Answered;
             }
         };
         if appended.is_duplicate {
@@ -135,16 +147,16 @@ impl Shard {
                 let end = durable.unwrap_or_default().max(appended.end_offset);
                 self.send_durable(asker.peer, partition, end);
             } else {
-                let active = self.active.entry(partition).or_default();
+                let active = self.active.get_or_insert_with(partition, Active::default);
                 active.waiters.wait(asker.peer, appended.end_offset, self.now.monotonic);
             }
         }
-        None
+        Tried::Answered
     }
 
     /// The durable end of a partition moved: whoever waits is told, whoever reads reads on.
     pub(crate) fn on_durable(&mut self, partition: PartitionId, end: Offset) {
-        let Some(active) = self.active.get_mut(&partition) else { return };
+        let Some(active) = self.active.get_mut(partition) else { return };
         let mut told = std::mem::take(&mut self.told);
         let stored = &mut self.stats.stored;
         active.high_watermark = active.high_watermark.max(end);

@@ -8,6 +8,7 @@ use corelane_session::Refused;
 use corelane_storage::{Fetch, OffsetFor, ReadError, ReadTicket};
 
 use crate::Shard;
+use crate::active::Active;
 use crate::ask::{Answer, Asker, Ending, Peer, PushBatches};
 use crate::mesh::Message;
 use crate::subscriptions::{ReadFor, State, Subscription, SubscriptionKey};
@@ -59,7 +60,7 @@ impl Shard {
             let refused = Refused::new(ErrorCode::SubscriptionExists, format!("subscription {id} is in use"));
             return self.refuse(asker, None, refused);
         }
-        let readers = self.active.get(&partition).map_or(0, |active| active.subscribers.len());
+        let readers = self.active.get(partition).map_or(0, |active| active.subscribers.len());
         if PARTITION_SUBSCRIPTIONS_MAX <= readers {
             let text = format!("the partition has {PARTITION_SUBSCRIPTIONS_MAX} subscriptions already");
             return self.refuse(asker, Some((id, serial)), Refused::new(ErrorCode::LimitReached, text));
@@ -81,7 +82,7 @@ impl Shard {
             state: State::Starting { asker },
         });
         // Keys count up, so the list stays in their order.
-        self.active.entry(partition).or_default().subscribers.push(key);
+        self.active.get_or_insert_with(partition, Active::default).subscribers.push(key);
         match found {
             Ok(offset) => self.begin_pushing(key, offset),
             Err(ticket) => self.subscriptions.expect_read(ticket, partition, ReadFor::Start(key, start)),
@@ -146,7 +147,7 @@ impl Shard {
         if let Some(subscription) = self.subscriptions.get_mut(key) {
             subscription.wanted_from.get_or_insert(high_watermark);
         }
-        let active = self.active.get_mut(&partition).expect("it has a subscriber");
+        let active = self.active.get_mut(partition).expect("it has a subscriber");
         active.high_watermark = active.high_watermark.max(high_watermark);
         let high_watermark = self.told_end(key).unwrap_or(high_watermark);
         self.answer(asker, Some(name), Answer::Subscribed { offset, log_start, high_watermark });
@@ -199,7 +200,7 @@ impl Shard {
 
     fn drop_subscription(&mut self, key: SubscriptionKey) -> Option<Subscription> {
         let subscription = self.subscriptions.remove(key)?;
-        if let Some(active) = self.active.get_mut(&subscription.partition)
+        if let Some(active) = self.active.get_mut(subscription.partition)
             && let Ok(at) = active.subscribers.binary_search(&key)
         {
             active.subscribers.remove(at);
@@ -239,7 +240,7 @@ impl Shard {
             Fetch::Batches { batches, next } => {
                 let (bytes, next) = self.push_readable(key, batches, next);
                 // At the end it would only learn that it is there; the next durable end wakes it.
-                if self.active.get(&partition).is_some_and(|active| next < active.high_watermark) {
+                if self.active.get(partition).is_some_and(|active| next < active.high_watermark) {
                     self.subscriptions.requeue(key);
                 } else {
                     self.set_state(key, State::Idle);
@@ -274,8 +275,7 @@ impl Shard {
         let subscription = self.subscriptions.get_mut(key).expect("the caller has just seen it");
         assert!(subscription.next < next, "batches up to {next} for a reader at {}", subscription.next);
         let bytes = batches.iter().map(|batch| batch.len() as u64).sum::<u64>();
-        let records: u64 =
-            batches.iter().map(|batch| BatchHead::parse(batch).map_or(0, |head| u64::from(head.record_count))).sum();
+        let records: u64 = batches.iter().map(|batch| u64::from(BatchHead::of_checked(batch).record_count)).sum();
         let count = batches.len() as u64;
         subscription.credit -= bytes.cast_signed();
         let missed_from = subscription.wanted_from.map_or(subscription.next, |from| from.max(subscription.next));
@@ -288,7 +288,7 @@ impl Shard {
         if 0 < missed {
             self.note_conflated(partition, missed);
         }
-        let high_watermark = self.active.get(&partition).map_or(next, |active| active.high_watermark.max(next));
+        let high_watermark = self.active.get(partition).map_or(next, |active| active.high_watermark.max(next));
         let high_watermark = self.told_end(key).map_or(high_watermark, |end| end.max(next));
         let push = PushBatches { connection, subscription: id, serial, high_watermark, batches };
         if shard == self.me() {

@@ -201,9 +201,9 @@ impl Shard {
     }
 
     fn fulfil(&mut self, request: PartitionRequest) {
-        let PartitionRequest { asker, partition, ask } = request;
-        match ask {
-            Ask::Append { acks, batch } => self.append(asker, partition, acks, batch),
+        let PartitionRequest { asker, partition, .. } = request;
+        match request.ask {
+            Ask::Append { .. } => self.append(request),
             Ask::Find { start, isolation } => self.find_offset(asker, partition, start, isolation),
             Ask::Truncate { before } => self.truncate(asker, partition, before),
             Ask::Subscribe { subscription, serial, start, credit, isolation } => {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use corelane_catalog::Catalog;
-use corelane_model::{ConnectionKey, MonotonicNanos, Now, PartitionId, PartitionIndex, ShardId, TopicId};
+use corelane_model::{ConnectionKey, MonotonicNanos, Now, PartitionId, PartitionIndex, PartitionMap, ShardId, TopicId};
 use corelane_session::{ProducerSeal, Refused};
 use corelane_storage::{ChangeTicket, Storage, StorageOutput};
 
@@ -45,7 +45,7 @@ pub struct Shard {
     /// Connections whose gathered outcomes wait for durable ends, and until when; a connection stands in it once.
     pub(crate) early: VecDeque<(MonotonicNanos, ConnectionKey)>,
     /// Partitions of this shard that somebody waits for or reads; idle ones have no row.
-    pub(crate) active: BTreeMap<PartitionId, Active>,
+    pub(crate) active: PartitionMap<Active>,
     pub(crate) traffic: BTreeMap<TopicId, TopicTraffic>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) parked: Parked,
@@ -95,7 +95,7 @@ impl Shard {
             greetings: VecDeque::new(),
             gathering: Vec::new(),
             early: VecDeque::new(),
-            active: BTreeMap::new(),
+            active: PartitionMap::default(),
             traffic: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
             parked: Parked::default(),

@@ -8,9 +8,12 @@ use corelane_storage::ReadTicket;
 
 use crate::ask::{Asker, Peer};
 
-/// A subscription on this shard; counts up, never reused while the shard runs.
+/// A subscription on this shard: which one it is counts up and is never used again while the shard runs, where it lies is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SubscriptionKey(u64);
+pub(crate) struct SubscriptionKey {
+    count: u64,
+    place: usize,
+}
 
 /// ```text
 ///             start found           credit, room and news       fetch: Pending
@@ -64,22 +67,52 @@ pub(crate) enum ReadFor {
     Restore,
 }
 
+/// Subscriptions where their keys say.
+#[derive(Debug, Default)]
+struct Places {
+    /// Each with the count of its key.
+    places: Vec<Option<(u64, Subscription)>>,
+    free: Vec<usize>,
+    last_count: u64,
+}
+
+impl Places {
+    fn insert(&mut self, subscription: Subscription) -> SubscriptionKey {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        });
+        self.last_count += 1;
+        self.places[place] = Some((self.last_count, subscription));
+        SubscriptionKey { count: self.last_count, place }
+    }
+
+    fn get_mut(&mut self, SubscriptionKey { count, place }: SubscriptionKey) -> Option<&mut Subscription> {
+        self.places[place].as_mut().filter(|(known, _)| *known == count).map(|(_, subscription)| subscription)
+    }
+
+    fn remove(&mut self, SubscriptionKey { count, place }: SubscriptionKey) -> Option<Subscription> {
+        let (_, subscription) = self.places[place].take_if(|(known, _)| *known == count)?;
+        self.free.push(place);
+        Some(subscription)
+    }
+}
+
 /// All subscriptions of partitions of this shard, and everything that waits for a read.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
-    by_key: BTreeMap<SubscriptionKey, Subscription>,
+    by_key: Places,
     by_name: BTreeMap<(Peer, SubscriptionId), SubscriptionKey>,
     ready: VecDeque<SubscriptionKey>,
     /// Those that storage sent away because as many reads wait as may.
     starved: Vec<SubscriptionKey>,
     paused: BTreeSet<Peer>,
     reads: BTreeMap<ReadTicket, (PartitionId, ReadFor)>,
-    last_key: u64,
 }
 
 impl Subscriptions {
     pub(crate) fn len(&self) -> usize {
-        self.by_key.len()
+        self.by_name.len()
     }
 
     pub(crate) fn reads_len(&self) -> usize {
@@ -91,11 +124,9 @@ impl Subscriptions {
     }
 
     pub(crate) fn insert(&mut self, subscription: Subscription) -> SubscriptionKey {
-        self.last_key += 1;
-        let key = SubscriptionKey(self.last_key);
+        let key = self.by_key.insert(subscription);
         let before = self.by_name.insert((subscription.peer, subscription.id), key);
         assert!(before.is_none(), "subscription {} was there already", subscription.id);
-        self.by_key.insert(key, subscription);
         key
     }
 
@@ -104,12 +135,12 @@ impl Subscriptions {
     }
 
     pub(crate) fn get_mut(&mut self, key: SubscriptionKey) -> Option<&mut Subscription> {
-        self.by_key.get_mut(&key)
+        self.by_key.get_mut(key)
     }
 
     /// Takes a subscription out; its places in queues are passed over when their turn comes.
     pub(crate) fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
-        let subscription = self.by_key.remove(&key)?;
+        let subscription = self.by_key.remove(key)?;
         self.by_name.remove(&(subscription.peer, subscription.id));
         Some(subscription)
     }
@@ -121,7 +152,7 @@ impl Subscriptions {
 
     /// Gives more bytes, up to what a subscription may hold.
     pub(crate) fn add_credit(&mut self, key: SubscriptionKey, bytes: u64) {
-        let Some(subscription) = self.by_key.get_mut(&key) else { return };
+        let Some(subscription) = self.by_key.get_mut(key) else { return };
         let most = SUBSCRIPTION_CREDIT_BYTES_MAX.cast_signed();
         let bytes = i64::try_from(bytes).unwrap_or(most);
         subscription.credit = subscription.credit.saturating_add(bytes).min(most);
@@ -130,7 +161,7 @@ impl Subscriptions {
 
     /// Queues a subscription that may push, if it does not stand there already.
     pub(crate) fn wake(&mut self, key: SubscriptionKey) {
-        let Some(subscription) = self.by_key.get_mut(&key) else { return };
+        let Some(subscription) = self.by_key.get_mut(key) else { return };
         if subscription.state == State::Idle && 0 < subscription.credit && !self.paused.contains(&subscription.peer) {
             subscription.state = State::Queued;
             self.ready.push_back(key);

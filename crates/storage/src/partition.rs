@@ -1,10 +1,12 @@
 //! The partitions of one shard, and in which order they need attention.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use corelane_commitlog::{CommitLog, LogState, Segment, SegmentName};
-use corelane_model::{MonotonicNanos, Offset, PartitionId, TopicClass, TopicSettings, WallMillis};
+use corelane_model::{
+    MonotonicNanos, Offset, PartitionId, PartitionMap, TopicClass, TopicId, TopicSettings, WallMillis,
+};
 
 use crate::lease::Lease;
 use crate::payload::PartitionRecord;
@@ -109,6 +111,13 @@ impl Partition {
         self.log.settings().class
     }
 
+    /// Notes that its durable end has moved, among those whose has in this round.
+    pub(crate) fn mark_durable(&mut self, id: PartitionId, marked: &mut Vec<PartitionId>) {
+        if !std::mem::replace(&mut self.is_durable_end_new, true) {
+            marked.push(id);
+        }
+    }
+
     /// What a checkpoint says of it.
     pub(crate) fn record(&self) -> PartitionRecord {
         PartitionRecord {
@@ -140,7 +149,7 @@ impl Partition {
 /// All partitions, by id, by the oldest journal position that they need, and by when retention is due.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    partitions: BTreeMap<PartitionId, Partition>,
+    partitions: PartitionMap<Partition>,
     unsettled: BTreeSet<(u64, PartitionId)>,
     due: BTreeSet<(WallMillis, PartitionId)>,
     ring_bytes: u64,
@@ -150,30 +159,30 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn get(&self, partition: PartitionId) -> Option<&Partition> {
-        self.partitions.get(&partition)
+        self.partitions.get(partition)
     }
 
     pub(crate) fn get_mut(&mut self, partition: PartitionId) -> Option<&mut Partition> {
-        self.partitions.get_mut(&partition)
+        self.partitions.get_mut(partition)
     }
 
     /// The partition, if the catalog knows it.
     pub(crate) fn open(&self, partition: PartitionId) -> Option<&Partition> {
-        self.partitions.get(&partition).filter(|partition| partition.is_open)
+        self.partitions.get(partition).filter(|partition| partition.is_open)
     }
 
     /// The partition, if the catalog knows it.
     pub(crate) fn open_mut(&mut self, partition: PartitionId) -> Option<&mut Partition> {
-        self.partitions.get_mut(&partition).filter(|partition| partition.is_open)
+        self.partitions.get_mut(partition).filter(|partition| partition.is_open)
     }
 
     /// The partition, made unknown if it is not there.
     pub(crate) fn entry(&mut self, partition: PartitionId) -> &mut Partition {
-        self.partitions.entry(partition).or_insert_with(|| Partition::unknown(partition))
+        self.partitions.get_or_insert_with(partition, || Partition::unknown(partition))
     }
 
     pub(crate) fn remove(&mut self, id: PartitionId) -> Option<Partition> {
-        let partition = self.partitions.remove(&id)?;
+        let partition = self.partitions.remove(id)?;
         if let Some(key) = partition.unsettled_key {
             self.unsettled.remove(&(key, id));
         }
@@ -188,7 +197,7 @@ impl Table {
 
     /// Puts the partition where it belongs after its log changed.
     pub(crate) fn refresh(&mut self, id: PartitionId) {
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let Some(partition) = self.partitions.get_mut(id) else { return };
         let unsettled = partition.log.oldest_unsettled();
         if unsettled != partition.unsettled_key {
             if let Some(key) = std::mem::replace(&mut partition.unsettled_key, unsettled) {
@@ -212,7 +221,7 @@ impl Table {
 
     /// Says when retention looks at the partition next: when its log asks for it, but not before this moment.
     pub(crate) fn schedule(&mut self, id: PartitionId, not_before: WallMillis) {
-        let Some(partition) = self.partitions.get_mut(&id) else { return };
+        let Some(partition) = self.partitions.get_mut(id) else { return };
         let deadline = partition.log.retention_deadline().filter(|_| partition.is_open);
         let due = deadline.map(|deadline| deadline.max(not_before));
         if let Some(key) = std::mem::replace(&mut partition.due_key, due) {
@@ -240,24 +249,20 @@ impl Table {
 
     /// The first partition after this one, or the first of all.
     pub(crate) fn after(&self, id: Option<PartitionId>) -> Option<(PartitionId, &Partition)> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = id.map_or(Unbounded, Excluded);
-        self.partitions.range((from, Unbounded)).next().map(|(&id, partition)| (id, partition))
+        self.partitions.iter_from(id.unwrap_or_default()).find(|&(known, _)| Some(known) != id)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PartitionId, &Partition)> {
-        self.partitions.iter().map(|(&id, partition)| (id, partition))
+        self.partitions.iter()
     }
 
     pub(crate) fn ids(&self) -> Vec<PartitionId> {
-        self.partitions.keys().copied().collect()
+        self.partitions.iter().map(|(id, _)| id).collect()
     }
 
     /// Ids of the topic's partitions.
-    pub(crate) fn ids_of(&self, topic: corelane_model::TopicId) -> Vec<PartitionId> {
-        use corelane_model::PartitionIndex;
-        let range = PartitionId::new(topic, PartitionIndex(0))..=PartitionId::new(topic, PartitionIndex(u32::MAX));
-        self.partitions.range(range).map(|(&id, _)| id).collect()
+    pub(crate) fn ids_of(&self, topic: TopicId) -> Vec<PartitionId> {
+        self.partitions.ids_of(topic).collect()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -104,12 +104,9 @@ impl Shard {
                 let held = self.transactions.batches.remove(&(partition, transaction)).unwrap_or_default();
                 for request in held {
                     self.transactions.batches_bytes -= bytes_of(&request);
-                    match (result, request) {
-                        (Ok(()), PartitionRequest { asker, partition, ask: Ask::Append { acks, batch } }) => {
-                            self.append(asker, partition, acks, batch);
-                        }
-                        (Ok(()), request) => panic!("only batches wait to join, not {request:?}"),
-                        (Err(refused), request) => self.refuse_request(request, refused.clone()),
+                    match result {
+                        Ok(()) => self.append(request),
+                        Err(refused) => self.refuse_request(request, refused.clone()),
                     }
                 }
             }
@@ -146,7 +143,7 @@ impl Shard {
             Ok(Some(ticket)) => {
                 self.transactions.ends.insert(ticket, apply);
                 // Readers of committed records may go on.
-                if let Some(active) = self.active.get(&partition) {
+                if let Some(active) = self.active.get(partition) {
                     for &subscription in &active.subscribers {
                         self.subscriptions.wake(subscription);
                     }

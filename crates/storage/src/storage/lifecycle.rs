@@ -172,7 +172,7 @@ impl Storage {
 
     /// Durable ends that moved in this round.
     pub(super) fn say_durable(&mut self) {
-        for id in std::mem::take(&mut self.durable) {
+        for id in self.durable.drain(..) {
             if let Some(partition) = self.table.get_mut(id).filter(|partition| !partition.is_removed) {
                 partition.is_durable_end_new = false;
                 let end = partition.log.durable_end();

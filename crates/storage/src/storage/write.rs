@@ -252,7 +252,7 @@ impl Storage {
             is_new = true;
         }
         if is_new {
-            self.mark_durable(id);
+            partition.mark_durable(id, &mut self.durable);
         }
         self.table.refresh(id);
     }
@@ -264,15 +264,6 @@ impl Storage {
         let Some(until) = partition.lease.as_mut().and_then(|lease| lease.wish(next, OFFSET_LEASE)) else { return };
         let until = Offset(until);
         self.changes.push_back((Item::OffsetLease { partition: id, until }, Note::OffsetLease(id, until)));
-    }
-
-    fn mark_durable(&mut self, id: PartitionId) {
-        if let Some(partition) = self.table.get_mut(id)
-            && !partition.is_durable_end_new
-        {
-            partition.is_durable_end_new = true;
-            self.durable.push(id);
-        }
     }
 
     /// Drops all records below `before`; [`StorageOutput::TruncateDurable`] says when that is durable.
@@ -444,11 +435,10 @@ impl Storage {
 
     /// The open entry is on its way: its batches are in memory for good, and durable when it is.
     pub(super) fn on_closed(&mut self, entry: &ClosedEntry) {
-        let round = std::mem::take(&mut self.round);
-        let Round { slots, notes, .. } = round;
+        let Round { mut slots, notes, .. } = std::mem::take(&mut self.round);
         let mut ends: Vec<(PartitionId, Offset)> = Vec::with_capacity(slots.len());
         let position = entry.position().to_u64();
-        for (id, slot, end) in slots {
+        for (id, slot, end) in slots.drain(..) {
             let Some(partition) = self.table.get_mut(id).filter(|partition| !partition.is_removed) else { continue };
             partition.log.attach(entry.batch(slot), position);
             match ends.last_mut() {
@@ -456,6 +446,8 @@ impl Storage {
                 _ => ends.push((id, end)),
             }
         }
+        // The next entry is expected to be like this one.
+        self.round.slots = slots;
         for &(id, _) in &ends {
             self.table.refresh(id);
         }
@@ -475,7 +467,7 @@ impl Storage {
                     continue;
                 };
                 partition.log.on_durable(end);
-                self.mark_durable(id);
+                partition.mark_durable(id, &mut self.durable);
             }
             for note in notes {
                 self.on_note_durable(note);
