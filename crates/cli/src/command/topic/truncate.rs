@@ -160,6 +160,7 @@ mod tests {
             disk_bytes: 0,
             segments: 1,
             corrupt: Vec::new(),
+            conflated: 0,
         };
         TopicDescription {
             name: TopicName::parse("inputs").unwrap(),
