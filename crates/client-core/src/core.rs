@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use corelane_model::limits::TOPIC_PARTITIONS_MAX;
 use corelane_model::{
-    ConnectionKey, CorrelationId, Incarnation, MonotonicNanos, Now, PartitionId, PartitionIndex, ShardId, TopicName,
+    ConnectionKey, CorrelationId, Incarnation, MonotonicNanos, Now, PartitionIndex, ShardId, TopicName,
 };
 use corelane_wire::{Body, OutFrame, encode};
 
@@ -27,6 +27,7 @@ use crate::subscription::{Follow, Subscription};
 use crate::tell::{Buffer, Tell};
 use crate::timers::{Timer, Timers};
 use crate::topics::Topics;
+use crate::waiters::Waiters;
 use crate::{
     BatchKey, ClientSettings, ClientStats, DeliveryError, Effect, Event, FollowKey, OutStream, ProducerKey,
     RequestError, SubscriptionKey,
@@ -68,8 +69,7 @@ pub struct ClientCore {
     producers: Vec<Option<Producer>>,
     free_producers: Vec<ProducerKey>,
     next_batch: u64,
-    /// Which producers have batches under way for a partition, so that its durable end finds them.
-    durable_waiters: BTreeMap<PartitionId, Vec<ProducerKey>>,
+    durable_waiters: Waiters,
     /// Queues that may have something to send.
     dirty: VecDeque<(ProducerKey, u32)>,
     subscriptions: BTreeMap<SubscriptionKey, Subscription>,
@@ -93,6 +93,8 @@ pub struct ClientCore {
     /// Something rare has happened: links, metadata, identities, requests and subscriptions are looked through at the
     /// end of the round.
     has_chores: bool,
+    /// Which shards are needed is to be found out at the end of the round: a thousand subscriptions in one are one question.
+    is_wanted_old: bool,
     is_closed: bool,
 }
 
@@ -100,7 +102,7 @@ impl ClientCore {
     /// A client that knows nothing yet. It wants a connection to some shard from the first round on.
     #[must_use]
     pub fn new(settings: ClientSettings) -> Self {
-        let mut core = Self {
+        Self {
             chance: Chance::new(settings.seed),
             links: Links::new(settings.own_streams),
             settings,
@@ -109,7 +111,7 @@ impl ClientCore {
             producers: Vec::new(),
             free_producers: Vec::new(),
             next_batch: 0,
-            durable_waiters: BTreeMap::new(),
+            durable_waiters: Waiters::default(),
             dirty: VecDeque::new(),
             subscriptions: BTreeMap::new(),
             next_subscription: 0,
@@ -127,10 +129,9 @@ impl ClientCore {
             stats: ClientStats::default(),
             effects: VecDeque::new(),
             has_chores: true,
+            is_wanted_old: true,
             is_closed: false,
-        };
-        core.update_wanted();
-        core
+        }
     }
 
     /// Takes in what happened.
@@ -153,6 +154,7 @@ impl ClientCore {
             return;
         }
         if std::mem::take(&mut self.has_chores) {
+            self.follow_wanted();
             self.connect_due(now);
             self.ask_metadata(now);
             self.ask_identities(now);
@@ -227,7 +229,7 @@ impl ClientCore {
         }
         let operations: Vec<_> = std::mem::take(&mut self.requests.operations).into_keys().collect();
         for operation in operations {
-            self.effects.push_back(Effect::Done { operation, result: Err(RequestError::Closed) });
+            self.effects.push_back(Effect::Done { operation, result: Box::new(Err(RequestError::Closed)) });
         }
         self.close_groups();
         self.close_leasings();
@@ -262,8 +264,17 @@ impl ClientCore {
         }
     }
 
+    /// Which shards are needed may have changed.
+    const fn update_wanted(&mut self) {
+        self.is_wanted_old = true;
+        self.has_chores = true;
+    }
+
     /// Which shards are needed: the owners of all partitions in use, or any one to begin with.
-    fn update_wanted(&mut self) {
+    fn follow_wanted(&mut self) {
+        if !std::mem::take(&mut self.is_wanted_old) {
+            return;
+        }
         let mut wanted: BTreeSet<ShardId> = BTreeSet::new();
         for producer in self.producers.iter().flatten().filter(|producer| producer.state != State::Gone) {
             wanted.extend(&producer.shards);
@@ -278,7 +289,6 @@ impl ClientCore {
             wanted.insert(ShardId(0));
         }
         self.links.set_wanted(wanted);
-        self.has_chores = true;
     }
 
     fn is_topic_used(&self, name: &TopicName) -> bool {

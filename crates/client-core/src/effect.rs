@@ -84,7 +84,7 @@ pub enum Effect {
         /// Why.
         error: RequestError,
     },
-    /// The partition's owner has a batch in memory. Told at most once for each batch.
+    /// The partition's owner has a batch in memory. Told at most once for each batch, and not when it is delivered with that.
     Received {
         /// The batch.
         batch: BatchKey,
@@ -177,6 +177,8 @@ pub enum Effect {
         /// The request.
         operation: OperationKey,
         /// The answer.
-        result: Result<Answer, RequestError>,
+        result: Box<Result<Answer, RequestError>>,
     },
 }
+
+const _: () = assert!(size_of::<Effect>() <= 128, "effects are moved by the thousand");

@@ -3,7 +3,7 @@
 //! A frame for each batch costs client and broker some microseconds; of a thousand partitions that each get one record on
 //! the same edge of a tick that is most of the tick. So what leaves in one round on one stream leaves in one frame.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use corelane_model::limits::{
     PRODUCE_BUNDLE_BATCHES, PRODUCE_BUNDLE_BYTES, PRODUCE_STREAMS_OWN, PRODUCE_STREAMS_SHARED,
 };
@@ -14,12 +14,12 @@ use corelane_wire::{OutFrame, Produce, ProduceMany, encode_with};
 const ALONE_BYTES: usize = PRODUCE_BUNDLE_BYTES / 4;
 
 /// A batch on its way to a lane.
-#[derive(Debug)]
-pub(crate) struct Parcel {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parcel<'a> {
     pub(crate) partition: PartitionId,
     pub(crate) acks: Acks,
     pub(crate) correlation: CorrelationId,
-    pub(crate) bytes: Bytes,
+    pub(crate) bytes: &'a Bytes,
 }
 
 /// The produce streams of one connection.
@@ -43,8 +43,10 @@ pub(crate) struct Lanes {
 #[derive(Debug)]
 struct Bundle {
     columns: ProduceMany,
-    batches: Vec<Bytes>,
-    bytes: usize,
+    /// The batches in one run of bytes: a stream goes through a list of pieces again and again.
+    attachment: Vec<u8>,
+    /// Bytes of the last bundle, as a guess at the next one's.
+    bytes_before: usize,
 }
 
 impl Lanes {
@@ -74,7 +76,7 @@ impl Lanes {
     }
 
     /// Puts a batch behind what has gathered for a stream; frames that leave at once go to `send`, in order.
-    pub(crate) fn push(&mut self, stream: u8, parcel: Parcel, mut send: impl FnMut(u8, OutFrame)) {
+    pub(crate) fn push(&mut self, stream: u8, parcel: Parcel<'_>, mut send: impl FnMut(u8, OutFrame)) {
         let slot = usize::from(stream);
         while self.bundles.len() <= slot {
             self.bundles.push(Bundle::new());
@@ -88,7 +90,7 @@ impl Lanes {
         if is_alone {
             let Parcel { partition, correlation, bytes, .. } = parcel;
             let body = Produce { topic: partition.topic.0, partition: partition.index.0, acks };
-            return send(stream, encode_with(correlation, &body, vec![bytes]));
+            return send(stream, encode_with(correlation, &body, vec![bytes.clone()]));
         }
         let bundle = &mut self.bundles[slot];
         if bundle.len() == 0 {
@@ -96,7 +98,7 @@ impl Lanes {
         }
         bundle.push(acks, parcel);
         // Closed as soon as another batch might not fit, so that whoever may choose takes the next stream.
-        if PRODUCE_BUNDLE_BATCHES <= bundle.len() || PRODUCE_BUNDLE_BYTES < bundle.bytes + ALONE_BYTES {
+        if PRODUCE_BUNDLE_BATCHES <= bundle.len() || PRODUCE_BUNDLE_BYTES < bundle.attachment.len() + ALONE_BYTES {
             self.close(stream, &mut send);
         }
     }
@@ -126,37 +128,36 @@ impl Bundle {
             lengths: Vec::new(),
             correlations: Vec::new(),
         };
-        Self { columns, batches: Vec::new(), bytes: 0 }
+        Self { columns, attachment: Vec::new(), bytes_before: 0 }
     }
 
     const fn len(&self) -> usize {
-        self.batches.len()
+        self.columns.correlations.len()
     }
 
-    fn push(&mut self, acks: u8, parcel: Parcel) {
+    fn push(&mut self, acks: u8, parcel: Parcel<'_>) {
         self.columns.acks = acks;
         self.columns.topics.push(parcel.partition.topic.0);
         self.columns.partitions.push(parcel.partition.index.0);
         self.columns.lengths.push(u32::try_from(parcel.bytes.len()).expect("a batch has a limit of bytes"));
         self.columns.correlations.push(parcel.correlation.0);
-        self.bytes += parcel.bytes.len();
-        self.batches.push(parcel.bytes);
+        if self.attachment.is_empty() {
+            self.attachment.reserve_exact(self.bytes_before.max(parcel.bytes.len()));
+        }
+        self.attachment.extend_from_slice(parcel.bytes);
     }
 
-    /// The frame; the bundle is empty afterwards and keeps its memory.
+    /// The frame; the bundle is empty afterwards.
     fn close(&mut self) -> OutFrame {
         let ProduceMany { acks, topics, partitions, correlations, .. } = &self.columns;
-        let frame = if let [batch] = &self.batches[..] {
-            let body = Produce { topic: topics[0], partition: partitions[0], acks: *acks };
-            encode_with(CorrelationId(correlations[0]), &body, vec![batch.clone()])
+        self.bytes_before = self.attachment.len();
+        let attachment = vec![Bytes::from(std::mem::take(&mut self.attachment))];
+        let frame = if let ([topic], [partition], [correlation]) = (&topics[..], &partitions[..], &correlations[..]) {
+            let body = Produce { topic: *topic, partition: *partition, acks: *acks };
+            encode_with(CorrelationId(*correlation), &body, attachment)
         } else {
-            // One run of bytes: a stream goes through a list of pieces again and again.
-            let mut attachment = BytesMut::with_capacity(self.bytes);
-            self.batches.iter().for_each(|batch| attachment.extend_from_slice(batch));
-            encode_with(CorrelationId(0), &self.columns, vec![attachment.freeze()])
+            encode_with(CorrelationId(0), &self.columns, attachment)
         };
-        self.batches.clear();
-        self.bytes = 0;
         let ProduceMany { topics, partitions, lengths, correlations, .. } = &mut self.columns;
         topics.clear();
         partitions.clear();
@@ -179,12 +180,12 @@ mod tests {
 
     use super::*;
 
-    fn parcel(index: u32, bytes: usize) -> Parcel {
+    fn parcel(index: u32, bytes: &Bytes) -> Parcel<'_> {
         Parcel {
             partition: PartitionId::new(TopicId(1), PartitionIndex(index)),
             acks: Acks::Stored,
             correlation: CorrelationId(u64::from(index)),
-            bytes: Bytes::from(vec![7; bytes]),
+            bytes,
         }
     }
 
@@ -197,7 +198,7 @@ mod tests {
         };
         for index in 0..batches {
             let stream = lanes.choose(None, true);
-            lanes.push(stream, parcel(index, bytes), &mut send);
+            lanes.push(stream, parcel(index, &Bytes::from(vec![7; bytes])), &mut send);
         }
         lanes.flush(&mut send);
         sent

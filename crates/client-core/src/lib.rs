@@ -40,6 +40,7 @@ mod subscription;
 mod tell;
 mod timers;
 mod topics;
+mod waiters;
 
 pub use self::core::{ClientCore, Sent};
 pub use effect::{Effect, OutStream, Placement};

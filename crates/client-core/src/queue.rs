@@ -12,7 +12,7 @@ use corelane_model::{
 use corelane_record::{ProducerStamp, PushError};
 
 pub(crate) use self::batch::Workshop;
-use self::batch::{Batch, Gathering, Phase};
+use self::batch::{Batch, Gathering, Phase, SPARE_BATCH_BYTES_MAX};
 pub use self::batch::{Delivery, DeliveryTime, NewRecord};
 use crate::lanes::Lanes;
 use crate::producer::Identity;
@@ -37,10 +37,12 @@ enum Flow {
 
 /// A batch to send.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct Outgoing<'a> {
     pub(crate) key: BatchKey,
+    /// The produce stream that it takes.
+    pub(crate) lane: u8,
     pub(crate) acks: Acks,
-    pub(crate) bytes: Bytes,
+    pub(crate) bytes: &'a Bytes,
     pub(crate) is_repeated: bool,
 }
 
@@ -61,6 +63,8 @@ pub(crate) enum Remedy {
 pub(crate) struct Queue {
     gathering: VecDeque<Gathering>,
     window: VecDeque<Batch>,
+    /// The memory of a small batch that is delivered.
+    spare: Bytes,
     flow: Flow,
     /// Version of the producer's identity that sequences are counted under.
     adopted: u32,
@@ -88,6 +92,7 @@ impl Queue {
         Self {
             gathering: VecDeque::new(),
             window: VecDeque::new(),
+            spare: Bytes::new(),
             flow: Flow::Resequencing,
             adopted: 0,
             producer: ProducerId::NONE,
@@ -111,9 +116,10 @@ impl Queue {
         self.gathering.is_empty() && self.window.is_empty()
     }
 
-    /// Whether it holds something that may have to leave.
-    pub(crate) fn has_unsent(&self) -> bool {
-        !self.gathering.is_empty() || self.window.iter().any(|batch| batch.phase == Phase::Waiting)
+    /// Whether it has to be listed with those that may have something to send; it is when this returns.
+    pub(crate) fn list_unsent(&mut self) -> bool {
+        let has_unsent = !self.gathering.is_empty() || self.window.iter().any(|batch| batch.phase == Phase::Waiting);
+        has_unsent && !std::mem::replace(&mut self.is_dirty, true)
     }
 
     /// Whether it has to be listed with those that wait for the partition's durable end; it is when this returns.
@@ -145,9 +151,11 @@ impl Queue {
                 result => return result.map(|index| (open.key, index)),
             }
         }
+        let mut builder = workshop.take();
+        builder.reuse(std::mem::take(&mut self.spare));
         let mut open = Gathering {
             key: BatchKey(*next_key),
-            builder: workshop.take(),
+            builder,
             acks: workshop.settings.acks,
             charge: 0,
             detached: 0,
@@ -226,20 +234,33 @@ impl Queue {
         false
     }
 
-    /// The next batch that may leave; it is under way when this returns. Call it only while [`Self::is_open`].
-    pub(crate) fn next_outgoing(&mut self, now: MonotonicNanos, workshop: &mut Workshop) -> Option<Outgoing> {
+    /// The next batch that may leave, and the produce stream for it; it is under way when this returns. Call it only while
+    /// [`Self::is_open`].
+    pub(crate) fn next_outgoing(
+        &mut self,
+        now: MonotonicNanos,
+        workshop: &mut Workshop,
+        lanes: &mut Lanes,
+    ) -> Option<Outgoing<'_>> {
         let flow = self.flow;
-        let may_leave =
-            |batch: &&mut Batch| batch.phase == Phase::Waiting && (flow == Flow::Flowing || batch.is_doubtful);
-        if let Some(batch) = self.window.iter_mut().find(may_leave) {
-            let is_repeated = std::mem::replace(&mut batch.was_sent, true);
-            batch.phase = Phase::Sent;
-            self.outstanding += 1;
-            return Some(Outgoing { key: batch.key, acks: batch.acks, bytes: batch.bytes.clone(), is_repeated });
-        }
-        let is_due =
-            flow == Flow::Flowing && self.window.len() < PRODUCER_BATCHES_MAX && self.is_due(now, &workshop.settings);
-        if !is_due {
+        let may_leave = |batch: &Batch| batch.phase == Phase::Waiting && (flow == Flow::Flowing || batch.is_doubtful);
+        let at = match self.window.iter().position(may_leave) {
+            Some(at) => at,
+            None => self.seal_due(now, workshop)?,
+        };
+        self.outstanding += 1;
+        let lane = lanes.choose(self.lane, self.outstanding <= 1);
+        self.lane = Some(lane);
+        let batch = &mut self.window[at];
+        batch.phase = Phase::Sent;
+        let is_repeated = std::mem::replace(&mut batch.was_sent, true);
+        Some(Outgoing { key: batch.key, lane, acks: batch.acks, bytes: &batch.bytes, is_repeated })
+    }
+
+    /// Moves the batch at the front of those that gather into the window, if it may leave. Returns its place there.
+    fn seal_due(&mut self, now: MonotonicNanos, workshop: &mut Workshop) -> Option<usize> {
+        let has_room = self.flow == Flow::Flowing && self.window.len() < PRODUCER_BATCHES_MAX;
+        if !has_room || !self.is_due(now, &workshop.settings) {
             return None;
         }
         let mut open = self.gathering.pop_front()?;
@@ -250,8 +271,6 @@ impl Queue {
         let stamp = self.take_stamp(records);
         let bytes = open.builder.finish(stamp);
         workshop.give_back(open.builder);
-        let outgoing = Outgoing { key: open.key, acks: open.acks, bytes: bytes.clone(), is_repeated: false };
-        self.outstanding += 1;
         self.window.push_back(Batch {
             key: open.key,
             bytes,
@@ -260,19 +279,12 @@ impl Queue {
             charge: open.charge,
             detached: open.detached,
             opened_at: open.opened_at,
-            phase: Phase::Sent,
+            phase: Phase::Waiting,
             is_doubtful: false,
             is_received_told: false,
-            was_sent: true,
+            was_sent: false,
         });
-        Some(outgoing)
-    }
-
-    /// The produce stream for the batch that [`Self::next_outgoing`] has just given.
-    pub(crate) fn board(&mut self, lanes: &mut Lanes) -> u8 {
-        let lane = lanes.choose(self.lane, self.outstanding <= 1);
-        self.lane = Some(lane);
-        lane
+        Some(self.window.len() - 1)
     }
 
     fn is_due(&self, now: MonotonicNanos, settings: &ProducerSettings) -> bool {
@@ -291,16 +303,14 @@ impl Queue {
         let Some(at) = self.take_answered(low) else { return };
         self.refusals = 0;
         self.last_refusal = None;
-        let durable_end = self.durable_end;
         let batch = &mut self.window[at];
         batch.phase = Phase::Received(placement);
         batch.is_doubtful = false;
-        if !std::mem::replace(&mut batch.is_received_told, true) {
-            tell.received(batch.key, placement);
-        }
-        let is_stored = placement.base_offset.advance(u64::from(batch.records)) <= durable_end;
+        let is_stored = placement.base_offset.advance(u64::from(batch.records)) <= self.durable_end;
         if batch.acks == Acks::Received || !class.is_durable() || is_stored {
             batch.deliver(placement, is_stored, tell);
+        } else if !std::mem::replace(&mut batch.is_received_told, true) {
+            tell.received(batch.key, placement);
         }
         self.trim();
     }
@@ -466,8 +476,10 @@ impl Queue {
     }
 
     fn trim(&mut self) {
-        while self.window.front().is_some_and(|batch| batch.phase == Phase::Done) {
-            self.window.pop_front();
+        while let Some(batch) = self.window.pop_front_if(|batch| batch.phase == Phase::Done) {
+            if batch.bytes.len() <= SPARE_BATCH_BYTES_MAX {
+                self.spare = batch.bytes;
+            }
         }
         let sent = self.window.iter().filter(|batch| batch.phase == Phase::Sent).count();
         assert_eq!(self.outstanding as usize, sent, "outstanding batches are those that were sent");

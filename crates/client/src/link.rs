@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use corelane_client_core::{Event, OutStream};
 use corelane_model::{ConnectionKey, ErrorCode, ShardId};
-use corelane_wire::{FrameDecoder, OutFrame};
+use corelane_wire::{FrameDecoder, FrameError, OutFrame};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 
 use crate::shared::Shared;
@@ -162,16 +162,19 @@ fn establish(shared: &Shared, key: ConnectionKey, io: ConnectionIo) -> bool {
     is_wanted
 }
 
-/// Bytes that one read takes at most; a frame that lies whole within them is not copied.
-const READ_BYTES: usize = 1 << 20;
+/// Chunks that one read takes at most. A chunk is what of one packet belongs to the stream; a frame that lies whole within
+/// one is not copied.
+const READ_CHUNKS_MAX: usize = 32;
 
 /// Reads one stream to its end. A stream that does not end in order takes the connection with it.
 async fn read(shared: Arc<Shared>, connection: Connection, key: ConnectionKey, mut stream: RecvStream) {
     let mut decoder = FrameDecoder::default();
+    let mut chunks = [const { Bytes::new() }; READ_CHUNKS_MAX];
     loop {
-        match stream.read_chunk(READ_BYTES, true).await {
-            Ok(Some(chunk)) => {
-                if let Err(error) = take_chunk(&shared, key, &mut decoder, chunk.bytes) {
+        match stream.read_chunks(&mut chunks).await {
+            Ok(Some(count)) => {
+                let chunks = chunks[..count].iter_mut().map(std::mem::take);
+                if let Err(error) = take_chunks(&shared, key, &mut decoder, chunks) {
                     return shared.handle(Event::Garbage { connection: key, error });
                 }
             }
@@ -185,25 +188,25 @@ async fn read(shared: Arc<Shared>, connection: Connection, key: ConnectionKey, m
     }
 }
 
-/// Hands all whole frames of a chunk to the machine, under one lock.
-fn take_chunk(
+/// Hands all whole frames of some chunks to the machine, under one lock and in one round.
+fn take_chunks(
     shared: &Shared,
     connection: ConnectionKey,
     decoder: &mut FrameDecoder,
-    chunk: Bytes,
-) -> Result<(), corelane_wire::FrameError> {
-    decoder.push(chunk);
-    let Some(mut frame) = decoder.poll_frame()? else { return Ok(()) };
-    let now = shared.now();
-    let mut inner = shared.lock();
-    let result = loop {
-        inner.core.handle(now, Event::Frame { connection, frame });
-        match decoder.poll_frame() {
-            Ok(Some(next)) => frame = next,
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
+    mut chunks: impl Iterator<Item = Bytes>,
+) -> Result<(), FrameError> {
+    let mut round = None;
+    let mut take_chunk = |chunk| {
+        decoder.push(chunk);
+        while let Some(frame) = decoder.poll_frame()? {
+            let (now, inner) = round.get_or_insert_with(|| (shared.now(), shared.lock()));
+            inner.core.handle(*now, Event::Frame { connection, frame });
         }
+        Ok(())
     };
-    shared.finish(inner, now);
+    let result = chunks.try_for_each(&mut take_chunk);
+    if let Some((now, inner)) = round {
+        shared.finish(inner, now);
+    }
     result
 }

@@ -12,7 +12,7 @@ use corelane_record::{BatchBuilder, Compression, PushError};
 use tokio::sync::oneshot;
 
 use crate::client::Handle;
-use crate::shared::Inner;
+use crate::shared::{Inner, Unsettled};
 use crate::ticket::BatchCell;
 use crate::{Error, SendError, Ticket};
 
@@ -278,9 +278,14 @@ impl Producer {
 
     /// Waits until every record taken so far has its last word; records do not linger meanwhile.
     pub async fn flush(&self) {
-        let cells: Vec<Arc<BatchCell>> = self.open.handle.shared.act(|inner, _| {
+        let cells: Vec<BatchCell> = self.open.handle.shared.act(|inner, _| {
             inner.core.flush(self.open.key);
-            inner.batches.values().filter(|cell| cell.producer == self.open.key).cloned().collect()
+            inner
+                .batches
+                .values()
+                .filter(|batch| batch.producer == self.open.key)
+                .map(|batch| batch.cell.clone())
+                .collect()
         });
         for cell in cells {
             cell.ended().await;
@@ -327,9 +332,10 @@ fn issue(
     if delivery == Delivery::Detached && !is_first {
         return None;
     }
-    let cell = inner.batches.entry(sent.batch).or_insert_with(|| Arc::new(BatchCell::new(producer, class)));
+    let Inner { batches, cells, .. } = inner;
+    let batch = batches.entry(sent.batch).or_insert_with(|| Unsettled { producer, cell: cells.take() });
     match delivery {
-        Delivery::Ticket => Some(Ticket::new(Arc::clone(cell), sent.index, sent.partition)),
+        Delivery::Ticket => Some(Ticket::new(batch.cell.clone(), class, sent)),
         Delivery::Detached => None,
     }
 }

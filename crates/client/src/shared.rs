@@ -7,8 +7,8 @@ use std::task::Waker;
 use std::time::{Instant, SystemTime};
 
 use corelane_client_core::{
-    Answer, BatchKey, ClientCore, ConnectFailure, DeliveryError, Effect, Event, FollowKey, GroupKey, GroupNews,
-    OperationKey, OutStream, Placement, ProducerKey, QueueMemberKey, QueueNews, RequestError, SubscriptionKey,
+    Answer, BatchKey, ClientCore, ConnectFailure, Effect, Event, FollowKey, GroupKey, GroupNews, OperationKey,
+    OutStream, ProducerKey, QueueMemberKey, QueueNews, RequestError, SubscriptionKey,
 };
 use corelane_model::{ConnectionKey, ErrorCode, MonotonicNanos, Now, ShardId, TopicClass, WallMillis};
 use corelane_wire::OutFrame;
@@ -19,7 +19,7 @@ use crate::gather::GATHERED_MAX;
 use crate::group::CommitCell;
 use crate::link::ConnectionIo;
 use crate::queue::VerdictCell;
-use crate::ticket::BatchCell;
+use crate::ticket::{BatchCell, Cells, Wakers};
 use crate::transport::Transport;
 
 /// A map whose keys the client itself counts up.
@@ -48,13 +48,21 @@ impl Outbox {
 /// What became of a producer that was being opened.
 pub(crate) type Opened = Result<(u32, TopicClass), RequestError>;
 
+/// A batch without a last word.
+#[derive(Debug)]
+pub(crate) struct Unsettled {
+    pub(crate) producer: ProducerKey,
+    pub(crate) cell: BatchCell,
+}
+
 /// The machine and those who wait for it.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) core: ClientCore,
     pub(crate) outbox: Outbox,
     /// Batches without a last word.
-    pub(crate) batches: Map<BatchKey, Arc<BatchCell>>,
+    pub(crate) batches: Map<BatchKey, Unsettled>,
+    pub(crate) cells: Cells,
     pub(crate) opening: Map<ProducerKey, oneshot::Sender<Opened>>,
     pub(crate) operations: Map<OperationKey, oneshot::Sender<Result<Answer, RequestError>>>,
     pub(crate) readers: Map<SubscriptionKey, Arc<ReaderQueue>>,
@@ -94,6 +102,7 @@ impl Shared {
             core,
             outbox: Outbox::default(),
             batches: map(),
+            cells: Cells::default(),
             opening: map(),
             operations: map(),
             readers: map(),
@@ -199,46 +208,74 @@ impl Shared {
         self.say(words);
     }
 
-    /// Takes the machine's effects: what is to be done goes to the outbox, what is to be told is returned, to be told
-    /// without the lock.
-    pub(crate) fn collect(&self, inner: &mut Inner) -> Vec<Word> {
-        let mut words = Vec::new();
+    /// Takes the machine's effects: what is to be done goes to the outbox, what became of batches to their cells, and what is
+    /// left to be told without the lock is returned.
+    pub(crate) fn collect(&self, inner: &mut Inner) -> Words {
+        let mut words = Words::default();
         while let Some(effect) = inner.core.poll_effect() {
             match effect {
                 Effect::Send { connection, stream, frame } => inner.outbox.frames.push((connection, stream, frame)),
                 Effect::Connect { connection, shard } => inner.outbox.connects.push((connection, shard)),
                 Effect::Close { connection, code, reason } => inner.outbox.closes.push((connection, code, reason)),
-                effect => words.extend(inner.addressee(effect)),
+                Effect::Received { batch, placement } => {
+                    if let Some(Unsettled { cell, .. }) = inner.batches.get(&batch) {
+                        let now = words.known_at();
+                        cell.on_received(placement, now, &mut words.wakers);
+                    }
+                }
+                Effect::Delivered { batch, placement, is_stored } => {
+                    words.has_room = true;
+                    if let Some(Unsettled { cell, .. }) = inner.batches.remove(&batch) {
+                        let now = words.known_at();
+                        cell.on_delivered(placement, is_stored, now, &mut words.wakers);
+                    }
+                }
+                Effect::Failed { batch, detached, error } => {
+                    words.has_room = true;
+                    if 0 < detached {
+                        tracing::warn!(records = detached, %error, "records without a ticket were not delivered");
+                    }
+                    if let Some(Unsettled { cell, .. }) = inner.batches.remove(&batch) {
+                        cell.on_failed(error, &mut words.wakers);
+                    }
+                }
+                effect => words.others.extend(inner.addressee(effect)),
             }
         }
         words
     }
 
     /// Passes on what was taken by [`Self::collect`].
-    pub(crate) fn say(&self, words: Vec<Word>) {
-        if words.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        let mut has_room = false;
-        for word in words {
-            has_room |= matches!(word, Word::Delivered(..) | Word::Failed(..));
-            word.say(now);
-        }
-        if has_room {
+    pub(crate) fn say(&self, words: Words) {
+        words.wakers.wake();
+        words.others.into_iter().for_each(Word::say);
+        if words.has_room {
             self.room.notify_waiters();
         }
     }
 }
 
+/// What is left to be told without the lock.
+#[derive(Debug, Default)]
+pub(crate) struct Words {
+    wakers: Wakers,
+    others: Vec<Word>,
+    /// When it was known what became of batches.
+    known_at: Option<Instant>,
+    /// Batches left the send buffer.
+    has_room: bool,
+}
+
+impl Words {
+    /// One moment for all batches of a round.
+    fn known_at(&mut self) -> Instant {
+        *self.known_at.get_or_insert_with(Instant::now)
+    }
+}
+
 /// Something to tell, and to whom.
-///
-/// A tick of many partitions has a word for each of them, so what is said of batches is small and the rest is on the heap.
 #[derive(Debug)]
 pub(crate) enum Word {
-    Received(Arc<BatchCell>, Placement),
-    Delivered(Arc<BatchCell>, Placement, bool),
-    Failed(Arc<BatchCell>, Box<DeliveryError>),
     Commits(Arc<CommitCell>, Box<GroupNews>),
     GroupEnded(Arc<CommitCell>, Option<Waker>),
     Verdicts(Arc<VerdictCell>, Box<QueueNews>),
@@ -250,14 +287,9 @@ pub(crate) enum Word {
     First(oneshot::Sender<Result<(), ConnectFailure>>, Box<Result<(), ConnectFailure>>),
 }
 
-const _: () = assert!(size_of::<Word>() <= 40, "words about batches are moved by the thousand");
-
 impl Word {
-    fn say(self, now: Instant) {
+    fn say(self) {
         match self {
-            Self::Received(cell, placement) => cell.on_received(placement, now),
-            Self::Delivered(cell, placement, is_stored) => cell.on_delivered(placement, is_stored, now),
-            Self::Failed(cell, error) => cell.on_failed(*error),
             Self::Wake(waker) => waker.wake(),
             Self::Commits(cell, news) => cell.on_news(*news),
             Self::GroupEnded(cell, waker) => {
@@ -324,18 +356,6 @@ impl Inner {
     /// Who is to be told.
     fn addressee(&mut self, effect: Effect) -> Option<Word> {
         match effect {
-            Effect::Received { batch, placement } => {
-                self.batches.get(&batch).map(|cell| Word::Received(Arc::clone(cell), placement))
-            }
-            Effect::Delivered { batch, placement, is_stored } => {
-                self.batches.remove(&batch).map(|cell| Word::Delivered(cell, placement, is_stored))
-            }
-            Effect::Failed { batch, detached, error } => {
-                if 0 < detached {
-                    tracing::warn!(records = detached, %error, "records without a ticket were not delivered");
-                }
-                self.batches.remove(&batch).map(|cell| Word::Failed(cell, Box::new(error)))
-            }
             Effect::Subscribed { subscription, .. }
             | Effect::Deliver { subscription, .. }
             | Effect::Passed { subscription, .. } => {
@@ -358,7 +378,7 @@ impl Inner {
                 self.opening.remove(&producer).map(|sender| Word::Opened(sender, Box::new(Err(error))))
             }
             Effect::Done { operation, result } => {
-                self.operations.remove(&operation).map(|sender| Word::Done(sender, Box::new(result)))
+                self.operations.remove(&operation).map(|sender| Word::Done(sender, result))
             }
             Effect::Ready { .. } => self.first.take().map(|sender| Word::First(sender, Box::new(Ok(())))),
             Effect::Unreachable { shard, failure } => {
@@ -370,8 +390,13 @@ impl Inner {
                     self.first.take().map(|sender| Word::First(sender, Box::new(Err(failure))))
                 }
             }
-            Effect::Send { .. } | Effect::Connect { .. } | Effect::Close { .. } => {
-                unreachable!("what is to be done was sorted out before")
+            Effect::Send { .. }
+            | Effect::Connect { .. }
+            | Effect::Close { .. }
+            | Effect::Received { .. }
+            | Effect::Delivered { .. }
+            | Effect::Failed { .. } => {
+                unreachable!("what is to be done and what became of batches was sorted out before")
             }
         }
     }

@@ -145,6 +145,14 @@ impl BatchBuilder {
         if is_room && is_near { Ok(()) } else { Err(PushError::Full) }
     }
 
+    /// Takes over the memory of a batch that nobody else holds, for the next one. Of any other it just lets go.
+    pub fn reuse(&mut self, batch: Bytes) {
+        if self.front.is_empty() && batch.is_unique() {
+            self.front = Vec::from(batch);
+            self.front.clear();
+        }
+    }
+
     /// Records so far.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -246,6 +254,10 @@ impl BatchBuilder {
         };
         head.write(&mut out);
         self.bytes_before = out.len();
+        if out.capacity() <= SMALL_BATCH_BYTES {
+            // A batch that fills its memory needs no count of its holders while there is one.
+            out.shrink_to_fit();
+        }
         self.clear();
         Bytes::from(out)
     }
@@ -307,6 +319,8 @@ impl BatchBuilder {
     }
 }
 
+/// A batch of at most so many bytes is small: its memory is worth less than the word about who holds it.
+const SMALL_BATCH_BYTES: usize = 1024;
 /// Bytes of a batch that belong to no record.
 const FRAME_OF_RECORDS: u64 = (BATCH_HEAD_BYTES + ROOT_BYTES) as u64;
 /// Bytes of a single record's numbers when it has a key and headers.

@@ -42,6 +42,24 @@ fn single(value: &[u8]) -> Bytes {
     builder.finish(ProducerStamp::default())
 }
 
+#[test]
+fn the_memory_of_a_batch_is_used_again_unless_somebody_holds_it() {
+    let mut builder = BatchBuilder::new(Compression::None);
+    let fill = |builder: &mut BatchBuilder, value: &[u8]| {
+        builder.push(WallMillis(7), None, Some(value), &[]).expect("it fits");
+        builder.finish(ProducerStamp::default())
+    };
+    let first = fill(&mut builder, b"first");
+    let held = first.clone();
+    builder.reuse(first);
+    let second = fill(&mut builder, b"other");
+    assert_eq!((held, &second), (single(b"first"), &single(b"other")));
+    let place = second.as_ptr();
+    builder.reuse(second);
+    let third = fill(&mut builder, b"third");
+    assert_eq!((third.as_ptr(), third), (place, single(b"third")));
+}
+
 fn records() -> impl Strategy<Value = Vec<Owned>> {
     let bytes = || option::of(vec(any::<u8>(), 0..40));
     let headers = vec(("[a-zé]{0,6}", bytes()), 0..4);

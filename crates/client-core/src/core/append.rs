@@ -71,6 +71,9 @@ impl ClientCore {
 
     /// A partition is durable up to an offset.
     pub(super) fn on_append_durable(&mut self, partition: PartitionId, end: Offset) {
+        if self.appends.received.is_empty() {
+            return;
+        }
         let is_durable = |received: &Received| received.partition == partition && received.end <= end;
         let durable: Vec<_> = self.appends.received.extract_if(.., |_, received| is_durable(received)).collect();
         for (key, received) in durable {

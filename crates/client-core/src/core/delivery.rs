@@ -179,18 +179,19 @@ impl ClientCore {
         }
         let partition = PartitionId::new(producer.topic_id, PartitionIndex(index));
         let mut has_left = false;
-        while let Some(outgoing) = queue.next_outgoing(now.monotonic, &mut producer.workshop) {
+        while let Some(outgoing) = queue.next_outgoing(now.monotonic, &mut producer.workshop, lanes) {
             self.stats.batches_sent += 1;
             self.stats.batches_repeated += u64::from(outgoing.is_repeated);
             has_left = true;
-            let stream = queue.board(lanes);
             let correlation = correlation(key, index, outgoing.key);
             let parcel = Parcel { partition, acks: outgoing.acks, correlation, bytes: outgoing.bytes };
             let effects = &mut self.effects;
-            lanes.push(stream, parcel, |stream, frame| effects.push_back(produce_effect(connection, stream, frame)));
+            lanes.push(outgoing.lane, parcel, |stream, frame| {
+                effects.push_back(produce_effect(connection, stream, frame));
+            });
         }
         if queue.register() {
-            self.durable_waiters.entry(partition).or_default().push(key);
+            self.durable_waiters.add(partition, key);
         }
         if has_left {
             producer.on_batch_left(index);
@@ -242,8 +243,12 @@ impl ClientCore {
                 let text = body.texts.iter().find(|text| text.0.to_native() as usize == at);
                 queue.on_refused(low, ErrorCode::from_wire(code), text.map_or("", |text| &text.1), &mut tell)
             };
+            // What it holds to send may leave now. Only such queues are listed: a round looks at so many of them, and after a
+            // tick of a thousand partitions none has anything.
+            if queue.list_unsent() {
+                self.dirty.push_back((key, index));
+            }
             self.apply(now, key, index, remedy);
-            self.mark_unsent(key, index);
         }
         Ok(())
     }
@@ -277,13 +282,16 @@ impl ClientCore {
         for end in body.ends.iter() {
             let index = end.partition.to_native();
             let partition = PartitionId::new(TopicId(end.topic.to_native()), PartitionIndex(index));
-            self.on_append_durable(partition, Offset(end.end.to_native()));
-            for &key in waiters.get(&partition).into_iter().flatten() {
+            let end = Offset(end.end.to_native());
+            self.on_append_durable(partition, end);
+            for &key in waiters.of(partition) {
                 let (producers, mut tell) = self.split();
                 let queue = producers[key.0 as usize].as_mut().and_then(|p| p.queues.get_mut(index as usize));
                 if let Some(queue) = queue {
-                    queue.on_durable(Offset(end.end.to_native()), &mut tell);
-                    self.mark_unsent(key, index);
+                    queue.on_durable(end, &mut tell);
+                    if queue.list_unsent() {
+                        self.dirty.push_back((key, index));
+                    }
                 }
             }
         }
@@ -382,18 +390,6 @@ impl ClientCore {
         self.mark_where(|producer, index| producer.shards[index] == shard);
     }
 
-    /// A queue was told something: if it holds anything to send, that may leave now. A round looks at so many queues only,
-    /// and after a tick of a thousand partitions none of them has anything.
-    fn mark_unsent(&mut self, key: ProducerKey, index: u32) {
-        let Some(Some(producer)) = self.producers.get_mut(key.0 as usize) else { return };
-        if let Some(queue) = producer.queues.get_mut(index as usize)
-            && queue.has_unsent()
-            && !std::mem::replace(&mut queue.is_dirty, true)
-        {
-            self.dirty.push_back((key, index));
-        }
-    }
-
     fn mark_producer(&mut self, key: ProducerKey) {
         let Some(Some(producer)) = self.producers.get_mut(key.0 as usize) else { return };
         for (index, queue) in (0..).zip(&mut producer.queues) {
@@ -445,10 +441,7 @@ impl ClientCore {
         if slot.as_ref().is_some_and(|producer| producer.queues.iter().all(Queue::is_empty)) {
             *slot = None;
             self.dirty.retain(|(producer, _)| *producer != key);
-            self.durable_waiters.retain(|_, waiters| {
-                waiters.retain(|waiter| *waiter != key);
-                !waiters.is_empty()
-            });
+            self.durable_waiters.forget(key);
             self.free_producers.push(key);
             self.update_wanted();
         }

@@ -206,7 +206,7 @@ impl ClientCore {
 
     pub(super) fn finish_operation(&mut self, operation: OperationKey, result: Result<Answer, RequestError>) {
         self.cancel(operation);
-        self.effects.push_back(Effect::Done { operation, result });
+        self.effects.push_back(Effect::Done { operation, result: Box::new(result) });
     }
 
     /// The connection that a new conversation about a partition should use.

@@ -101,7 +101,8 @@ pub(crate) struct Workshop {
     pub(crate) settings: ProducerSettings,
     /// The topic takes a record with a message id only alone.
     pub(crate) has_message_ids: bool,
-    spare: Vec<BatchBuilder>,
+    #[expect(clippy::vec_box, reason = "a builder goes from here to a queue and back with each batch")]
+    spare: Vec<Box<BatchBuilder>>,
 }
 
 /// Builders kept for the next batch; each holds on to the memory of its columns.
@@ -110,17 +111,19 @@ const SPARE_BUILDERS_MAX: usize = 64;
 const SPARE_SMALL_BUILDERS_MAX: usize = 1024;
 /// A builder of at most so many bytes is small.
 const SMALL_BUILDER_BYTES: usize = 1024;
+/// The memory of a batch of at most so many bytes stays with its queue, for the next batch.
+pub(super) const SPARE_BATCH_BYTES_MAX: usize = 1024;
 
 impl Workshop {
     pub(crate) const fn new(settings: ProducerSettings) -> Self {
         Self { settings, has_message_ids: false, spare: Vec::new() }
     }
 
-    pub(super) fn take(&mut self) -> BatchBuilder {
-        self.spare.pop().unwrap_or_else(|| BatchBuilder::new(self.settings.compression))
+    pub(super) fn take(&mut self) -> Box<BatchBuilder> {
+        self.spare.pop().unwrap_or_else(|| Box::new(BatchBuilder::new(self.settings.compression)))
     }
 
-    pub(super) fn give_back(&mut self, builder: BatchBuilder) {
+    pub(super) fn give_back(&mut self, builder: Box<BatchBuilder>) {
         let is_small = builder.memory_bytes() <= SMALL_BUILDER_BYTES;
         let most = if is_small { SPARE_SMALL_BUILDERS_MAX } else { SPARE_BUILDERS_MAX };
         if builder.is_empty() && self.spare.len() < most {
@@ -133,7 +136,7 @@ impl Workshop {
 #[derive(Debug)]
 pub(super) struct Gathering {
     pub(super) key: BatchKey,
-    pub(super) builder: BatchBuilder,
+    pub(super) builder: Box<BatchBuilder>,
     pub(super) acks: Acks,
     pub(super) charge: u64,
     pub(super) detached: u32,

@@ -14,7 +14,7 @@ use crate::world::{World, topic};
 
 fn result(world: &World, operation: OperationKey) -> Option<&Result<Answer, RequestError>> {
     world.told.iter().find_map(|effect| match effect {
-        Effect::Done { operation: key, result } if *key == operation => Some(result),
+        Effect::Done { operation: key, result } if *key == operation => Some(&**result),
         _ => None,
     })
 }

@@ -173,7 +173,7 @@ impl World {
                 result = state.on_passed(&mut self.oracle, subscription, next, high_watermark);
                 self.log(format_args!("c{client} subscription {} is past what was aborted, at {next}", subscription.0));
             }
-            Effect::Done { operation, result } => return self.tell_answer(client, operation, result),
+            Effect::Done { operation, result } => return self.tell_answer(client, operation, *result),
             Effect::Connect { .. }
             | Effect::Send { .. }
             | Effect::Close { .. }
