@@ -92,6 +92,10 @@ impl Groups {
         self.entries.keys().copied().collect()
     }
 
+    pub(crate) fn get(&self, key: GroupKey) -> Option<&Membership> {
+        self.entries.get(&key).map(|entry| &entry.membership)
+    }
+
     pub(crate) fn get_mut(&mut self, key: GroupKey) -> Option<&mut Membership> {
         self.entries.get_mut(&key).map(|entry| &mut entry.membership)
     }

@@ -377,9 +377,21 @@ impl GroupConsumer {
     }
 
     /// What [`Self::commit`] would commit, with who commits it; `None` when the member commits by itself or is in no group.
-    pub(crate) fn take_offsets(&mut self) -> Option<((u64, u64), Generation, Vec<CommitOffset>)> {
-        let (member, generation) = self.handle.shared.lock().core.member_of_group(self.key)?;
-        (!self.is_auto).then(|| (member, generation, self.turns.take_uncommitted()))
+    ///
+    /// # Errors
+    /// The turn of one of the partitions is over, which the application may not have been told yet. Nothing of it is
+    /// committed any more.
+    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
+    pub(crate) fn take_offsets(&mut self) -> Option<Result<((u64, u64), Generation, Vec<CommitOffset>), CommitError>> {
+        if self.is_auto {
+            return None;
+        }
+        let offsets = self.turns.take_uncommitted();
+        match self.handle.shared.lock().core.fence_of_offsets(self.key, &offsets) {
+            Ok((member, generation)) => Some(Ok((member, generation, offsets))),
+            Err(CommitError::Ended) => None,
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// Commits a batch and everything before it in its partition. Cheap, as [`Self::commit`].

@@ -363,15 +363,21 @@ impl Transaction<'_> {
     /// [`Transactional::rewind`] lets the member read again what is to be done again.
     ///
     /// # Errors
-    /// The member commits by itself or is in no group, or the group refuses: the transaction can only be aborted.
+    /// The member commits by itself or is in no group, it does not have one of the partitions any more or has it anew, or the
+    /// group refuses: the transaction can only be aborted.
     pub async fn commit_offsets(&mut self, consumer: &mut GroupConsumer) -> Result<u32, TransactionError> {
         self.look()?;
         // Also when this future is dropped: nobody knows then what is staged.
         self.health = Health::Failed(None);
         let group = consumer.group().as_str().to_owned();
-        let Some((member, generation, offsets)) = consumer.take_offsets() else {
+        let Some(taken) = consumer.take_offsets() else {
             return Err(TransactionError::NotByHand { group });
         };
+        let (member, generation, offsets) = taken.map_err(|error| {
+            let error = TransactionError::Offsets { group: group.clone(), error };
+            self.health = Health::Failed(Some(Box::new(error.clone())));
+            error
+        })?;
         if offsets.is_empty() {
             self.health = Health::Sound;
             return Ok(0);

@@ -16,8 +16,8 @@ use crate::membership::{Ask, Asked, Assignment, Change, Membership, Revoked};
 use crate::request::Asker;
 use crate::timers::Timer;
 use crate::{
-    CommitKey, CommitOffset, Effect, FenceReason, GroupKey, GroupNews, GroupSettings, OutOfRange, OutStream,
-    SubscribeSettings, SubscriptionKey,
+    CommitError, CommitKey, CommitOffset, Effect, FenceReason, GroupKey, GroupNews, GroupSettings, OutOfRange,
+    OutStream, SubscribeSettings, SubscriptionKey,
 };
 
 impl ClientCore {
@@ -189,6 +189,25 @@ impl ClientCore {
     pub fn member_of_group(&mut self, group: GroupKey) -> Option<((u64, u64), Generation)> {
         let membership = self.groups.get_mut(group)?;
         Some((halves(membership.member), membership.seen))
+    }
+
+    /// Who stages these offsets within a transaction: the member's id as it is on the wire, and the newest generation that it
+    /// knows. They may be staged only as that, and at once: the group's fence cannot tell a turn of this member from an
+    /// earlier one of its own when the generation is newer than both.
+    ///
+    /// # Errors
+    /// [`CommitError::Lost`] with the first partition whose turn is over, also when the member has it anew: others have done
+    /// and committed something meanwhile. [`CommitError::Ended`] when the membership is over. Nothing is changed.
+    pub fn fence_of_offsets(
+        &self,
+        group: GroupKey,
+        offsets: &[CommitOffset],
+    ) -> Result<((u64, u64), Generation), CommitError> {
+        let membership = self.groups.get(group).ok_or(CommitError::Ended)?;
+        match offsets.iter().find(|offset| !membership.has_turn(offset.partition, offset.turn)) {
+            Some(&CommitOffset { partition, .. }) => Err(CommitError::Lost { partition }),
+            None => Ok((halves(membership.member), membership.seen)),
+        }
     }
 
     /// Asks for what memberships need, and says what they have to say.

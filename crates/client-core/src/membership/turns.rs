@@ -136,18 +136,21 @@ impl Membership {
     pub(crate) fn commit(&mut self, offsets: Vec<CommitOffset>) -> CommitKey {
         let key = self.commits.next_key();
         for CommitOffset { partition, turn, offset, metadata } in offsets {
-            match self.holding.held.get_mut(&partition) {
-                Some(held) if held.since == turn && !matches!(self.state, State::Leaving { .. }) => {
-                    held.owed = None;
-                    self.commits.add(partition, turn, offset, metadata, Some(key));
-                }
-                Some(_) | None => {
-                    let error = CommitError::Lost { partition };
-                    self.tell(GroupNews::CommitFailed { partition, commits: key..=key, error });
-                }
+            if !self.has_turn(partition, turn) {
+                let error = CommitError::Lost { partition };
+                self.tell(GroupNews::CommitFailed { partition, commits: key..=key, error });
+                continue;
             }
+            self.holding.held.get_mut(&partition).expect("it has this turn").owed = None;
+            self.commits.add(partition, turn, offset, metadata, Some(key));
         }
         key
+    }
+
+    /// Whether offsets that were read in a turn may be committed: it lasts, and the member has not said good-bye.
+    pub(crate) fn has_turn(&self, partition: PartitionId, turn: Generation) -> bool {
+        let is_leaving = matches!(self.state, State::Leaving { .. });
+        !is_leaving && self.holding.held.get(&partition).is_some_and(|held| held.since == turn)
     }
 
     /// The application is through with everything of a turn before `offset`; auto-commit owes it from now on. Returns

@@ -417,14 +417,7 @@ fn a_member_that_was_put_out_comes_back_as_another() {
     let a = members.join(None);
     members.produce(40);
     members.settle();
-    members.world.is_down = true;
-    members.world.cut(0);
-    while members.world.pipes_len() != 0 {
-        members.world.cut(0);
-    }
-    // The broker lives on, and the member is silent.
-    members.world.advance(SESSION * 2);
-    members.world.is_down = false;
+    members.world.advance_silently(SESSION * 2);
     members.settle();
     assert_eq!(members.apps[a].lost, 4, "what it had was another's meanwhile");
     assert_eq!(members.held(a).len(), 4);
@@ -468,6 +461,28 @@ fn a_commit_of_an_earlier_turn_is_refused_here() {
     members.settle();
     assert_eq!(members.apps[a].failures, [CommitError::Lost { partition }]);
     assert_eq!(members.committed(partition.index.0), 0);
+}
+
+#[test]
+fn offsets_of_an_earlier_turn_are_not_staged_in_the_next() {
+    let mut members = Members::new(false);
+    let a = members.join(None);
+    members.settle();
+    let key = members.apps[a].key.unwrap();
+    let commit = |partition, turn| CommitOffset { partition, turn, offset: Offset(7), metadata: String::new() };
+    let offsets = members.apps[a].turns.iter().map(|(&id, turn)| commit(id, turn.turn)).collect::<Vec<_>>();
+    let ((high, _), generation) = members.world.core.fence_of_offsets(key, &offsets).expect("all of these turns last");
+    // It gets everything again under another id, and a newer generation than that of its first turns.
+    members.world.advance_silently(SESSION * 2);
+    members.settle();
+    assert_eq!(members.held(a).len(), PARTITIONS as usize);
+    let (now, newer) = members.world.core.member_of_group(key).expect("it is a member again");
+    assert!(now.0 != high && generation < newer, "{generation} to {newer}");
+    let lost = CommitError::Lost { partition: offsets[0].partition };
+    assert_eq!(members.world.core.fence_of_offsets(key, &offsets), Err(lost));
+    assert!(members.world.core.fence_of_offsets(key, &[]).is_ok(), "there is nothing to fence");
+    members.world.core.abandon_group(key);
+    assert_eq!(members.world.core.fence_of_offsets(key, &[]), Err(CommitError::Ended));
 }
 
 #[test]

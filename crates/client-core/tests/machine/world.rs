@@ -174,10 +174,6 @@ impl World {
         }
     }
 
-    pub(crate) fn pipes_len(&self) -> usize {
-        self.pipes.len()
-    }
-
     /// A connection breaks; whatever was under way in either direction is lost.
     pub(crate) fn cut(&mut self, pick: usize) {
         let keys: Vec<ConnectionKey> = self.pipes.keys().copied().collect();
@@ -196,6 +192,16 @@ impl World {
         while !self.pipes.is_empty() {
             self.cut(0);
         }
+    }
+
+    /// Time passes in which the broker lives and hears nothing of the client.
+    pub(crate) fn advance_silently(&mut self, duration: Duration) {
+        self.is_down = true;
+        while !self.pipes.is_empty() {
+            self.cut(0);
+        }
+        self.advance(duration);
+        self.is_down = false;
     }
 
     pub(crate) fn advance(&mut self, duration: Duration) {

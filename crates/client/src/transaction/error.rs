@@ -1,6 +1,6 @@
 //! Errors of transactions.
 
-use corelane_client_core::RequestError;
+use corelane_client_core::{CommitError, RequestError};
 use corelane_model::{Decision, ErrorCode, NameError};
 use corelane_record::PushError;
 
@@ -21,6 +21,15 @@ pub enum TransactionError {
     NotByHand {
         /// The group.
         group: String,
+    },
+    /// The member does not have a partition any more of which offsets were to be staged, or has it anew: others have done and
+    /// committed something of it meanwhile. Nothing is staged; the transaction can only be aborted.
+    #[error("offsets of a member of group {group} cannot be staged: {error}")]
+    Offsets {
+        /// The group.
+        group: String,
+        /// Which partition.
+        error: CommitError,
     },
     /// The last end is not answered, so nobody knows whether it was carried out: ask with
     /// [`Transactional::resolve`](crate::Transactional::resolve).
@@ -65,8 +74,9 @@ impl TransactionError {
             Self::Aborted { because: Some(because), .. } | Self::AbortOnly { because: Some(because), .. } => {
                 because.is_retriable()
             }
-            // Its time was over.
-            Self::Request(RequestError::Refused { code: ErrorCode::TransactionEnded, .. }) => true,
+            // Its time was over, or the member lost what it had read: both are told again.
+            Self::Request(RequestError::Refused { code, .. }) if is_over(*code) => true,
+            Self::Offsets { .. } => true,
             Self::Request(error) => error.is_retriable(),
             Self::Topic(_)
             | Self::Record(_)
@@ -75,6 +85,18 @@ impl TransactionError {
             | Self::Fenced { .. } => false,
         }
     }
+}
+
+/// Whether a refusal says that a transaction, a member's turn or its life in the group is over: the next may begin.
+const fn is_over(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::TransactionEnded
+            | ErrorCode::StaleGeneration
+            | ErrorCode::NotPartitionOwner
+            | ErrorCode::UnknownMember
+            | ErrorCode::MemberFenced
+    )
 }
 
 fn why(because: Option<&TransactionError>) -> String {
