@@ -435,3 +435,6 @@ impl Oracle {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
