@@ -122,6 +122,9 @@ pub(crate) struct Queues {
     ends: Vec<WallMillis>,
     /// The wall clock jumps, so that nothing follows from what it shows.
     is_clock_loose: bool,
+    /// This life of the broker takes no writes any more: it refuses what members say before their queue hears of it, so that
+    /// nobody can tell from here whom the queue takes for silent.
+    is_deaf: bool,
 }
 
 pub(crate) fn broken(name: &QueueName, what: String) -> Violation {
@@ -248,6 +251,7 @@ impl Queues {
 
     /// A verdict was refused as a whole: nothing came of it, unless what failed was to write it down.
     fn on_refused(&mut self, ticket: Ticket, code: u16) {
+        self.is_deaf |= ErrorCode::StorageFailed.to_wire() == code;
         let Some(Asked { name, member, leases, what, .. }) = self.asked.remove(&ticket) else { return };
         let view = self.views.get_mut(&name).expect("it was there when it arrived");
         for (place, attempt) in singles(&leases) {
@@ -304,7 +308,7 @@ impl Queues {
     /// A member is told that it is out.
     fn on_fenced(&mut self, now: MonotonicNanos, told: &wire::QueueFenced) -> Result<(), Violation> {
         let Some(life) = self.lives.get_mut(&told.member) else { return Ok(()) };
-        let is_just = told.reason != 1 || life.may_be_out(now);
+        let is_just = told.reason != 1 || self.is_deaf || life.may_be_out(now);
         life.is_gone = true;
         if is_just {
             return Ok(());
@@ -317,6 +321,7 @@ impl Queues {
     /// The broker is gone, and with it every lease and everything that was not answered.
     pub(crate) fn on_broker_gone(&mut self, wall: WallMillis) {
         self.ends.push(wall);
+        self.is_deaf = false;
         self.asked.clear();
         self.lives.clear();
         for record in self.views.values_mut().flat_map(|view| view.records.values_mut()) {

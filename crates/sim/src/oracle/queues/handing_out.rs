@@ -61,7 +61,8 @@ impl Oracle {
         {
             return Err(broken(format!("it is handed out {} ms before its time", at.millis_since(now.wall))));
         }
-        let is_out = |member| queues.lives.get(&member).is_none_or(|life| life.may_be_out(now.monotonic));
+        let may_be_out = |member| queues.lives.get(&member).is_none_or(|life| life.may_be_out(now.monotonic));
+        let is_out = |member| queues.is_deaf || may_be_out(member);
         let log_start = self.ledgers[&partition].log_start;
         let Some(view) = queues.views.get_mut(name) else { return Ok(()) };
         view.give(now.monotonic, given, log_start, is_out).map_err(broken)
