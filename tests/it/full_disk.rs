@@ -1,4 +1,4 @@
-//! A disk that runs full and gets room again.
+//! Disks that run full and get room again, or cannot be written.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::DEADLINE;
 use crate::admin::get;
 use crate::broker::{Broker, Place};
+use crate::round_trip::{numbers, values};
 
 /// When it is set, a file system that cannot be mounted fails its test. `.ci/run` sets it where mounting works.
 const MOUNTS_VARIABLE: &str = "CORELANE_TEST_MOUNTS";
@@ -34,6 +35,12 @@ impl Small {
             std::io::stderr().write_all(word.as_bytes()).unwrap();
         }
         is_made.then_some(Self { mount })
+    }
+
+    /// Mounts it anew, with `ro` or `rw`.
+    fn remount(&self, how: &str) {
+        let done = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(&self.mount).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 }
 
@@ -78,5 +85,24 @@ fn writes_wait_while_the_disk_is_full_and_go_on_when_there_is_room() {
     });
     assert_eq!(get(broker.admin, "/healthz").0, 200);
     assert!(broker.good(&["consume", "big", "--until", "end"], b"") == input, "what is read is not what was written");
+    assert_eq!(broker.stop(), Some(0));
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_is_refused_at_the_start_and_left_alone() {
+    let place = Place::new();
+    let Some(small) = Small::new(&place, 220) else { return };
+    let data = small.mount.join("data");
+    let args = ["--data", data.to_str().unwrap(), "--shards", "1", "--journal-files", "4"];
+    let broker = Broker::start(&place, &args);
+    broker.good(&["topic", "create", "kept", "-p", "1"], b"");
+    broker.good(&["produce", "kept"], numbers(0..100).as_bytes());
+    broker.kill();
+    small.remount("ro");
+    let text = place.refused(&args).bad(1);
+    assert!(text.contains("Read-only file system") && text.contains("--data"), "{text}");
+    small.remount("rw");
+    let broker = Broker::start(&place, &args);
+    assert_eq!(values(&broker, "kept").len(), 100);
     assert_eq!(broker.stop(), Some(0));
 }

@@ -295,7 +295,7 @@ fn wrong_wishes_of_members_are_told() {
     assert!(unknown.contains("round-robin") && unknown.contains("least-response-time"), "{unknown}");
     let nothing = broker.run(&["consume", "--pattern", "match-.*", "-g", "g"], b"").bad(1);
     assert!(nothing.contains("match-.*") && nothing.contains("there has to be one"), "{nothing}");
-    let open = broker.run(&["consume", "--pattern", "match-(", "-g", "g"], b"").bad(1);
+    let open = broker.run(&["consume", "--pattern", "match-(", "-g", "g"], b"").bad(2);
     assert!(open.contains("at byte 6"), "{open}");
     let first = broker.run(&["consume", "chat", "-g", "picky", "--reset", "error"], b"").bad(1);
     assert!(first.contains("no committed offset") && first.contains("corelane group seek"), "{first}");

@@ -11,6 +11,7 @@ mod broker;
 mod closed_pipes;
 mod command_line;
 mod compaction;
+mod delays;
 mod demo;
 mod full_disk;
 mod groups;

@@ -1,6 +1,6 @@
 //! Wrong input says what was wrong and what would be right, and breaks nothing.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 
 use crate::broker::{Broker, Place};
 use crate::round_trip::{numbers, values};
@@ -104,26 +104,30 @@ fn an_oversized_record_is_refused_and_its_neighbours_are_not() {
     assert_eq!(values(&broker, "big").len(), 5);
 }
 
-#[test]
-fn garbage_datagrams_do_no_harm() {
-    let place = Place::new();
-    let broker = Broker::start(&place, &["--shards", "2"]);
-    broker.good(&["topic", "create", "chat", "-p", "2"], b"");
+/// Datagrams of chance; every second one looks like the first packet of a connection.
+pub(crate) fn send_garbage(to: SocketAddr, datagrams: usize) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    for round in 0..2000_usize {
+    for round in 0..datagrams {
         let mut datagram = vec![0_u8; round % 1500];
         for byte in &mut datagram {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             *byte = state.to_be_bytes()[0];
         }
-        // Every second one looks like the first packet of a connection.
         if round % 2 == 0 && 6 <= datagram.len() {
             datagram[..6].copy_from_slice(&[0xc3, 0, 0, 0, 1, 8]);
         }
         // A full socket buffer drops, as a network does.
-        drop(socket.send_to(&datagram, broker.quic));
+        drop(socket.send_to(&datagram, to));
     }
+}
+
+#[test]
+fn garbage_datagrams_do_no_harm() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    broker.good(&["topic", "create", "chat", "-p", "2"], b"");
+    send_garbage(broker.quic, 2000);
     broker.good(&["produce", "chat"], numbers(0..100).as_bytes());
     assert_eq!(values(&broker, "chat").len(), 100);
     assert!(!broker.log().contains("panicked"), "{}", broker.log());

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use corelane::{
-    Client, Error, ErrorCode, Isolation, Offset, PartitionIndex, Record, RequestError, StartAt, TopicClass,
-    TopicSettings,
+    Client, Compression, Error, ErrorCode, Isolation, Offset, PartitionIndex, Record, RequestError, StartAt,
+    TopicClass, TopicSettings,
 };
 
 use crate::DEADLINE;
@@ -168,4 +168,37 @@ fn a_topic_is_managed_by_a_program() {
         assert!(client.producer(name).open().await.is_err());
         assert!(client.producer("no such name").open().await.is_err());
     });
+}
+
+async fn compressed_round_trip(client: Client) {
+    const RECORDS: u64 = 500;
+    client.admin().create_topic("compressed", 1, TopicSettings::default()).await.unwrap();
+    let value = |number: u64| format!("{number}: {}", "state of the match ".repeat(40));
+    for (place, compression) in [Compression::None, Compression::Lz4, Compression::Zstd].into_iter().enumerate() {
+        let producer = client.producer("compressed").compression(compression).open().await.unwrap();
+        let mut last = None;
+        for number in 0..RECORDS {
+            let value = value(number + place as u64 * RECORDS);
+            let headers = [("kind", Some(b"state".as_slice()))];
+            let record = Record::new(value.as_bytes()).key("match-7").header(&headers);
+            last = Some(producer.reserve(&record).await.send(record).unwrap());
+        }
+        last.unwrap().stored().await.unwrap();
+    }
+    let mut consumer = client.consumer("compressed").from(StartAt::Earliest).open().await.unwrap();
+    let mut number = 0;
+    while number < 3 * RECORDS {
+        let batch = consumer.next().await.unwrap().unwrap();
+        for record in &batch {
+            assert_eq!(record.offset.0, number);
+            assert_eq!((record.key, record.value), (Some(b"match-7".as_slice()), Some(value(number).as_bytes())));
+            assert_eq!(record.headers().collect::<Vec<_>>(), [("kind", Some(b"state".as_slice()))]);
+            number += 1;
+        }
+    }
+}
+
+#[test]
+fn compressed_records_come_back_as_they_were() {
+    with_client(compressed_round_trip);
 }

@@ -1,5 +1,7 @@
 //! Peers that speak QUIC but not our protocol, or not well.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use corelane::ShardId;
 use corelane_model::CorrelationId;
@@ -10,6 +12,7 @@ use corelane_wire::{
 
 use crate::DEADLINE;
 use crate::broker::{Broker, Place};
+use crate::refusals::send_garbage;
 use crate::round_trip::{numbers, values};
 
 /// Runs a stranger against a broker, and checks that the broker serves others as before.
@@ -136,4 +139,49 @@ fn a_corrupt_batch_is_refused_and_the_connection_goes_on() {
             assert!(!answers.texts.is_empty(), "{answers:?}");
         }
     });
+}
+
+/// Datagrams of chance, control streams of chance, and produce streams that begin a frame and never end it.
+async fn bother(to: SocketAddr, address: &str) {
+    send_garbage(to, 2000);
+    let garbage: Vec<u8> = (0..4000_u32).map(|number| number.wrapping_mul(167).to_le_bytes()[0] | 1).collect();
+    for _ in 0..20 {
+        closing(address.to_owned(), garbage.clone()).await;
+        let (connection, _endpoint) = corelane::connect_bare(address, ShardId(0)).await.unwrap();
+        let (mut send, _receive) = connection.open_bi().await.unwrap();
+        send.write_all(&bytes_of(hello(1))).await.unwrap();
+        let mut streams = Vec::new();
+        for _ in 0..8 {
+            let mut stream = connection.open_uni().await.unwrap();
+            let body = Produce { topic: 1, partition: 0, acks: 1 };
+            let half = bytes_of(encode_with(CorrelationId(7), &body, vec![Bytes::from(vec![0; 16 << 10])]));
+            stream.write_all(&half[..half.len() / 2]).await.unwrap();
+            streams.push(stream);
+        }
+        connection.close(0_u32.into(), b"");
+    }
+}
+
+#[test]
+fn strangers_leave_no_memory_behind() {
+    /// What may come on top of the broker's size after it has met strangers once. Fourfold garbage that stays would be
+    /// some 80 connections with 64 KiB each in half frames, and windows beside them.
+    const GROWTH_BYTES_MAX: u64 = 24 << 20;
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "1"]);
+    broker.good(&["topic", "create", "chat", "-p", "1"], b"");
+    let pin = std::fs::read_to_string(place.path().join("run/corelane").join(broker.quic.port().to_string())).unwrap();
+    let address = format!("corelane://{}?pin={}", broker.quic, pin.trim());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let round = || {
+        let bothered = async { tokio::time::timeout(DEADLINE, bother(broker.quic, &address)).await };
+        runtime.block_on(bothered).expect("the broker answers strangers within the deadline");
+    };
+    round();
+    let before = broker.resident_bytes();
+    (0..4).for_each(|_| round());
+    broker.good(&["produce", "chat"], numbers(0..10).as_bytes());
+    let after = broker.resident_bytes();
+    assert!(after < before + GROWTH_BYTES_MAX, "the broker grew from {before} to {after} bytes");
+    assert!(!broker.log().contains("panicked"), "{}", broker.log());
 }

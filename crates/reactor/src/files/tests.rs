@@ -9,6 +9,8 @@ use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 
 use super::*;
 
+/// The longest that a test waits for all of its completions.
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(120);
 const JOURNAL: FileName = FileName::Journal { shard: ShardId(0), slot: 3 };
 
 fn segment(topic: u64, base: u64) -> FileName {
@@ -23,7 +25,11 @@ fn on_executor<F: Future<Output = ()>>(test: impl FnOnce(Files, PathBuf) -> F + 
     let thread = LocalExecutorBuilder::new(Placement::Unbound).spawn(move || async move {
         let queue = glommio::executor().create_task_queue(Shares::Static(100), Latency::NotImportant, "background");
         let files = Files::open(&root, queue, Rc::new(LocalBell::default())).await.unwrap();
-        test(files, root).await;
+        let test = async {
+            test(files, root).await;
+            Ok::<(), GlommioError<()>>(())
+        };
+        glommio::timer::timeout(DEADLINE, test).await.expect("all that was started completes within the deadline");
     });
     thread.unwrap().join().unwrap();
 }
