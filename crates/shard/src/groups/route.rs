@@ -67,9 +67,17 @@ impl Shard {
                 self.stats.forwards += 1;
                 self.send_mesh(owner, Message::Group(Box::new(request)));
             }
-            None if request.ask.may_create() => self.hold_back(HomeRequest::Group(request)),
+            None if request.ask.may_create() || self.may_be_behind(&request) => {
+                self.hold_back(HomeRequest::Group(request));
+            }
             None => self.refuse(request.asker, None, no_group(&request)),
         }
+    }
+
+    /// Whether this shard has yet to hear of the topic for groups. A member has joined, so the topic was made, though the
+    /// catalog's owner alone knows for sure: a member that speaks through another shard meanwhile must not be put out.
+    fn may_be_behind(&self, request: &GroupRequest) -> bool {
+        self.me() != ShardId(0) && request.ask.member().is_some()
     }
 
     /// The owner of a group's home; nobody before there is one.

@@ -4,6 +4,7 @@ mod broken_queues;
 mod committed_readers;
 mod conflation;
 mod dead_letters;
+mod early_members;
 mod ends;
 mod full_homes;
 mod group_histories;
