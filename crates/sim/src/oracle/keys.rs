@@ -151,6 +151,8 @@ impl Oracle {
     pub fn on_broker_start(&mut self, incarnation: Incarnation) {
         self.incarnation = incarnation;
         self.ledgers.values_mut().for_each(|ledger| ledger.keys.newest.clear());
+        // Nor is it to be shown to whoever began to read before.
+        self.readers.values_mut().for_each(|reader| reader.floor.clear());
     }
 
     /// A producer was told that its record is in memory, where only the newest of each key stays.
