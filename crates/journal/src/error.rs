@@ -53,6 +53,29 @@ pub enum JournalError {
         /// The answer.
         fault: Fault,
     },
+    /// Recovery could not write again what it had read and what may not be on disk. The same bytes lie where they lay, as
+    /// safe or unsafe as before; nobody relies on them yet, and the next start reads them anew.
+    #[error("writing the end of the journal again at {position} in slot {} failed: {fault}", slot.0)]
+    Rewrite {
+        /// The file.
+        slot: RingSlot,
+        /// What was written again.
+        position: JournalPosition,
+        /// The answer.
+        fault: Fault,
+    },
+    /// As [`JournalError::Rewrite`]: fewer bytes were taken than asked.
+    #[error("writing the end of the journal again at {position} in slot {} took {written} of {asked} bytes", slot.0)]
+    ShortRewrite {
+        /// The file.
+        slot: RingSlot,
+        /// What was written again.
+        position: JournalPosition,
+        /// What was asked.
+        asked: u64,
+        /// What was taken.
+        written: u64,
+    },
     /// The length of a file of the ring cannot be learnt, so recovery cannot start.
     #[error("journal slot {} cannot be examined: {fault}", slot.0)]
     Examine {

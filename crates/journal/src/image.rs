@@ -44,8 +44,9 @@ fn answer(image: Option<&Bytes>, op: &JournalOp) -> JournalResult {
             Ok(JournalDone::Read(bytes.slice(start..end)))
         }
         (JournalOp::Sync, Some(_)) => Ok(JournalDone::Done),
-        (JournalOp::Read { .. } | JournalOp::Sync, None) => Err(Fault::NotFound),
-        // Recovery writes nothing.
-        (JournalOp::Create { .. } | JournalOp::Write { .. }, _) => Err(Fault::Os { errno: 30 }),
+        // Recovery writes nothing but what is there.
+        (JournalOp::Write { .. }, Some(_)) => Ok(JournalDone::Written(op.write_bytes())),
+        (JournalOp::Read { .. } | JournalOp::Sync | JournalOp::Write { .. }, None) => Err(Fault::NotFound),
+        (JournalOp::Create { .. }, _) => Err(Fault::Os { errno: 30 }),
     }
 }

@@ -84,9 +84,10 @@ pub enum JournalOutput {
 /// What the journal is doing.
 ///
 /// ```text
-/// Recovering ──all read, checked and synced──▶ Running
-///     │                                           │
-///     ╰── unreadable, foreign, newer ──▶ Stopped ◀┴── a write or a sync failed
+/// Recovering ──all read, checked, safe──▶ Running
+///     │                                      │
+///     ╰── unreadable, foreign, newer, ──▶ Stopped ◀── a write or a sync failed
+///         a write or a sync failed
 /// ```
 #[derive(Debug)]
 enum Phase {

@@ -7,16 +7,20 @@
 //!    place that holds no good entry one of three things is true. A later file names the last good entry as the one
 //!    before it: the journal went on there. Or the place lies before the known durable position: damage, which is
 //!    reported and skipped. Or it is the end.
-//! 4. *Sync*: what was read may have been written but not synced before the crash, and nobody may rely on it before it
-//!    is.
+//! 4. *Rewrite*, beside the replay: what lies behind the known durable position may have been written but not synced, or
+//!    a sync of it may have failed and readers still see it. It is written again, the same bytes in the same place.
+//! 5. *Sync*: nobody may rely on it before that.
 
+mod claims;
 mod probe;
 mod reader;
 mod replay;
 mod report;
+mod rewrite;
 
 use corelane_model::limits::BLOCK_BYTES;
 
+use self::claims::Claims;
 use self::probe::{FoundFile, Probe};
 use self::reader::Reader;
 use self::replay::{PlannedFile, Replay};
@@ -38,30 +42,12 @@ pub struct Recovered {
     pub item: Item,
 }
 
-/// What heads say about the rest of the journal. Each was true when its head was written, and stays true.
-#[derive(Clone, Copy, Debug, Default)]
-struct Claims {
-    /// Everything before was durable.
-    durable: JournalPosition,
-    /// Nothing before this file is needed.
-    oldest: FileSequence,
-    /// The exclusive end of the last entry that was begun.
-    end: JournalPosition,
-}
-
-impl Claims {
-    fn on_head(&mut self, head: &EntryHead) {
-        self.durable = self.durable.max(head.durable);
-        self.oldest = self.oldest.max(head.oldest);
-        self.end = self.end.max(head.end());
-    }
-}
-
 /// Where recovery is.
 ///
 /// ```text
-/// Probing ──▶ Surveying ──▶ Replaying ──▶ Syncing ──▶ Done
+/// Probing ──▶ Surveying ──▶ Replaying ──▶ Rewriting ──▶ Syncing ──▶ Done
 /// ```
+/// Each waits for all of its effects; replaying issues the writes that rewriting waits for.
 #[derive(Debug)]
 enum Step {
     Probing(Probe),
@@ -71,6 +57,8 @@ enum Step {
         files: Vec<usize>,
     },
     Replaying(Box<Replay>),
+    /// Everything was read and handed out; some of it is still being written again.
+    Rewriting(Box<Replay>),
     Syncing {
         replay: Box<Replay>,
         syncs: Vec<(JournalIoId, RingSlot)>,
@@ -123,7 +111,11 @@ impl Recovery {
                 self.survey(effects);
                 self.check_readable()?;
             }
-            Step::Replaying(replay) => replay.on_done(id, result),
+            Step::Replaying(replay) => replay.on_done(id, result)?,
+            Step::Rewriting(replay) => {
+                replay.on_done(id, result)?;
+                self.end_rewriting(effects);
+            }
             Step::Syncing { syncs, .. } => {
                 if let Some(index) = syncs.iter().position(|(sync, _)| *sync == id) {
                     let (_, slot) = syncs.swap_remove(index);
@@ -144,7 +136,7 @@ impl Recovery {
         let Step::Replaying(replay) = &mut self.step else { return Ok(None) };
         let item = replay.poll_item(effects)?;
         if item.is_none() && replay.is_done() {
-            self.begin_syncing(effects);
+            self.begin_rewriting(effects);
         }
         Ok(item)
     }
@@ -184,16 +176,17 @@ impl Recovery {
         let Step::Surveying { reader, files } = &mut self.step else { return };
         while let Some((file, start, bytes)) = reader.pop() {
             let found = &mut self.files[files[file]];
-            let blocks = bytes.chunks_exact(usize::try_from(BLOCK_BYTES).expect("a block is small"));
-            for (position, block) in (start..).step_by(usize::try_from(BLOCK_BYTES).expect("small")).zip(blocks) {
-                let Ok(head) = EntryHead::parse(block) else { continue };
+            let slot = RingSlot(u32::try_from(files[file]).expect("few slots"));
+            let size = usize::try_from(BLOCK_BYTES).expect("a block is small");
+            for (position, at) in (start..).step_by(size).zip((0..bytes.len() / size * size).step_by(size)) {
+                let Ok(head) = EntryHead::parse(&bytes[at..at + size]) else { continue };
                 if head.journal == self.config.id && u64::from(head.position.byte()) == position {
                     if found.sequence < Some(head.position.sequence()) {
                         // The first block is lost, or still another file's.
                         found.sequence = Some(head.position.sequence());
                         found.previous_crc = (position == 0).then_some(head.previous_crc);
                     }
-                    self.claims.on_head(&head);
+                    self.claims.on_head(&head, slot, &bytes.slice(at..at + size));
                 }
             }
         }
@@ -238,20 +231,25 @@ impl Recovery {
         }
         plan.sort_by_key(|file| (file.sequence, file.slot));
         plan.dedup_by_key(|file| file.sequence);
-        let mut replay = Replay::new(self.config, plan, self.claims);
+        let mut replay = Replay::new(self.config, plan, self.claims.clone());
         replay.issue(effects);
         self.step = Step::Replaying(Box::new(replay));
     }
 
-    /// Syncs the files that hold something which is not known to be durable.
-    fn begin_syncing(&mut self, effects: &mut Effects) {
-        let Step::Replaying(replay) = std::mem::replace(&mut self.step, Step::Done) else { return };
-        let mut syncs = Vec::new();
-        for file in replay.files() {
-            if self.claims.durable.sequence() <= file.sequence {
-                syncs.push((effects.push(file.slot, JournalOp::Sync), file.slot));
-            }
+    fn begin_rewriting(&mut self, effects: &mut Effects) {
+        let Step::Replaying(mut replay) = std::mem::replace(&mut self.step, Step::Done) else { return };
+        replay.rewrite_claims(effects);
+        self.step = Step::Rewriting(replay);
+        self.end_rewriting(effects);
+    }
+
+    /// Syncs the files that were written to, once all of that is written: a sync covers what was complete before it.
+    fn end_rewriting(&mut self, effects: &mut Effects) {
+        if !matches!(&self.step, Step::Rewriting(replay) if replay.is_rewritten()) {
+            return;
         }
+        let Step::Rewriting(replay) = std::mem::replace(&mut self.step, Step::Done) else { return };
+        let syncs = replay.rewritten_slots().map(|slot| (effects.push(slot, JournalOp::Sync), slot)).collect();
         self.step = Step::Syncing { replay, syncs };
         self.end_syncing();
     }

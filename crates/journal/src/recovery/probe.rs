@@ -2,7 +2,7 @@
 
 use corelane_model::limits::{BLOCK_BYTES, JOURNAL_FILES_MAX};
 
-use super::Claims;
+use super::claims::Claims;
 use crate::effect::Effects;
 use crate::entry::{EntryHead, JOURNAL_VERSION};
 use crate::{
@@ -105,7 +105,7 @@ impl Probe {
                 if let Some(head) = identify(&self.config, slot, &bytes)? {
                     file.sequence = Some(head.position.sequence());
                     file.previous_crc = Some(head.previous_crc);
-                    claims.on_head(&head);
+                    claims.on_head(&head, slot, &bytes);
                 }
             }
             // A first block that cannot be read is found out about by reading the rest.

@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use corelane_model::limits::BLOCK_BYTES;
 
+use super::Recovered;
+use super::claims::Claims;
 use super::reader::Reader;
 use super::report::{Damage, RecoveryReport};
-use super::{Claims, Recovered};
+use super::rewrite::Rewrite;
 use crate::effect::Effects;
 use crate::entry::{ENTRY_HEAD_BYTES, EntryContext, EntryFlags, EntryView, head_link};
 use crate::{
@@ -26,8 +28,8 @@ pub(super) struct PlannedFile {
 enum Look {
     /// It is not read yet.
     Wait,
-    /// A good entry that follows the last one.
-    Good(EntryView),
+    /// A good entry that follows the last one, and its bytes with the padding.
+    Good(EntryView, Bytes),
     /// Something else. A whole head may still say how long it is, and is reported to the damage by name.
     Bad { bytes: u64, entry: Option<(Bytes, u32)> },
     /// The file ends.
@@ -40,6 +42,7 @@ pub(super) struct Replay {
     config: JournalConfig,
     files: Vec<PlannedFile>,
     reader: Reader,
+    rewrite: Rewrite,
     claims: Claims,
     file: usize,
     at: u64,
@@ -70,6 +73,7 @@ impl Replay {
             config,
             files,
             reader,
+            rewrite: Rewrite::default(),
             claims,
             file: 0,
             at: 0,
@@ -103,8 +107,34 @@ impl Replay {
         self.reader.issue(effects);
     }
 
-    pub(super) fn on_done(&mut self, id: JournalIoId, result: JournalResult) {
-        self.reader.on_done(id, result);
+    /// A read or a write completed.
+    ///
+    /// # Errors
+    /// [`JournalError::Rewrite`] and [`JournalError::ShortRewrite`].
+    pub(super) fn on_done(&mut self, id: JournalIoId, result: JournalResult) -> Result<(), JournalError> {
+        if !self.rewrite.on_done(id, &result)? {
+            self.reader.on_done(id, result);
+        }
+        Ok(())
+    }
+
+    /// Writes the heads again that were believed although nothing says that they are on disk, unless their entries were
+    /// written again. A torn entry's head may have said which files are free, and one of them is overwritten next.
+    pub(super) fn rewrite_claims(&mut self, effects: &mut Effects) {
+        for witness in self.claims.take_unproven() {
+            self.rewrite.push(witness.slot, witness.position, witness.block, effects);
+        }
+        self.report.rewritten_bytes = self.rewrite.bytes();
+    }
+
+    /// Nothing of what is written again is still on its way.
+    pub(super) const fn is_rewritten(&self) -> bool {
+        self.rewrite.is_idle()
+    }
+
+    /// The files where something was written again.
+    pub(super) fn rewritten_slots(&self) -> impl Iterator<Item = RingSlot> {
+        self.rewrite.slots().iter().copied()
     }
 
     /// The next item; `None` when more has to be read or everything is through.
@@ -132,7 +162,8 @@ impl Replay {
             self.reader.issue(effects);
             match self.look() {
                 Look::Wait => return Ok(None),
-                Look::Good(view) => self.accept(&view),
+                Look::Good(..) if self.rewrite.is_full() => return Ok(None),
+                Look::Good(view, bytes) => self.accept(&view, bytes, effects),
                 Look::Bad { bytes, entry } => self.on_bad(bytes, entry),
                 Look::FileEnd => self.on_bad(0, None),
             }
@@ -157,7 +188,7 @@ impl Replay {
         let length = usize::try_from(head.entry_bytes()).expect("an entry fits in memory");
         let Some(bytes) = self.reader.get(self.file, self.at, length) else { return Look::Wait };
         match EntryView::parse(&bytes, &context) {
-            Ok(view) if self.is_next(&view) => Look::Good(view),
+            Ok(view) if self.is_next(&view) => Look::Good(view, bytes),
             Err(EntryError::BodyCrc { .. }) => {
                 let body = bytes.slice(ENTRY_HEAD_BYTES..ENTRY_HEAD_BYTES + head.body_bytes as usize);
                 Look::Bad { bytes: head.entry_bytes(), entry: Some((body, head_link(&bytes))) }
@@ -174,8 +205,12 @@ impl Replay {
         self.damage.is_some() || self.last_link.is_none_or(|link| view.head.previous_crc == link)
     }
 
-    fn accept(&mut self, view: &EntryView) {
+    fn accept(&mut self, view: &EntryView, bytes: Bytes, effects: &mut Effects) {
         let position = self.position();
+        if self.claims.durable <= position {
+            self.rewrite.push(self.files[self.file].slot, position, bytes, effects);
+            self.claims.on_rewritten(position);
+        }
         if let Some(mut damage) = self.damage.take() {
             damage.to = position;
             self.report.push(damage);

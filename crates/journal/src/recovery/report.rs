@@ -79,6 +79,8 @@ pub struct RecoveryReport {
     pub next: FileSequence,
     /// Bytes of a torn tail that were cut; nothing in them was ever called durable.
     pub torn_bytes: u64,
+    /// Bytes that were written again, because nothing said that they are on disk.
+    pub rewritten_bytes: u64,
     /// Bytes that the disk refused to read.
     pub unreadable_bytes: u64,
     /// Stretches that were durable and are damaged, at most `JOURNAL_DAMAGE_MAX`.

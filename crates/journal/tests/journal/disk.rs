@@ -30,6 +30,30 @@ struct Unsynced {
     bytes: Vec<u8>,
     /// The write was complete when some sync began: the number of that sync.
     serial: u64,
+    /// A sync failed that was to make it durable: readers see it until power is lost, no later sync saves it.
+    is_doomed: bool,
+}
+
+impl Unsynced {
+    fn new(position: usize, bytes: Vec<u8>, serial: u64) -> Self {
+        Self { position, bytes, serial, is_doomed: false }
+    }
+
+    fn end(&self) -> usize {
+        self.position + self.bytes.len()
+    }
+
+    /// What is left of it when `later` came over it.
+    fn without(self, later: &Self) -> Vec<Self> {
+        if later.end() <= self.position || self.end() <= later.position {
+            return vec![self];
+        }
+        let before = self.bytes[..later.position.saturating_sub(self.position)].to_vec();
+        let after = self.bytes[later.end().min(self.end()) - self.position..].to_vec();
+        let after = Self { position: later.end(), bytes: after, ..self };
+        let parts = [Self { bytes: before, ..self }, after];
+        parts.into_iter().filter(|part| !part.bytes.is_empty()).collect()
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -38,12 +62,46 @@ struct File {
     unsynced: Vec<Unsynced>,
 }
 
+impl File {
+    fn zeroed(length: usize) -> Self {
+        Self { durable: vec![0; length], unsynced: Vec::new() }
+    }
+
+    /// What a reader sees.
+    fn view(&self) -> Vec<u8> {
+        let mut bytes = self.durable.clone();
+        for write in &self.unsynced {
+            bytes[write.position..write.end()].copy_from_slice(&write.bytes);
+        }
+        bytes
+    }
+
+    /// A sync that was issued then completes.
+    fn sync(&mut self, issued: u64) {
+        let saved: Vec<Unsynced> =
+            self.unsynced.extract_if(.., |write| write.serial < issued && !write.is_doomed).collect();
+        for write in saved {
+            self.durable[write.position..write.end()].copy_from_slice(&write.bytes);
+            let kept = std::mem::take(&mut self.unsynced);
+            self.unsynced = kept
+                .into_iter()
+                .flat_map(|other| if other.serial < write.serial { other.without(&write) } else { vec![other] })
+                .collect();
+        }
+    }
+
+    /// A sync that was issued then fails: the kernel takes what it was to save for clean from now on.
+    fn doom(&mut self, issued: u64) {
+        self.unsynced.iter_mut().filter(|write| write.serial < issued).for_each(|write| write.is_doomed = true);
+    }
+}
+
 /// What a power failure does to a block that was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Crash {
-    /// The process dies: completed writes stay where they are, those in flight may be there in parts.
+    /// The process dies: completed writes stay as they are seen, those in flight may be there in parts.
     Process,
-    /// The machine dies: of everything unsynced each half block may or may not be there.
+    /// The machine dies: of everything unsynced each half block may or may not be there, of what a sync failed to save none is.
     Machine,
 }
 
@@ -84,27 +142,22 @@ impl Disk {
         let file = self.file(effect.slot.0);
         let result = match (&effect.op, file.as_mut()) {
             (JournalOp::Create { length }, _) => {
-                *file = Some(File { durable: vec![0; usize::try_from(*length).unwrap()], unsynced: Vec::new() });
+                *file = Some(File::zeroed(usize::try_from(*length).unwrap()));
                 JournalDone::Done
             }
             (JournalOp::Length, file) => JournalDone::Length(file.map(|file| file.durable.len() as u64)),
             (_, None) => return (effect, Err(Fault::NotFound)),
             (JournalOp::Write { position, pieces }, Some(file)) => {
                 let position = usize::try_from(*position).unwrap();
-                file.unsynced.push(Unsynced { position, bytes: pieces.concat(), serial });
+                file.unsynced.push(Unsynced::new(position, pieces.concat(), serial));
                 JournalDone::Written(effect.op.write_bytes())
             }
             (JournalOp::Sync, Some(file)) => {
-                for write in file.unsynced.extract_if(.., |write| write.serial < issued) {
-                    file.durable[write.position..write.position + write.bytes.len()].copy_from_slice(&write.bytes);
-                }
+                file.sync(issued);
                 JournalDone::Done
             }
             (JournalOp::Read { position, length }, Some(file)) => {
-                let mut bytes = file.durable.clone();
-                for write in &file.unsynced {
-                    bytes[write.position..write.position + write.bytes.len()].copy_from_slice(&write.bytes);
-                }
+                let bytes = file.view();
                 let start = usize::try_from(*position).unwrap().min(bytes.len());
                 let end = (start + *length as usize).min(bytes.len());
                 JournalDone::Read(Bytes::from(bytes).slice(start..end))
@@ -123,13 +176,13 @@ impl Disk {
         self.complete(index)
     }
 
-    /// Fails an effect; a sync that fails has lost what it was to make durable.
+    /// Fails an effect. A sync that fails has lost what it was to make durable, and reads go on showing it.
     pub(crate) fn fail(&mut self, index: usize) -> (JournalEffect, JournalResult) {
-        let (effect, _) = self.in_flight.remove(index);
+        let (effect, issued) = self.in_flight.remove(index);
         if effect.op == JournalOp::Sync
             && let Some(file) = self.file(effect.slot.0)
         {
-            file.unsynced.clear();
+            file.doom(issued);
         }
         (effect, Err(Fault::Os { errno: 5 }))
     }
@@ -137,6 +190,11 @@ impl Disk {
     /// Index of an effect in flight for which `is_wanted` holds.
     pub(crate) fn find(&self, is_wanted: impl Fn(&JournalOp) -> bool) -> Option<usize> {
         self.in_flight.iter().position(|(effect, _)| is_wanted(&effect.op))
+    }
+
+    /// How many effects are in flight for which `is_wanted` holds.
+    pub(crate) fn count(&self, is_wanted: impl Fn(&JournalOp) -> bool) -> usize {
+        self.in_flight.iter().filter(|(effect, _)| is_wanted(&effect.op)).count()
     }
 
     pub(crate) fn crash(&mut self, crash: Crash, chance: &mut Chance) {
@@ -151,21 +209,21 @@ impl Disk {
                     for (index, part) in bytes.chunks(BLOCK / 2).enumerate() {
                         if chance.below(2) == 0 {
                             let position = position + index * BLOCK / 2;
-                            file.unsynced.push(Unsynced { position, bytes: part.to_vec(), serial });
+                            file.unsynced.push(Unsynced::new(position, part.to_vec(), serial));
                         }
                     }
                 }
                 (JournalOp::Create { length }, file) if chance.below(2) == 0 => {
                     // The file is there, but not all of it.
                     let length = usize::try_from(*length).unwrap() / 2;
-                    *file = Some(File { durable: vec![0; length], unsynced: Vec::new() });
+                    *file = Some(File::zeroed(length));
                 }
                 _ => {}
             }
         }
         if crash == Crash::Machine {
             for file in self.files.iter_mut().flatten() {
-                for write in file.unsynced.drain(..) {
+                for write in file.unsynced.drain(..).filter(|write| !write.is_doomed) {
                     for (index, part) in write.bytes.chunks(BLOCK / 2).enumerate() {
                         if chance.below(3) != 0 {
                             let start = write.position + index * BLOCK / 2;
@@ -179,20 +237,13 @@ impl Disk {
 
     /// Everything that was written, as if it were durable.
     pub(crate) fn images(&self) -> Vec<Option<Bytes>> {
-        let image = |file: &File| {
-            let mut bytes = file.durable.clone();
-            for write in &file.unsynced {
-                bytes[write.position..write.position + write.bytes.len()].copy_from_slice(&write.bytes);
-            }
-            Bytes::from(bytes)
-        };
-        self.files.iter().map(|file| file.as_ref().map(image)).collect()
+        self.files.iter().map(|file| file.as_ref().map(|file| Bytes::from(file.view()))).collect()
     }
 
-    /// Flips one bit of what is durable, if there is such a file.
+    /// Flips one bit of what is durable, if there is such a file and it is so long.
     pub(crate) fn flip(&mut self, slot: u32, byte: usize) {
-        if let Some(file) = self.file(slot) {
-            file.durable[byte] ^= 1 << (byte % 8);
+        if let Some(hit) = self.file(slot).as_mut().and_then(|file| file.durable.get_mut(byte)) {
+            *hit ^= 1 << (byte % 8);
         }
     }
 

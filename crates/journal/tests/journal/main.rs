@@ -15,4 +15,6 @@ mod owner;
 #[cfg(not(planted))]
 mod rounds;
 #[cfg(not(planted))]
+mod tail;
+#[cfg(not(planted))]
 mod unreadable;

@@ -229,9 +229,14 @@ impl Owner {
         }
     }
 
-    /// Crashes and recovers; see [`Owner::recover`].
+    /// Crashes, perhaps again while it recovers, and recovers; see [`Owner::recover`].
     pub(crate) fn crash(&mut self, crash: Crash, chance: &mut Chance) -> Result<(), String> {
         self.disk.crash(crash, chance);
+        for _ in 0..chance.below(3) {
+            self.recover_partly(chance);
+            let again = [Crash::Process, Crash::Machine][chance.below(2)];
+            self.disk.crash(again, chance);
+        }
         self.journal = Journal::new(config(self.files));
         self.open = Entry::default();
         self.slots.clear();
@@ -239,6 +244,30 @@ impl Owner {
         self.failure = None;
         self.closed = false;
         self.recover(chance)
+    }
+
+    /// Begins to recover from a disk that fails now and then, and dies on the way or at its end.
+    fn recover_partly(&mut self, chance: &mut Chance) {
+        let mut journal = Journal::new(config(self.files));
+        for _ in 0..chance.below(40) {
+            while journal.poll_recovered().is_some() {}
+            if journal.is_running() {
+                return;
+            }
+            while let Some(effect) = journal.poll_effect() {
+                self.disk.issue(effect);
+            }
+            if self.disk.in_flight() == 0 {
+                return;
+            }
+            let index = chance.below(self.disk.in_flight());
+            let (effect, result) = match chance.below(12) {
+                0 => self.disk.fail(index),
+                1 => self.disk.complete_short(index),
+                _ => self.disk.complete(index),
+            };
+            journal.on_done(effect.id, result);
+        }
     }
 
     /// Recovers and checks that what came back is a prefix of the history with all that was durable.

@@ -224,7 +224,7 @@ impl World {
         }
         let now = self.now().monotonic;
         let Some((done, fault)) = self.broker.disks[usize::from(shard.0)].complete(now, io) else { return };
-        self.broker.has_failed_io |= done.result.is_err();
+        self.broker.has_failed_io |= fault.is_some() || done.result.is_err();
         match (fault, &done.result) {
             (Some(fault), result) => self.log(format_args!("s{shard} io {} done, FAULT {fault:?}: {result:?}", io.0)),
             (None, Ok(_)) => self.log(format_args!("s{shard} io {} done", io.0)),
