@@ -121,6 +121,7 @@ pub(crate) fn unhealthy(source: &impl Source) -> Vec<String> {
                 shard.shard
             ));
         }
+        problems.extend(shard.stopped_homes.iter().map(|home| format!("shard {}: {home}", shard.shard)));
         if shard.is_space_low {
             problems.push(format!("shard {} refuses writes because the disk is full", shard.shard));
         }

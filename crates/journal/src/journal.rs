@@ -10,6 +10,7 @@ use corelane_model::{MonotonicNanos, Now, PartitionId};
 use corelane_record::{SealedBatch, Stamp};
 
 use crate::effect::Effects;
+use crate::entry::ENTRY_HEAD_BYTES;
 use crate::recovery::{Recovered, Recovery, RecoveryReport};
 use crate::writer::{Out, Writer};
 use crate::{
@@ -34,6 +35,18 @@ impl JournalConfig {
     pub const fn entry_bytes_max(&self) -> u64 {
         let quarter = self.file_bytes / 4 / BLOCK_BYTES * BLOCK_BYTES;
         if quarter < JOURNAL_ENTRY_BYTES_MAX { quarter } else { JOURNAL_ENTRY_BYTES_MAX }
+    }
+
+    /// Bytes that users may fill of one entry, its head included: three quarters, so that the owner's own items find room too.
+    #[must_use]
+    pub const fn user_bytes_max(&self) -> u64 {
+        self.entry_bytes_max() / 4 * 3
+    }
+
+    /// Bytes of the largest batch that finds room in an entry in which nothing else is.
+    #[must_use]
+    pub const fn batch_bytes_max(&self) -> u64 {
+        self.user_bytes_max() - ENTRY_HEAD_BYTES as u64 - Item::batch_bytes(0)
     }
 
     /// A round with at least this many bytes is written while others are in flight: [`JOURNAL_FLUSH_EAGER_BYTES`], and

@@ -116,7 +116,7 @@ impl Writer {
     /// Users may add `bytes` more.
     pub(crate) fn is_room(&self, bytes: u64) -> bool {
         let entry = self.open.bytes() + bytes;
-        let limit = self.config.entry_bytes_max() / 4 * 3;
+        let limit = self.config.user_bytes_max();
         self.ending == Ending::Open
             && !self.is_internal_waiting
             && entry <= limit

@@ -96,7 +96,8 @@ codes! {
     Busy = 48, Later;
     /// The disk is full; nothing was taken.
     StorageFull = 49, Later;
-    /// The shard's journal failed and takes no writes until the broker restarts; what is durable can be read.
+    /// The shard's journal failed, or a home's log never takes what was decided there: neither takes anything until the broker
+    /// restarts; what is durable can be read.
     StorageFailed = 50, Never;
     /// The shard is recovering its journal.
     Recovering = 51, Later;

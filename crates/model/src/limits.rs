@@ -438,7 +438,8 @@ const _: () = {
 };
 
 const _: () = {
-    assert!(BATCH_BYTES_MAX as u64 + BLOCK_BYTES <= JOURNAL_ENTRY_BYTES_MAX);
+    // Users fill three quarters of an entry at most.
+    assert!(BATCH_BYTES_MAX as u64 + BLOCK_BYTES <= JOURNAL_ENTRY_BYTES_MAX / 4 * 3);
     assert!(JOURNAL_ENTRY_BYTES_MAX * 2 <= JOURNAL_FILE_BYTES);
     assert!(CATALOG_BYTES_MAX + BLOCK_BYTES <= JOURNAL_ENTRY_BYTES_MAX);
     assert!(JOURNAL_FILES_MIN <= JOURNAL_FILES_DEFAULT);

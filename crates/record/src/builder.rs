@@ -83,8 +83,24 @@ impl BatchBuilder {
         if RECORD_HEADERS_MAX < headers.len() {
             return Err(PushError::TooManyHeaders { count: headers.len(), limit: RECORD_HEADERS_MAX });
         }
-        self.check_room(timestamp, key, value, headers)?;
+        self.check_room(BATCH_BYTES_MAX, timestamp, key, value, headers)?;
         self.take(timestamp, key, value, headers.iter().copied());
+        Ok(())
+    }
+
+    /// As [`BatchBuilder::push`], of a record without headers into a batch that may have at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// As there, with the smaller of both limits.
+    pub fn push_within(
+        &mut self,
+        bytes_max: u32,
+        timestamp: WallMillis,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<(), PushError> {
+        self.check_room(bytes_max.min(BATCH_BYTES_MAX), timestamp, key, value, &[])?;
+        self.take(timestamp, key, value, std::iter::empty());
         Ok(())
     }
 
@@ -121,6 +137,7 @@ impl BatchBuilder {
 
     fn check_room(
         &self,
+        bytes_max: u32,
         timestamp: WallMillis,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
@@ -131,15 +148,15 @@ impl BatchBuilder {
         let header_bytes = headers.iter().map(|&(name, value)| header::encoded_bytes(name, value)).sum::<u64>();
         let record_bytes = value.map_or(0, <[u8]>::len) as u64 + key.map_or(0, <[u8]>::len) as u64 + header_bytes;
         let alone = FRAME_OF_RECORDS + record_bytes + number_bytes(1, key.is_some(), !headers.is_empty(), false);
-        if u64::from(BATCH_BYTES_MAX) < alone {
-            return Err(PushError::RecordTooLarge { len: alone, limit: BATCH_BYTES_MAX });
+        if u64::from(bytes_max) < alone {
+            return Err(PushError::RecordTooLarge { len: alone, limit: bytes_max });
         }
         let count = self.len() as u64;
         let earliest = self.timestamp_min.min(timestamp.0);
         let latest = self.timestamp_max.max(timestamp.0);
         let column_bytes = (self.values_len() + self.columns.keys.len() + self.columns.headers.len()) as u64;
         let numbers = number_bytes(count + 1, has_keys, has_headers, earliest < latest);
-        let is_room = FRAME_OF_RECORDS + column_bytes + record_bytes + numbers <= u64::from(BATCH_BYTES_MAX)
+        let is_room = FRAME_OF_RECORDS + column_bytes + record_bytes + numbers <= u64::from(bytes_max)
             && count < u64::from(BATCH_RECORDS_MAX);
         let is_near = count == 0 || latest.checked_sub(earliest).is_some_and(|span| span <= i64::from(u32::MAX));
         if is_room && is_near { Ok(()) } else { Err(PushError::Full) }

@@ -56,6 +56,9 @@ pub struct ShardStatus {
     pub storage_failure: Option<String>,
     /// Whether writes are refused because the disk is full.
     pub is_space_low: bool,
+    /// Of each home of groups, queues or transactional ids that takes nothing until the broker restarts although the shard
+    /// serves: what it is and why.
+    pub stopped_homes: Vec<String>,
     /// Version of the catalog that it knows.
     pub catalog_version: CatalogVersion,
     /// Topics of the catalog.

@@ -199,6 +199,11 @@ impl Groups {
         self.lags.is_status_waiting()
     }
 
+    /// Why homes take nothing until the next start.
+    pub(crate) fn broken_homes(&self) -> impl Iterator<Item = &Refused> {
+        self.homes.values().filter_map(Home::broken)
+    }
+
     /// Whether a home is not open for requests (yet).
     pub(crate) fn is_restoring(&self) -> bool {
         self.homes.values().any(|home| !matches!(home.phase, HomePhase::Serving))

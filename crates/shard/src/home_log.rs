@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corelane_model::{Now, Offset, PartitionId};
-use corelane_record::{BatchBuilder, BatchError, ProducerStamp, RecordBatch, SealedBatch};
-use corelane_storage::{Fetch, ReadError, ReadTicket, Storage};
+use corelane_record::{BatchBuilder, BatchError, ProducerStamp, PushError, RecordBatch, SealedBatch};
+use corelane_storage::{AppendError, Fetch, ReadError, ReadTicket, Storage};
 
 /// Bytes that one read of a home's log asks for.
 const RESTORE_READ_BYTES: u32 = 256 << 10;
@@ -33,6 +33,15 @@ struct Pending<O> {
     reach: Option<Reach<O>>,
 }
 
+/// Why a home's records will never get into its log, however long they wait.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NeverWritten {
+    #[error(transparent)]
+    Record(#[from] PushError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
 /// What is on its way into a home's log.
 #[derive(Debug)]
 pub(crate) struct HomeAppends<O> {
@@ -42,17 +51,32 @@ pub(crate) struct HomeAppends<O> {
     unwritten_bytes: u64,
     /// Ends of batches that are not durable yet.
     written: VecDeque<(Offset, Vec<Reach<O>>)>,
+    /// Nothing is taken and nothing is told any more: a record is missing, so none may follow it.
+    is_stopped: bool,
 }
 
 impl<O> Default for HomeAppends<O> {
     fn default() -> Self {
-        Self { pending: Vec::new(), unwritten: VecDeque::new(), unwritten_bytes: 0, written: VecDeque::new() }
+        Self {
+            pending: Vec::new(),
+            unwritten: VecDeque::new(),
+            unwritten_bytes: 0,
+            written: VecDeque::new(),
+            is_stopped: false,
+        }
     }
 }
 
 impl<O> HomeAppends<O> {
     pub(crate) fn push(&mut self, key: Vec<u8>, value: Option<Vec<u8>>, reach: Option<Reach<O>>) {
-        self.pending.push(Pending { key, value, reach });
+        if !self.is_stopped {
+            self.pending.push(Pending { key, value, reach });
+        }
+    }
+
+    /// Forgets what is on its way, and takes nothing more.
+    pub(crate) fn stop(&mut self) {
+        *self = Self { is_stopped: true, ..Self::default() };
     }
 
     /// Whether so much waits for room that no more requests are to be taken.
@@ -83,32 +107,59 @@ impl<O> HomeAppends<O> {
 
     /// Appends the records of the round, behind those that wait; answers the bytes of their batches. What finds no room
     /// waits for [`WRITE_AGAIN`].
+    ///
+    /// # Errors
+    /// A record will never get into the log; this is stopped then, and what is behind the record is forgotten.
     pub(crate) fn write(
         &mut self,
         builder: &mut BatchBuilder,
         storage: &mut Storage,
         now: Now,
         partition: PartitionId,
-    ) -> u64 {
-        self.seal(builder, now);
+    ) -> Result<u64, NeverWritten> {
+        let written = match self.seal(builder, now, storage.batch_bytes_max()) {
+            Ok(()) => self.append_sealed(storage, now, partition).map_err(NeverWritten::from),
+            Err(error) => Err(error.into()),
+        };
+        if written.is_err() {
+            self.stop();
+        }
+        written
+    }
+
+    fn append_sealed(&mut self, storage: &mut Storage, now: Now, partition: PartitionId) -> Result<u64, AppendError> {
         let mut appended_bytes = 0;
         while let Some((batch, _)) = self.unwritten.front() {
             let bytes = batch.bytes().len() as u64;
-            let Ok(appended) = storage.append(now, partition, batch) else { break };
+            let appended = match storage.append(now, partition, batch) {
+                Ok(appended) => appended,
+                Err(error) if error.is_final() => return Err(error),
+                Err(_) => break,
+            };
             let (_, reaches) = self.unwritten.pop_front().expect("it was there");
             self.unwritten_bytes -= bytes;
             appended_bytes += bytes;
             self.written.push_back((appended.end_offset, reaches));
         }
-        appended_bytes
+        Ok(appended_bytes)
     }
 
-    fn seal(&mut self, builder: &mut BatchBuilder, now: Now) {
+    /// Makes batches of the records of the round, none over `bytes_max`.
+    fn seal(&mut self, builder: &mut BatchBuilder, now: Now, bytes_max: u32) -> Result<(), PushError> {
         let mut reaches: Vec<Reach<O>> = Vec::new();
         for Pending { key, value, reach } in std::mem::take(&mut self.pending) {
-            if builder.push(now.wall, Some(&key), value.as_deref(), &[]).is_err() {
-                self.seal_one(builder, std::mem::take(&mut reaches));
-                builder.push(now.wall, Some(&key), value.as_deref(), &[]).expect("a home's record fits into a batch");
+            let push =
+                |builder: &mut BatchBuilder| builder.push_within(bytes_max, now.wall, Some(&key), value.as_deref());
+            let pushed = match push(builder) {
+                Err(PushError::Full) => {
+                    self.seal_one(builder, std::mem::take(&mut reaches));
+                    push(builder)
+                }
+                pushed => pushed,
+            };
+            if let Err(error) = pushed {
+                builder.clear();
+                return Err(error);
             }
             let Some(reach) = reach else { continue };
             match reaches.last_mut() {
@@ -119,6 +170,7 @@ impl<O> HomeAppends<O> {
         if !builder.is_empty() {
             self.seal_one(builder, reaches);
         }
+        Ok(())
     }
 
     fn seal_one(&mut self, builder: &mut BatchBuilder, reaches: Vec<Reach<O>>) {

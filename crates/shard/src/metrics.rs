@@ -84,6 +84,7 @@ const BY_SHARD: &[(&Metric, OfShard)] = &[
     (&metric::SHARD_CONSUMED_RECORDS, |s| s.counters.consumed.records),
     (&metric::SHARD_CONSUMED_BATCHES, |s| s.counters.consumed.batches),
     (&metric::SHARD_CONSUMED_BYTES, |s| s.counters.consumed.bytes),
+    (&metric::SHARD_HOMES_STOPPED, |s| s.stopped_homes.len() as u64),
     (&metric::GROUP_GROUPS, |s| s.group_totals.groups),
     (&metric::GROUP_MEMBERS, |s| s.group_totals.members),
     (&metric::GROUP_JOINS, |s| s.group_totals.joins),

@@ -42,6 +42,7 @@ impl Shard {
             phase: self.phase.status(),
             storage_failure: self.storage_failure.clone(),
             is_space_low: self.is_space_low,
+            stopped_homes: self.stopped_homes(),
             catalog_version: catalog.map(|catalog| catalog.version()).unwrap_or_default(),
             topics: catalog.map_or(0, |catalog| catalog.topics().len() as u64),
             partitions: catalog.map_or(0, |catalog| catalog.partitions_owned_by(self.config.shard)),
@@ -61,6 +62,15 @@ impl Shard {
             reactor: ReactorStatus::default(),
             recovery: self.phase.recovery().cloned(),
         }))
+    }
+
+    /// When the whole shard takes nothing, that is said once and not of each home.
+    fn stopped_homes(&self) -> Vec<String> {
+        if self.storage_failure.is_some() || self.refuse_phase().is_some() {
+            return Vec::new();
+        }
+        let homes = self.groups.broken_homes().chain(self.transactions.broken_homes());
+        homes.map(|refused| refused.text.clone()).collect()
     }
 
     fn storage_status(&self) -> StorageStatus {

@@ -145,6 +145,11 @@ impl Transactions {
         self.is_behind
     }
 
+    /// Why homes take nothing until the next start.
+    pub(crate) fn broken_homes(&self) -> impl Iterator<Item = &Refused> {
+        self.homes.values().filter_map(Home::broken)
+    }
+
     fn ticket(&mut self) -> u64 {
         self.last_ticket += 1;
         self.last_ticket

@@ -45,6 +45,14 @@ pub enum AppendError {
         /// Their bound.
         limit_bytes: u64,
     },
+    /// No entry of this journal has room for it.
+    #[error("record batch of {len} bytes is over the limit of {limit} bytes that the journal's files leave")]
+    BatchTooLarge {
+        /// Its length.
+        len: usize,
+        /// The limit.
+        limit: u32,
+    },
     /// This round has as much to write as a round may.
     #[error("this round's journal entries are full at {limit_bytes} bytes; try again in a moment")]
     RoundFull {
@@ -120,8 +128,30 @@ impl AppendError {
             | Self::LeaseUsedUp
             | Self::MessageIdsFull { .. }
             | Self::TransactionsFull { .. } => ErrorCode::Busy,
+            Self::BatchTooLarge { .. } => ErrorCode::BatchTooLarge,
             Self::KeyMissing { .. } => ErrorCode::KeyMissing,
             Self::Log(error) => error.code(),
+        }
+    }
+
+    /// Whether waiting is of no use: this batch is refused again as long as the partition is what it is. That the whole shard
+    /// is recovering, shutting down or stopped says nothing about the batch.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        match self {
+            Self::UnknownPartition { .. } | Self::BatchTooLarge { .. } | Self::KeyMissing { .. } => true,
+            Self::Log(error) => !matches!(error.code(), ErrorCode::LimitReached),
+            Self::Recovering
+            | Self::ShuttingDown
+            | Self::StorageFailed { .. }
+            | Self::StorageFull { .. }
+            | Self::Busy { .. }
+            | Self::RoundFull { .. }
+            | Self::RingsFull { .. }
+            | Self::LeaseUsedUp
+            | Self::ReadingMessageIds
+            | Self::MessageIdsFull { .. }
+            | Self::TransactionsFull { .. } => false,
         }
     }
 }

@@ -54,6 +54,7 @@ metrics! {
     SHARD_CONSUMED_RECORDS Counter "corelane_shard_consumed_records_total" "Records that were pushed to subscriptions.";
     SHARD_CONSUMED_BATCHES Counter "corelane_shard_consumed_batches_total" "Record batches that were pushed to subscriptions.";
     SHARD_CONSUMED_BYTES Counter "corelane_shard_consumed_bytes_total" "Bytes of record batches that were pushed to subscriptions.";
+    SHARD_HOMES_STOPPED Gauge "corelane_shard_homes_stopped" "Homes of groups, queues and transactional ids that take nothing until the broker restarts.";
     SHARD_STORED_SECONDS Histogram "corelane_shard_stored_seconds" "Time from a batch's arrival until it was known to be durable.";
     TOPIC_PRODUCED_RECORDS Counter "corelane_topic_produced_records_total" "Records that were appended to a topic.";
     TOPIC_PRODUCED_BYTES Counter "corelane_topic_produced_bytes_total" "Bytes of record batches that were appended to a topic.";

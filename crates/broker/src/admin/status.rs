@@ -67,6 +67,7 @@ fn shard(status: &ShardStatus) -> Value {
         "phase": phase(status.phase),
         "storage_failure": status.storage_failure,
         "space_low": status.is_space_low,
+        "stopped_homes": status.stopped_homes,
         "catalog_version": status.catalog_version.0,
         "partitions": status.partitions,
         "connections": status.connections,

@@ -169,6 +169,9 @@ fn print(out: &mut impl Write, status: &Value) -> Outcome {
         if let Some(failure) = shard["storage_failure"].as_str() {
             writeln!(out, "shard {} takes no writes: {failure}", shard["shard"])?;
         }
+        for home in shard["stopped_homes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            writeln!(out, "shard {}: {home}", shard["shard"])?;
+        }
         if shard["space_low"] == true {
             writeln!(out, "shard {} refuses writes: the disk is full", shard["shard"])?;
         }

@@ -19,7 +19,7 @@ use crate::transactions::Apply;
 /// ```text
 ///              the log was read to its end
 ///  Restoring ──────────────────────────────▶ Serving
-///      │                                        │ the journal failed
+///      │                                        │ the journal failed, or the log never takes a record
 ///      │ a record of another version            ▼
 ///      └────────────────────────────────────▶ Broken
 /// ```
@@ -117,6 +117,14 @@ impl Home {
         }
     }
 
+    /// Why it takes nothing until the next start, if so.
+    pub(super) const fn broken(&self) -> Option<&Refused> {
+        match &self.phase {
+            HomePhase::Broken(refused) => Some(refused),
+            HomePhase::Serving | HomePhase::Restoring(_) => None,
+        }
+    }
+
     /// Notes that a group's round has to be ended.
     pub(super) fn touch(&mut self, name: &GroupName) {
         if let Some(known) = self.groups.get_mut(name)
@@ -152,8 +160,27 @@ impl Home {
         Some(known)
     }
 
+    /// Takes nothing more, and lets no time pass for groups and queues: nobody is put out who cannot be heard. What is on its
+    /// way to the disk may still be told. Whose requests no group has taken.
+    pub(super) fn close(&mut self, refused: &Refused) -> Vec<Asker> {
+        let askers = self.take_untaken();
+        self.phase = HomePhase::Broken(refused.clone());
+        self.touched.clear();
+        self.deadlines.clear();
+        self.queues.rest();
+        askers
+    }
+
+    /// As [`Home::close`] when nothing more becomes durable. Everybody who waits.
+    pub(super) fn stop(&mut self, refused: &Refused) -> Vec<Asker> {
+        let mut askers = self.close(refused);
+        self.log.stop();
+        askers.extend(self.take_askers());
+        askers
+    }
+
     /// Everybody whose request no group has taken; nobody waits so afterwards.
-    pub(super) fn take_untaken(&mut self) -> Vec<Asker> {
+    fn take_untaken(&mut self) -> Vec<Asker> {
         let mut askers = Vec::new();
         if let HomePhase::Restoring(restoring) = &mut self.phase {
             askers.extend(restoring.take_waiting().iter().map(HomeRequest::asker));
@@ -165,7 +192,7 @@ impl Home {
     }
 
     /// Everybody who waits until something is durable; nobody does afterwards.
-    pub(super) fn take_askers(&mut self) -> Vec<Asker> {
+    fn take_askers(&mut self) -> Vec<Asker> {
         let mut askers = self.queues.take_askers();
         for known in self.groups.values_mut() {
             askers.extend(std::mem::take(&mut known.asked).into_values().map(|asked| asked.asker));

@@ -8,9 +8,10 @@ use corelane_queue::QueueName;
 use corelane_session::Refused;
 use corelane_storage::ChangeTicket;
 
+use super::GROUPS_TOPIC;
 use super::home::{Home, HomePhase};
 use crate::Shard;
-use crate::home_log::{self, HomeAppends};
+use crate::home_log::{self, HomeAppends, NeverWritten};
 
 /// A home's log is not shortened before it has this many bytes.
 const SNAPSHOT_BYTES_MIN: u64 = 1 << 20;
@@ -96,6 +97,11 @@ impl HomeLog {
         self.appends.is_waiting()
     }
 
+    /// Takes no more records and tells of none.
+    pub(super) fn stop(&mut self) {
+        self.appends.stop();
+    }
+
     /// Whether a snapshot is being written or it is time for one.
     fn wants_snapshot(&self) -> bool {
         match self.snapshot {
@@ -122,7 +128,24 @@ impl Shard {
         let Self { groups, storage, now, is_storage_touched, .. } = self;
         let Some(Home { log, partition, .. }) = groups.homes.get_mut(&index) else { return };
         *is_storage_touched |= log.appends.is_pending() || log.appends.is_waiting();
-        log.bytes += log.appends.write(&mut groups.builder, storage, *now, *partition);
+        match log.appends.write(&mut groups.builder, storage, *now, *partition) {
+            Ok(bytes) => log.bytes += bytes,
+            Err(never) => self.stop_home(index, &never),
+        }
+    }
+
+    /// A home's log will never take what its groups and queues decided: they must not go on from there, and whoever waits for
+    /// it hears of it. What is on disk is where they begin after the next start.
+    fn stop_home(&mut self, index: PartitionIndex, never: &NeverWritten) {
+        let text = format!(
+            "the log of home {index} of {GROUPS_TOPIC} does not take a record: {never}; its groups and queues are served \
+             again, as they are on disk, when the broker was restarted"
+        );
+        let refused = Refused::new(ErrorCode::StorageFailed, text);
+        let home = self.groups.homes.get_mut(&index).expect("the caller has it");
+        for asker in home.stop(&refused) {
+            self.refuse(asker, None, refused.clone());
+        }
     }
 
     /// One step of a home's snapshot. Whether more can be done at once.

@@ -9,8 +9,8 @@ use corelane_queue::{QueueName, is_queue_key, queue_of};
 use corelane_session::Refused;
 use corelane_storage::ReadError;
 
-use super::HomeRequest;
 use super::home::{Coordinated, Home, HomePhase};
+use super::{GROUPS_TOPIC, HomeRequest};
 use crate::Shard;
 use crate::home_log::{HomeLogError, HomeReading, ReadStep};
 use crate::subscriptions::ReadFor;
@@ -194,7 +194,8 @@ impl Shard {
             HomePhase::Restoring(restoring) => restoring.take_waiting(),
             HomePhase::Serving | HomePhase::Broken(_) => Vec::new(),
         };
-        let text = format!("the groups of partition {} cannot be read: {error}", home.partition);
+        let text =
+            format!("home {index} of {GROUPS_TOPIC} cannot be read, so its groups and queues are not served: {error}");
         home.phase = HomePhase::Broken(Refused::new(ErrorCode::CorruptLog, text));
         for request in waiting {
             self.run_home(request);

@@ -39,8 +39,10 @@ impl Shard {
         self.retry_reads();
         let now = self.now;
         let lenient_until = self.groups.lenient_until;
-        let has_work =
-            |home: &Home| !home.touched.is_empty() || home.log.has_work() || home.queues.has_work(now, lenient_until);
+        let has_work = |home: &Home| {
+            let is_touched = !home.touched.is_empty() || home.log.has_work();
+            is_serving(home) && (is_touched || home.queues.has_work(now, lenient_until))
+        };
         let homes: Vec<PartitionIndex> =
             self.groups.homes.iter().filter(|(_, home)| has_work(home)).map(|(&index, _)| index).collect();
         for &index in &homes {
@@ -50,7 +52,8 @@ impl Shard {
         }
         is_more |= self.shorten_logs(&homes);
         // What queues asked owners here was answered at once.
-        is_more |= self.groups.homes.values().any(|home| home.queues.has_work(now, lenient_until));
+        let queues_have_work = |home: &Home| is_serving(home) && home.queues.has_work(now, lenient_until);
+        is_more |= self.groups.homes.values().any(queues_have_work);
         self.ask_ends();
         is_more
     }

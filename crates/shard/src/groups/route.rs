@@ -149,10 +149,7 @@ impl Shard {
             .map(|(_, request)| request.asker())
             .collect();
         for home in self.groups.homes.values_mut() {
-            askers.extend(home.take_untaken());
-            home.phase = HomePhase::Broken(refused.clone());
-            home.touched.clear();
-            home.deadlines.clear();
+            askers.extend(home.close(refused));
         }
         askers.extend(self.groups.lags.take_askers());
         askers.extend(self.groups.lists.take_askers());
@@ -165,7 +162,7 @@ impl Shard {
     /// Refuses everything that waits: the journal failed, or nothing more becomes durable.
     pub(crate) fn stop_groups(&mut self, refused: &Refused) {
         self.drain_groups(refused);
-        let askers: Vec<Asker> = self.groups.homes.values_mut().flat_map(Home::take_askers).collect();
+        let askers: Vec<Asker> = self.groups.homes.values_mut().flat_map(|home| home.stop(refused)).collect();
         for asker in askers {
             self.refuse(asker, None, refused.clone());
         }

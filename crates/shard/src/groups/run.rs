@@ -103,7 +103,7 @@ impl Shard {
             Some(_) => Ok(()),
             None if !request.ask.may_create() => Err(no_group(request)),
             None if HOME_GROUPS_MAX <= home.groups.len() => {
-                let text = format!("partition {} keeps {HOME_GROUPS_MAX} groups already", home.partition);
+                let text = format!("the home of group {} keeps {HOME_GROUPS_MAX} groups already", request.group);
                 Err(Refused::new(ErrorCode::LimitReached, text))
             }
             None => {

@@ -10,9 +10,10 @@ use corelane_session::Refused;
 use corelane_storage::ReadError;
 use corelane_transaction::{Coordinator, DecodeError, RequestTicket, Restore, TransactionStats, id_of};
 
+use super::TRANSACTIONS_TOPIC;
 use super::run::Waiter;
 use crate::Shard;
-use crate::home_log::{self, HomeAppends, HomeLogError, HomeReading, ReadStep};
+use crate::home_log::{self, HomeAppends, HomeLogError, HomeReading, NeverWritten, ReadStep};
 use crate::subscriptions::ReadFor;
 
 /// Reads of homes' logs that one round makes.
@@ -181,6 +182,14 @@ impl Home {
         Some(known)
     }
 
+    /// Why it takes nothing until the next start, if so.
+    pub(super) const fn broken(&self) -> Option<&Refused> {
+        match &self.phase {
+            HomePhase::Broken(refused) => Some(refused),
+            HomePhase::Serving | HomePhase::Restoring(_) => None,
+        }
+    }
+
     /// Whether records found no room in the journal.
     pub(super) fn is_waiting(&self) -> bool {
         matches!(self.phase, HomePhase::Serving) && self.appends.is_waiting()
@@ -218,6 +227,7 @@ impl Home {
         self.phase = HomePhase::Broken(refused.clone());
         self.touched.clear();
         self.deadlines.clear();
+        self.appends.stop();
         self.ids.values_mut().flat_map(|known| std::mem::take(&mut known.asked).into_values()).collect()
     }
 }
@@ -237,7 +247,23 @@ impl Shard {
         let Self { transactions, storage, now, is_storage_touched, .. } = self;
         let Some(Home { appends, partition, .. }) = transactions.homes.get_mut(&index) else { return };
         *is_storage_touched |= appends.is_pending() || appends.is_waiting();
-        appends.write(&mut transactions.builder, storage, *now, *partition);
+        if let Err(never) = appends.write(&mut transactions.builder, storage, *now, *partition) {
+            self.stop_transactions_home(index, &never);
+        }
+    }
+
+    /// A home's log will never take what its coordinators decided: they must not go on from there, and whoever waits for it
+    /// hears of it.
+    fn stop_transactions_home(&mut self, index: PartitionIndex, never: &NeverWritten) {
+        let text = format!(
+            "the log of home {index} of {TRANSACTIONS_TOPIC} does not take a record: {never}; its transactional ids are served \
+             again, as they are on disk, when the broker was restarted"
+        );
+        let refused = Refused::new(ErrorCode::StorageFailed, text);
+        let home = self.transactions.homes.get_mut(&index).expect("the caller has it");
+        for waiter in home.stop(&refused) {
+            self.refuse_waiter(waiter, refused.clone());
+        }
     }
 
     /// Reads on where homes are being restored. Whether more can be done at once.
@@ -301,7 +327,9 @@ impl Shard {
     fn note_transactions_restored(&mut self, index: PartitionIndex, taken: Result<(), RestoreError>) -> bool {
         let Err(error) = taken else { return true };
         let home = self.transactions.homes.get_mut(&index).expect("it is being restored");
-        let text = format!("the transactional ids of partition {} cannot be read: {error}", home.partition);
+        let text = format!(
+            "home {index} of {TRANSACTIONS_TOPIC} cannot be read, so its transactional ids are not served: {error}"
+        );
         home.phase = HomePhase::Broken(Refused::new(ErrorCode::CorruptLog, text));
         false
     }

@@ -89,7 +89,7 @@ impl Shard {
                 return Err(Refused::new(ErrorCode::UnknownTransaction, text));
             }
             if HOME_IDS_MAX <= home.ids.len() {
-                let text = format!("partition {} keeps {HOME_IDS_MAX} transactional ids already", home.partition);
+                let text = format!("the home of transactional id {id} keeps {HOME_IDS_MAX} ids already");
                 return Err(Refused::new(ErrorCode::LimitReached, text));
             }
             home.insert(Coordinator::new(*now, id.clone()), serial);

@@ -17,6 +17,7 @@ mod produce;
 mod queue_transactions;
 mod queues;
 mod records;
+mod stopped_homes;
 mod subscribe;
 mod topics;
 mod transactions;

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use corelane_commitlog::{Append, CommitLog, Fetch, IdState, SegmentName};
 use corelane_journal::{ClosedEntry, Item, JournalPosition};
 use corelane_model::limits::{
-    BLOCK_BYTES, CATALOG_CHANGE_BYTES_MAX, CHANGES_WAITING_MAX, OFFSET_LEASE, PRODUCER_ID_LEASE,
+    BATCH_BYTES_MAX, BLOCK_BYTES, CATALOG_CHANGE_BYTES_MAX, CHANGES_WAITING_MAX, OFFSET_LEASE, PRODUCER_ID_LEASE,
 };
 use corelane_model::{Now, Offset, PartitionId, ProducerId, TopicClass};
 use corelane_record::{BATCH_HEAD_BYTES, SealedBatch, Stamp, stamp};
@@ -71,6 +71,14 @@ impl Storage {
         }
     }
 
+    /// Bytes of the largest batch that a durable partition takes: [`BATCH_BYTES_MAX`], and less if the journal's files are so
+    /// small that such a batch fits into no entry.
+    #[must_use]
+    pub fn batch_bytes_max(&self) -> u32 {
+        let entry = self.journal.config().batch_bytes_max();
+        u32::try_from(entry).unwrap_or(u32::MAX).min(BATCH_BYTES_MAX)
+    }
+
     fn check_running(&self) -> Result<(), AppendError> {
         match (&self.failure, self.phase) {
             (Some(text), _) => Err(AppendError::StorageFailed { text: text.clone() }),
@@ -87,7 +95,11 @@ impl Storage {
         batch: &SealedBatch,
         repeats: Repeats,
     ) -> Result<Appended, AppendError> {
-        let bytes = Item::batch_bytes(batch.bytes().len());
+        let (len, limit) = (batch.bytes().len(), self.batch_bytes_max());
+        if (limit as usize) < len {
+            return Err(AppendError::BatchTooLarge { len, limit });
+        }
+        let bytes = Item::batch_bytes(len);
         self.check_room(bytes)?;
         let stamped = match self.decide(now, id, batch, repeats)? {
             Decision::Done(appended) => {
@@ -167,7 +179,7 @@ impl Storage {
         if !is_memory_full && self.journal.is_room(bytes) {
             return Ok(());
         }
-        let round_bytes = self.journal.config().entry_bytes_max() / 4 * 3;
+        let round_bytes = self.journal.config().user_bytes_max();
         let is_round_full = !is_memory_full && round_bytes < self.round.user_bytes + bytes + BLOCK_BYTES;
         if is_round_full && !self.is_ring_short() {
             self.stats.busy_total += 1;
