@@ -33,7 +33,7 @@ macro_rules! bugs {
             /// Whether the simulator's workload leads to it. The others are found by the random histories of their crate.
             #[must_use]
             pub const fn is_simulated(self) -> bool {
-                !matches!(self, Self::StaleCommit | Self::StablePastOpen)
+                !matches!(self, Self::StaleCommit | Self::StablePastOpen | Self::TrustUnproven)
             }
 
             /// The bug of that name.
@@ -54,6 +54,8 @@ bugs! {
     NoDuplicateCheck = "no-duplicate-check";
     /// Recovery takes an entry of an earlier use of the journal file for one of this.
     TrustRecycledBlock = "trust-recycled-block";
+    /// Recovery syncs what nothing proves to be on disk, and does not write it again.
+    TrustUnproven = "trust-unproven";
     /// A write that took fewer bytes than asked counts as whole.
     IgnoreShortWrite = "ignore-short-write";
     /// Recovery starts with an empty producer table.

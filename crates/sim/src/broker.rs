@@ -113,6 +113,12 @@ impl Broker {
         self.disks.iter_mut().for_each(|disk| disk.crash(now.monotonic));
     }
 
+    /// The process is gone, the machine goes on.
+    pub(crate) fn kill(&mut self, now: Now) {
+        self.end();
+        self.disks.iter_mut().for_each(|disk| disk.kill(now.monotonic));
+    }
+
     /// The process ended by itself after every shard had drained.
     pub(crate) fn stop(&mut self) {
         assert!(self.seats.iter().all(|seat| seat.is_drained), "a shard has not drained");

@@ -115,11 +115,16 @@ impl Disk {
         Some((FileDone { id, result }, fault))
     }
 
-    /// Power is gone: what is not safe is lost, kept or torn.
-    pub fn crash(&mut self, now: MonotonicNanos) {
+    /// The process is gone: what completed is seen as before, safe or not, and of what was in flight some is.
+    pub fn kill(&mut self, now: MonotonicNanos) {
         for (_, InFlight { effect, .. }) in std::mem::take(&mut self.in_flight) {
             self.carry_out_half(now, effect);
         }
+    }
+
+    /// Power is gone: what is not safe is lost, kept or torn.
+    pub fn crash(&mut self, now: MonotonicNanos) {
+        self.kill(now);
         let (random, faults) = (&mut self.random, self.faults);
         for file in self.files.values_mut() {
             file.crash(random, faults);
@@ -276,7 +281,7 @@ impl Disk {
         let name = effect.file;
         match effect.op {
             FileOp::Write { position, pieces } => {
-                // Unsafe like any write without a sync: the file's own crash decides sector by sector.
+                // Unsafe like any write without a sync: a loss of power decides sector by sector.
                 if let Some(file) = self.files.get_mut(&name)
                     && self.random.is_one_in(2)
                 {

@@ -234,7 +234,7 @@ impl World {
             Happening::Drain { generation } => self.drain(generation),
             Happening::Crash { generation } => {
                 if generation == self.broker.generation {
-                    self.crash("the supervisor ends the process");
+                    self.end_process();
                 }
             }
             Happening::Fault(fault) => self.fault(fault),

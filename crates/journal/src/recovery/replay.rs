@@ -208,8 +208,7 @@ impl Replay {
     fn accept(&mut self, view: &EntryView, bytes: Bytes, effects: &mut Effects) {
         let position = self.position();
         if self.claims.durable <= position {
-            self.rewrite.push(self.files[self.file].slot, position, bytes, effects);
-            self.claims.on_rewritten(position);
+            self.rewrite_entry(position, bytes, effects);
         }
         if let Some(mut damage) = self.damage.take() {
             damage.to = position;
@@ -229,6 +228,16 @@ impl Replay {
         self.at += view.head.entry_bytes();
         self.report.end = self.position();
         self.items = Some((position, view.items()));
+    }
+
+    fn rewrite_entry(&mut self, position: JournalPosition, bytes: Bytes, effects: &mut Effects) {
+        let slot = self.files[self.file].slot;
+        self.claims.on_rewritten(position);
+        #[cfg(planted)]
+        if corelane_model::planted::is_planted(corelane_model::planted::Bug::TrustUnproven) {
+            return self.rewrite.trust(slot);
+        }
+        self.rewrite.push(slot, position, bytes, effects);
     }
 
     /// There is no good entry here: `bytes` of something, or the end of the file when they are 0.

@@ -155,7 +155,13 @@ mod bugs {
 
     #[test]
     fn planted_bugs_are_found() {
-        let bugs = [Bug::AcknowledgeBeforeSync, Bug::DurablePastHole, Bug::TrustRecycledBlock, Bug::IgnoreShortWrite];
+        let bugs = [
+            Bug::AcknowledgeBeforeSync,
+            Bug::DurablePastHole,
+            Bug::TrustRecycledBlock,
+            Bug::TrustUnproven,
+            Bug::IgnoreShortWrite,
+        ];
         let missed: Vec<&str> = bugs.iter().filter(|bug| !is_found(Some(**bug))).map(|bug| bug.name()).collect();
         assert!(missed.is_empty(), "not found: {missed:?}");
         assert!(!is_found(None), "something was found although nothing is planted");

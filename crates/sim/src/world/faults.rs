@@ -108,13 +108,35 @@ impl World {
 
     /// Power is gone: shards, connections and what was not safe on disk.
     pub(super) fn crash(&mut self, reason: &str) {
+        self.lose_process(reason);
+        let now = self.now();
+        self.broker.crash(now);
+        self.plan_start();
+    }
+
+    /// The process is killed: shards and connections are gone, the disk stays as it is seen.
+    fn kill(&mut self, reason: &str) {
+        self.lose_process(reason);
+        let now = self.now();
+        self.broker.kill(now);
+        self.plan_start();
+    }
+
+    fn lose_process(&mut self, reason: &str) {
         self.log(format_args!("CRASH: {reason}"));
         self.crashes_left = self.crashes_left.saturating_sub(1);
         self.until_crash = None;
         self.cut_all("the broker is gone");
-        let now = self.now();
-        self.broker.crash(now);
-        self.plan_start();
+    }
+
+    /// Whoever runs the broker ends it because its storage failed: by a signal, or the machine goes with it. Which of the two
+    /// is not drawn: what a seed does otherwise stays what it was.
+    pub(super) fn end_process(&mut self) {
+        if self.broker.incarnation().0.is_multiple_of(2) {
+            self.kill("the supervisor ends the process");
+        } else {
+            self.crash("the supervisor ends the machine");
+        }
     }
 
     /// A shard's storage takes no writes any more: whoever runs a broker starts it again.
