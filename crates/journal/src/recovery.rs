@@ -185,6 +185,7 @@ impl Recovery {
                         // The first block is lost, or still another file's.
                         found.sequence = Some(head.position.sequence());
                         found.previous_crc = (position == 0).then_some(head.previous_crc);
+                        found.durable = (position == 0).then_some(head.durable);
                     }
                     self.claims.on_head(&head, slot, &bytes.slice(at..at + size));
                 }
@@ -219,6 +220,20 @@ impl Recovery {
         unlinked.max().unwrap_or_default().max(self.claims.oldest)
     }
 
+    /// The end of a file that may have been begun behind the newest that is known: in the slot that is used next, whose first
+    /// block the disk refuses and where nothing else is of that file.
+    fn hidden(&self) -> Option<JournalPosition> {
+        let newest = self.files.iter().filter_map(|file| file.sequence).max()?;
+        let free = self
+            .files
+            .iter()
+            .filter(|file| file.length == Some(self.config.file_bytes) && file.sequence < Some(self.begin()));
+        let oldest = free.clone().map(|file| file.sequence).min()?;
+        let mut candidates = free.filter(|file| file.sequence.is_none() || file.sequence == oldest);
+        let bytes = u32::try_from(self.config.file_bytes).expect("a file is shorter than 4 GiB");
+        candidates.any(|file| file.fault.is_some()).then(|| JournalPosition::new(newest.next(), bytes))
+    }
+
     fn begin_replay(&mut self, effects: &mut Effects) {
         let mut plan: Vec<PlannedFile> = Vec::new();
         for (index, file) in self.files.iter().enumerate() {
@@ -226,12 +241,14 @@ impl Recovery {
                 && self.begin() <= sequence
             {
                 let slot = RingSlot(u32::try_from(index).expect("few slots"));
-                plan.push(PlannedFile { slot, length, sequence, previous_crc: file.previous_crc });
+                let (previous_crc, durable) = (file.previous_crc, file.durable);
+                let is_refused = file.fault.is_some();
+                plan.push(PlannedFile { slot, length, sequence, previous_crc, durable, is_refused });
             }
         }
         plan.sort_by_key(|file| (file.sequence, file.slot));
         plan.dedup_by_key(|file| file.sequence);
-        let mut replay = Replay::new(self.config, plan, self.claims.clone());
+        let mut replay = Replay::new(self.config, plan, self.claims.clone(), self.hidden());
         replay.issue(effects);
         self.step = Step::Replaying(Box::new(replay));
     }
@@ -255,12 +272,14 @@ impl Recovery {
     }
 
     fn end_syncing(&mut self) {
+        let hidden = self.hidden();
         let Step::Syncing { replay, syncs } = &mut self.step else { return };
         if !syncs.is_empty() {
             return;
         }
-        let next =
-            self.files.iter().filter_map(|file| file.sequence).max().map_or(FileSequence::FIRST, FileSequence::next);
+        let newest = self.files.iter().filter_map(|file| file.sequence).max();
+        let newest = hidden.map(JournalPosition::sequence).max(newest);
+        let next = newest.map_or(FileSequence::FIRST, FileSequence::next);
         let plan = replay.files();
         let oldest = plan.first().map_or(next, |file| file.sequence);
         let found = self.files.iter().enumerate().map(|(index, file)| {

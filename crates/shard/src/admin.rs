@@ -306,6 +306,8 @@ pub struct RecoveryStatus {
     pub entries: u64,
     /// Bytes of torn tails that were cut: never acknowledged as stored.
     pub torn_bytes: u64,
+    /// Stretches of the journal that were stored and are damaged, or that may have been and cannot be read.
+    pub damages: u64,
     /// Damaged ranges: the partition, the first offset and the exclusive end. The rest is readable.
     pub corrupt: Vec<(PartitionId, Offset, Offset)>,
 }

@@ -176,6 +176,7 @@ impl Shard {
             micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             entries: report.entries,
             torn_bytes: report.torn_bytes,
+            damages: report.damages,
             corrupt: report.corrupt.iter().map(|range| (range.partition, range.first, range.end)).collect(),
         };
         for topic in catalog.topics() {

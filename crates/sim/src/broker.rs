@@ -152,6 +152,12 @@ impl Broker {
         {
             return Health::Corrupt(format!("recovery calls {partition} offsets {first} to {end} damaged"));
         }
+        if let Some(recovery) = &status.recovery
+            && 0 < recovery.damages
+        {
+            let damages = recovery.damages;
+            return Health::Corrupt(format!("recovery calls {damages} stretches of the journal damaged"));
+        }
         let entries_max = self.entries_max[usize::from(shard.0)];
         if let Some(recovery) = &status.recovery
             && entries_max < recovery.entries

@@ -15,7 +15,7 @@ pub struct RecoveryReport {
     pub partitions: u64,
     /// Bytes of a torn tail that were cut: nothing in them was ever called durable.
     pub torn_bytes: u64,
-    /// Stretches of the journal that were durable and are damaged now.
+    /// Stretches of the journal that were durable and are damaged now, or that may have been and cannot be read.
     pub damages: u64,
     /// Items that contradict what came before them; they were left out.
     pub misfits: u64,

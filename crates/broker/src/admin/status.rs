@@ -129,6 +129,7 @@ fn recovery(found: &RecoveryStatus) -> Value {
         "micros": found.micros,
         "entries": found.entries,
         "torn_bytes": found.torn_bytes,
+        "damages": found.damages,
         "corrupt": corrupt.collect::<Vec<_>>(),
     })
 }

@@ -6,8 +6,8 @@ use super::claims::Claims;
 use crate::effect::Effects;
 use crate::entry::{EntryHead, JOURNAL_VERSION};
 use crate::{
-    EntryError, Fault, FileSequence, JournalConfig, JournalDone, JournalError, JournalIoId, JournalOp, JournalResult,
-    RingSlot,
+    EntryError, Fault, FileSequence, JournalConfig, JournalDone, JournalError, JournalIoId, JournalOp, JournalPosition,
+    JournalResult, RingSlot,
 };
 
 /// Slots that are examined together.
@@ -30,6 +30,8 @@ pub(super) struct FoundFile {
     pub(super) sequence: Option<FileSequence>,
     /// What its first entry names as the entry before it.
     pub(super) previous_crc: Option<u32>,
+    /// What its first entry calls durable.
+    pub(super) durable: Option<JournalPosition>,
     /// Why its first block cannot be read.
     pub(super) fault: Option<Fault>,
     state: SlotState,
@@ -54,7 +56,14 @@ impl Probe {
         while busy < SLOTS_AT_ONCE && self.is_next_wanted() {
             let slot = RingSlot(u32::try_from(self.files.len()).expect("few slots"));
             let state = SlotState::Length(effects.push(slot, JournalOp::Length));
-            self.files.push(FoundFile { length: None, sequence: None, previous_crc: None, fault: None, state });
+            self.files.push(FoundFile {
+                length: None,
+                sequence: None,
+                previous_crc: None,
+                durable: None,
+                fault: None,
+                state,
+            });
             busy += 1;
         }
     }
@@ -105,6 +114,7 @@ impl Probe {
                 if let Some(head) = identify(&self.config, slot, &bytes)? {
                     file.sequence = Some(head.position.sequence());
                     file.previous_crc = Some(head.previous_crc);
+                    file.durable = Some(head.durable);
                     claims.on_head(&head, slot, &bytes);
                 }
             }

@@ -22,6 +22,10 @@ pub(super) struct PlannedFile {
     pub(super) sequence: FileSequence,
     /// What its first entry names as the entry before it, if its first block says.
     pub(super) previous_crc: Option<u32>,
+    /// What its first entry calls durable, likewise.
+    pub(super) durable: Option<JournalPosition>,
+    /// The disk refuses its first block.
+    pub(super) is_refused: bool,
 }
 
 /// What lies at a place.
@@ -44,6 +48,8 @@ pub(super) struct Replay {
     reader: Reader,
     rewrite: Rewrite,
     claims: Claims,
+    /// The end of a file that may have been begun behind all others, in a slot whose first block the disk refuses.
+    hidden: Option<JournalPosition>,
     file: usize,
     at: u64,
     /// Head CRC of the entry before this place, damaged or not; `None` before the first and when its head is lost.
@@ -58,7 +64,12 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    pub(super) fn new(config: JournalConfig, files: Vec<PlannedFile>, claims: Claims) -> Self {
+    pub(super) fn new(
+        config: JournalConfig,
+        files: Vec<PlannedFile>,
+        claims: Claims,
+        hidden: Option<JournalPosition>,
+    ) -> Self {
         let reader = Reader::new(files.iter().map(|file| (file.slot, file.length)));
         let mut report = RecoveryReport { files: u32::try_from(files.len()).expect("few files"), ..Default::default() };
         let oldest = JournalPosition::new(claims.oldest, 0);
@@ -75,6 +86,7 @@ impl Replay {
             reader,
             rewrite: Rewrite::default(),
             claims,
+            hidden,
             file: 0,
             at: 0,
             last_link: None,
@@ -157,6 +169,9 @@ impl Replay {
             if self.files.is_empty() {
                 self.end();
                 continue;
+            }
+            if let Some(file) = self.successor() {
+                self.go_to(file);
             }
             self.reader.skip_to(self.file, self.at);
             self.reader.issue(effects);
@@ -248,6 +263,7 @@ impl Replay {
         let position = self.position();
         let is_beyond = self.claims.durable <= position;
         if is_beyond && self.damage.is_none() {
+            self.doubt_end(bytes, entry.as_ref().map(|(body, _)| body));
             return self.end();
         }
         let damage = self.damage.get_or_insert_with(|| Damage::new(position));
@@ -267,7 +283,10 @@ impl Replay {
         }
         match self.file + 1 {
             next if next < self.files.len() && !(is_beyond && self.at == 0) => self.go_to(next),
-            _ => self.end(),
+            _ => {
+                self.doubt_end(bytes, None);
+                self.end();
+            }
         }
     }
 
@@ -278,6 +297,35 @@ impl Replay {
         (self.file + 1..self.files.len()).rev().find(|file| self.files[*file].previous_crc == Some(link))
     }
 
+    /// The file that was begun here by a recovery: it names the last good entry, and calls what came up to here durable and no
+    /// more. What follows the entry in its own file was not there then. It may be now: the disk refused to read it, or a
+    /// write of a process that was gone reached it late.
+    fn successor(&self) -> Option<usize> {
+        let (link, here) = (self.last_link?, self.position());
+        let is_begun_here = |file: &PlannedFile| file.durable == Some(here) && file.previous_crc == Some(link);
+        self.files[self.file + 1..].iter().rposition(is_begun_here).map(|index| self.file + 1 + index)
+    }
+
+    /// Nothing says that anything was promised from here on. Where the disk refuses to say what is here, or what the file
+    /// begins with that would be the next, nothing says that it was not.
+    fn doubt_end(&mut self, bytes: u64, body: Option<&Bytes>) {
+        let here = self.position();
+        let is_refused = bytes != 0 && self.reader.is_unreadable(self.file, self.at, bytes);
+        let refused = is_refused.then(|| (self.files[self.file], self.reader.refused_end(self.file)));
+        let later = self.files[self.file + 1..].iter().filter(|file| file.is_refused).map(|file| (*file, file.length));
+        let ends = refused.into_iter().chain(later).map(|(file, end)| {
+            JournalPosition::new(file.sequence, u32::try_from(end).expect("a file is shorter than 4 GiB"))
+        });
+        let Some(end) = ends.chain(self.hidden).max() else { return };
+        let mut damage = self.damage.take().unwrap_or_else(|| Damage::new(here));
+        if let Some(body) = body.filter(|_| is_refused) {
+            damage.name(body);
+        }
+        damage.is_incomplete = true;
+        damage.to = damage.to.max(end).max(self.claims.end);
+        self.damage = Some(damage);
+    }
+
     fn go_to(&mut self, file: usize) {
         self.file = file;
         self.at = 0;
@@ -285,12 +333,14 @@ impl Replay {
 
     fn end(&mut self) {
         self.is_done = true;
+        let mut end = self.report.end;
         if let Some(mut damage) = self.damage.take() {
             damage.to = damage.to.max(self.claims.durable);
+            end = end.max(damage.to);
             self.report.push(damage);
             self.report.was_clean = false;
         }
-        let (end, seen) = (self.report.end, self.claims.end);
+        let seen = self.claims.end;
         if end < seen {
             let start = if end.sequence() == seen.sequence() { end.byte() } else { 0 };
             self.report.torn_bytes = u64::from(seen.byte() - start);

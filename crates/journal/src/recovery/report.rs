@@ -19,7 +19,7 @@ pub struct DamagedBatch {
     pub end: Offset,
 }
 
-/// A stretch of the journal that was durable once and cannot be read.
+/// A stretch of the journal that was durable once and cannot be read, or that may have been as the disk refuses to read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// Where it begins.
@@ -83,7 +83,8 @@ pub struct RecoveryReport {
     pub rewritten_bytes: u64,
     /// Bytes that the disk refused to read.
     pub unreadable_bytes: u64,
-    /// Stretches that were durable and are damaged, at most `JOURNAL_DAMAGE_MAX`.
+    /// Stretches that were durable and are damaged, or that the disk refuses to read at the journal's end, at most
+    /// `JOURNAL_DAMAGE_MAX`.
     pub damage: Vec<Damage>,
     /// How many there are.
     pub damages: u64,

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use corelane_journal::{
-    EntryContext, EntryHead, EntryView, Item, JournalConfig, JournalError, JournalId, JournalPosition, RecoveryReport,
-    body_crc, recover_images,
+    EntryContext, EntryHead, EntryView, Item, JournalConfig, JournalError, JournalId, JournalPosition, Recovered,
+    RecoveryReport, body_crc, recover_images,
 };
 use corelane_model::{Offset, ShardId};
 use corelane_record::{BatchHead, stamp};
@@ -14,7 +14,7 @@ use crate::histories::{play, steps};
 use crate::owner::{Entry, FILE_BYTES, Owner, config, partition, stamp_at};
 
 /// A history of so many entries with values and a batch each, over several files, ended by the mark of an idle journal.
-fn history(entries: usize) -> Owner {
+pub(crate) fn history(entries: usize) -> Owner {
     let mut owner = Owner::new(16, 3);
     let mut chance = Chance(4);
     owner.run_dry();
@@ -29,7 +29,7 @@ fn history(entries: usize) -> Owner {
 }
 
 /// Where in which slot an entry lies.
-fn place(owner: &Owner, position: JournalPosition) -> (u32, usize) {
+pub(crate) fn place(owner: &Owner, position: JournalPosition) -> (u32, usize) {
     let images = owner.disk.images();
     let byte = position.byte() as usize;
     let is_here = |image: &Option<Bytes>| {
@@ -42,6 +42,10 @@ fn place(owner: &Owner, position: JournalPosition) -> (u32, usize) {
 /// What recovery finds, as entries with content.
 fn recover(owner: &Owner) -> (Vec<Entry>, RecoveryReport) {
     let (items, report) = recover_images(config(16), &owner.disk.images()).unwrap();
+    (to_entries(items), report)
+}
+
+pub(crate) fn to_entries(items: Vec<Recovered>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     for recovered in items {
         if entries.last().is_none_or(|entry| entry.position != recovered.position) {
@@ -55,12 +59,17 @@ fn recover(owner: &Owner) -> (Vec<Entry>, RecoveryReport) {
         }
     }
     entries.retain(|entry| !entry.values.is_empty() || !entry.batches.is_empty());
-    (entries, report)
+    entries
 }
 
 /// Recovered entries are entries of the history, in order; what is missing before the known end is in reported damage.
 fn check(owner: &Owner) -> RecoveryReport {
     let (found, report) = recover(owner);
+    check_found(owner, &found, &report);
+    report
+}
+
+pub(crate) fn check_found(owner: &Owner, found: &[Entry], report: &RecoveryReport) {
     let mut found = found.iter().peekable();
     for written in owner.history.iter().filter(|entry| !entry.values.is_empty()) {
         if let Some(entry) = found.next_if(|entry| entry.position == written.position) {
@@ -72,7 +81,6 @@ fn check(owner: &Owner) -> RecoveryReport {
         assert!(is_reported, "the entry at {} is missing without a word: {report:?}", written.position);
     }
     assert_eq!(found.next(), None, "an entry came back that was never written");
-    report
 }
 
 #[test]

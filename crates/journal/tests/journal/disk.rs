@@ -1,5 +1,7 @@
 //! Files in memory with what is written, what is durable, and crashes in between.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use corelane_journal::{Fault, JournalDone, JournalEffect, JournalOp, JournalResult};
 
@@ -108,6 +110,8 @@ pub(crate) enum Crash {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     files: Vec<Option<File>>,
+    /// Slots and blocks that cannot be read.
+    pub(crate) refused: BTreeSet<(u32, usize)>,
     serial: u64,
     in_flight: Vec<(JournalEffect, u64)>,
 }
@@ -139,6 +143,13 @@ impl Disk {
         let (effect, issued) = self.in_flight.remove(index);
         self.serial += 1;
         let serial = self.serial;
+        if let JournalOp::Read { position, length } = &effect.op {
+            let start = usize::try_from(*position).unwrap() / BLOCK;
+            let blocks = start..start + *length as usize / BLOCK;
+            if blocks.into_iter().any(|block| self.refused.contains(&(effect.slot.0, block))) {
+                return (effect, Err(Fault::Os { errno: 5 }));
+            }
+        }
         let file = self.file(effect.slot.0);
         let result = match (&effect.op, file.as_mut()) {
             (JournalOp::Create { length }, _) => {

@@ -98,7 +98,7 @@ impl Owner {
             closed: false,
             report: RecoveryReport::default(),
         };
-        owner.recover(&mut Chance(0)).unwrap();
+        owner.recover(&mut Chance(0), 0).unwrap();
         owner
     }
 
@@ -231,6 +231,11 @@ impl Owner {
 
     /// Crashes, perhaps again while it recovers, and recovers; see [`Owner::recover`].
     pub(crate) fn crash(&mut self, crash: Crash, chance: &mut Chance) -> Result<(), String> {
+        self.crash_with_damage(crash, chance, 0)
+    }
+
+    /// The same where so many damaged places are expected to be reported.
+    pub(crate) fn crash_with_damage(&mut self, crash: Crash, chance: &mut Chance, damages: u64) -> Result<(), String> {
         self.disk.crash(crash, chance);
         for _ in 0..chance.below(3) {
             self.recover_partly(chance);
@@ -243,7 +248,7 @@ impl Owner {
         self.cursor = None;
         self.failure = None;
         self.closed = false;
-        self.recover(chance)
+        self.recover(chance, damages)
     }
 
     /// Begins to recover from a disk that fails now and then, and dies on the way or at its end.
@@ -271,7 +276,7 @@ impl Owner {
     }
 
     /// Recovers and checks that what came back is a prefix of the history with all that was durable.
-    fn recover(&mut self, chance: &mut Chance) -> Result<(), String> {
+    fn recover(&mut self, chance: &mut Chance, damages: u64) -> Result<(), String> {
         let mut values = BTreeMap::new();
         let mut found: Vec<Entry> = Vec::new();
         let mut batches = Vec::new();
@@ -312,7 +317,7 @@ impl Owner {
             }
         }
         self.poll();
-        self.check_recovered(&found)?;
+        self.check_recovered(&found, damages)?;
         self.check_values(&values)?;
         self.unsettled = batches.into_iter().filter(|(position, _)| self.released <= *position).collect();
         self.values = values;
@@ -322,10 +327,10 @@ impl Owner {
     }
 
     /// What was found is what was written, up to some entry that is not before the durable position.
-    fn check_recovered(&mut self, found: &[Entry]) -> Result<(), String> {
+    fn check_recovered(&mut self, found: &[Entry], damages: u64) -> Result<(), String> {
         let report = &self.report;
-        if report.damages != 0 {
-            return Err(format!("damage where there was none: {:?}", report.damage));
+        if report.damages != damages {
+            return Err(format!("{damages} damaged places are expected, reported are {:?}", report.damage));
         }
         let known = self.history.iter().filter(|entry| entry.end <= report.end).count();
         let durable = self.history.iter().filter(|entry| entry.end <= self.durable).count();
