@@ -6,19 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use corelane_client_core::ConnectFailure;
+use corelane_model::limits::{QUIC_MTU_BYTES, QUIC_MTU_BYTES_MAX};
 use corelane_model::{ErrorCode, ShardId};
 use quinn::congestion::CubicConfig;
 use quinn::{
-    AckFrequencyConfig, ClientConfig, ConnectionError, ConnectionId, Endpoint, EndpointConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, ConnectionError, ConnectionId, Endpoint, EndpointConfig, MtuDiscoveryConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::trust::Tls;
 use crate::{Address, ConnectError};
 
-/// Bytes of a packet where the path is known to carry them, as on loopback; elsewhere that is found out.
-const MTU_BYTES: u16 = 1452;
 /// Bytes that one stream may have under way towards us: several of the largest frames.
 const STREAM_WINDOW_BYTES: u32 = 16 << 20;
 /// Bytes that a connection may have under way towards us. Subscriptions are bounded by their credit, so this only has to
@@ -146,7 +145,9 @@ fn open_endpoint(local: SocketAddr) -> Result<Endpoint, std::io::Error> {
     let _limited_by_the_system = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
     let _limited_by_the_system = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
     socket.bind(&local.into())?;
-    Endpoint::new(EndpointConfig::default(), None, socket.into(), Arc::new(TokioRuntime))
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(QUIC_MTU_BYTES_MAX).expect("the size is a valid one");
+    Endpoint::new(config, None, socket.into(), Arc::new(TokioRuntime))
 }
 
 /// A first destination connection id whose byte 0 names the shard; the others are random.
@@ -163,8 +164,11 @@ fn transport_config(is_loopback: bool) -> TransportConfig {
     congestion.initial_window(INITIAL_WINDOW_BYTES);
     let mut ack = AckFrequencyConfig::default();
     ack.ack_eliciting_threshold(VarInt::from_u32(ACK_ELICITING_THRESHOLD)).max_ack_delay(Some(ACK_DELAY_MAX));
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(QUIC_MTU_BYTES_MAX);
     let mut config = TransportConfig::default();
     config
+        .mtu_discovery_config(Some(discovery))
         .max_idle_timeout(Some(IDLE.try_into().expect("the idle time fits into a variable-length integer")))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
@@ -175,7 +179,7 @@ fn transport_config(is_loopback: bool) -> TransportConfig {
         .ack_frequency_config(Some(ack))
         .congestion_controller_factory(Arc::new(congestion));
     if is_loopback {
-        config.initial_rtt(Duration::from_millis(10)).initial_mtu(MTU_BYTES).mtu_discovery_config(None);
+        config.initial_rtt(Duration::from_millis(10)).initial_mtu(QUIC_MTU_BYTES);
     } else {
         config.initial_rtt(Duration::from_millis(100));
     }

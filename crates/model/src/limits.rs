@@ -232,8 +232,12 @@ pub const CONNECTION_IDLE: Duration = Duration::from_secs(30);
 /// A connection must say hello within this time.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of a QUIC packet's UDP payload: what fits into Ethernet's 1,500 with IPv6 and some room for tunnels.
+/// Bytes of a QUIC packet's UDP payload that every connection begins with: what fits into Ethernet's 1,500 with IPv6 and
+/// some room for tunnels.
 pub const QUIC_MTU_BYTES: u16 = 1452;
+/// Bytes of a QUIC packet's UDP payload that a connection looks for on its path, which loopback and networks with jumbo frames
+/// carry: ten such packets, what a client hands over at once, stay below the 65,535 bytes of one transmit.
+pub const QUIC_MTU_BYTES_MAX: u16 = 6_500;
 /// Bytes that a peer may send on one stream beyond what was read from it.
 pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// Bytes that a peer may send on all streams beyond what was read from them.

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use corelane_model::ShardId;
 use corelane_model::limits::{
     CONNECTION_IDLE, CONNECTION_SEND_WINDOW_BYTES, CONNECTION_WINDOW_BYTES, CONNECTION_WINDOW_BYTES_MIN,
-    QUIC_MTU_BYTES, SESSION_STREAMS_MAX, STREAM_WINDOW_BYTES,
+    QUIC_MTU_BYTES, QUIC_MTU_BYTES_MAX, SESSION_STREAMS_MAX, STREAM_WINDOW_BYTES,
 };
 use quinn_proto::congestion::CubicConfig;
 use quinn_proto::crypto::rustls::QuicServerConfig;
-use quinn_proto::{AckFrequencyConfig, TransportConfig, VarInt};
+use quinn_proto::{AckFrequencyConfig, MtuDiscoveryConfig, TransportConfig, VarInt};
 use ring::hmac;
 
 use crate::ConfigError;
@@ -45,8 +45,11 @@ pub struct EndpointConfig {
     pub seed: [u8; 32],
     /// The moment that [`corelane_model::MonotonicNanos`] counts from.
     pub origin: Instant,
-    /// Packets that one [`quinn_proto::Transmit`] may hold (segmentation offload); times the MTU at most 65,535 bytes.
+    /// Packets that one [`quinn_proto::Transmit`] may hold (segmentation offload). Of larger packets it holds fewer, so that it stays
+    /// below 65,536 bytes.
     pub segments_max: usize,
+    /// Whether the socket lets packets be fragmented on their way: then connections do not look for larger ones.
+    pub may_fragment: bool,
     /// Connections at once, handshakes included.
     pub connections_max: usize,
     /// Bytes for all connections: what waits to be sent, frames that are not whole yet, and windows. With less than
@@ -61,6 +64,8 @@ impl EndpointConfig {
         config
             .cid_generator(move || Box::new(ShardIds::new(shard, &seed)))
             .min_reset_interval(RESET_INTERVAL)
+            .max_udp_payload_size(QUIC_MTU_BYTES_MAX)
+            .expect("the size is a valid one")
             .rng_seed(Some(seed));
         Arc::new(config)
     }
@@ -89,10 +94,12 @@ pub fn transport_config() -> TransportConfig {
     ack.ack_eliciting_threshold(VarInt::from_u32(ACK_ELICITING_THRESHOLD)).max_ack_delay(Some(ACK_DELAY_MAX));
     let mut congestion = CubicConfig::default();
     congestion.initial_window(INITIAL_WINDOW_BYTES);
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(QUIC_MTU_BYTES_MAX);
     let mut config = TransportConfig::default();
     config
         .initial_mtu(QUIC_MTU_BYTES)
-        .mtu_discovery_config(None)
+        .mtu_discovery_config(Some(discovery))
         .initial_rtt(INITIAL_RTT)
         .max_idle_timeout(Some(CONNECTION_IDLE.try_into().expect("the idle time fits into a variable-length integer")))
         .keep_alive_interval(None)

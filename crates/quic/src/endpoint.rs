@@ -16,6 +16,8 @@ use crate::{ConfigError, Datagram, EndpointConfig, QuicEvent, QuicStats, SendStr
 
 /// Answers to datagrams of no connection that wait to be sent; more of them are dropped, as the network may.
 const RESPONSES_MAX: usize = 256;
+/// Bytes that the system takes at once, all packets of a transmit together.
+const TRANSMIT_BYTES_MAX: usize = (1 << 16) - 1;
 /// What the connection is told that holds most when all together hold too much.
 const OVER_SHARE: &str = "connections hold more memory than this shard has for them, and this one holds most: read faster, \
                           send smaller batches, or give the broker more memory";
@@ -58,8 +60,8 @@ impl Endpoint {
     pub fn new(config: &EndpointConfig) -> Result<Self, ConfigError> {
         let server = config.server()?;
         let share = Share::new(config.memory_bytes);
-        // Without path MTU discovery nothing depends on whether the socket lets packets be fragmented.
-        let inner = quinn_proto::Endpoint::new(config.endpoint(), Some(Arc::clone(&server)), false, None);
+        let inner =
+            quinn_proto::Endpoint::new(config.endpoint(), Some(Arc::clone(&server)), !config.may_fragment, None);
         Ok(Self {
             inner,
             server,
@@ -212,7 +214,8 @@ impl Endpoint {
             if link.has_unread(&self.stats) {
                 mark(&mut self.dirty, &mut link.is_dirty, slot);
             }
-            if let Some(transmit) = link.connection.poll_transmit(now, self.segments_max, buffer) {
+            let segments_max = self.segments_max.min(TRANSMIT_BYTES_MAX / usize::from(link.connection.current_mtu()));
+            if let Some(transmit) = link.connection.poll_transmit(now, segments_max, buffer) {
                 mark(&mut self.sending, &mut link.is_sending, slot);
                 self.stats.bytes_sent_total += transmit.size as u64;
                 return Some(transmit);

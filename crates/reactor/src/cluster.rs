@@ -128,6 +128,7 @@ pub(crate) fn start_machines<M: Machine>(
             seed: seed_of(&world.seed, shard),
             origin: clock.origin(),
             segments_max: 1,
+            may_fragment: true,
             connections_max: SHARD_CONNECTIONS_MAX,
             memory_bytes: world.connection_bytes,
         };
@@ -228,6 +229,7 @@ async fn assemble<M: Machine, F: FnOnce() -> M>(
     let bell = Rc::new(LocalBell::default());
     let port = Port::new(socket)?;
     quic.segments_max = port.segments_max();
+    quic.may_fragment = port.may_fragment();
     let quic = Endpoint::new(&quic).map_err(std::io::Error::other)?;
     let files = Files::open(&parts.data_dir, background, Rc::clone(&bell)).await?;
     if let Err(error) = free_ring_workers(&parts.worker_cores) {

@@ -13,10 +13,9 @@ const BUFFER_BYTES: usize = 1 << 16;
 const BUFFERS_QUIET: usize = 4;
 /// Calls for one round: more would make the first datagrams wait for the last.
 const CALLS_MAX: usize = 4;
-/// Packets of one transmit: times the MTU it must stay below 65,536 bytes.
+/// Packets of one transmit at most.
 const SEGMENTS_MAX: usize = 44;
 
-const _: () = assert!(SEGMENTS_MAX * (corelane_model::limits::QUIC_MTU_BYTES as usize) < 1 << 16);
 const _: () = assert!(BUFFERS_QUIET <= BATCH_SIZE);
 
 /// A shard's socket with its buffers.
@@ -60,6 +59,11 @@ impl Port {
     /// Packets that one transmit may hold.
     pub(crate) fn segments_max(&self) -> usize {
         self.state.max_gso_segments().min(SEGMENTS_MAX)
+    }
+
+    /// Whether the system lets packets be fragmented on their way, because it knows no better.
+    pub(crate) fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
     }
 
     /// Hands out what has arrived, at most [`CALLS_MAX`] calls' worth; returns how many datagrams it was.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use corelane_model::limits::QUIC_MTU_BYTES_MAX;
 use corelane_model::{ConnectionKey, MonotonicNanos, ShardId};
 use corelane_quic::{Datagram, Endpoint, EndpointConfig, QuicEvent, SendStream};
 use corelane_wire::{Frame, FrameDecoder, OutFrame};
@@ -39,6 +40,12 @@ pub(crate) struct Pair {
     pub(crate) clients: Vec<Client>,
     /// Of so many packets one is lost; 0 loses none.
     pub(crate) loss: u64,
+    /// Bytes of the largest datagram that the path carries; larger ones are lost.
+    pub(crate) path_bytes: usize,
+    /// Bytes of the largest datagram that the broker's clients were sent and that arrived.
+    pub(crate) largest_to_client: usize,
+    /// Bytes of the largest transmit of the broker.
+    pub(crate) largest_transmit: usize,
     pub(crate) largest_server_batch: usize,
     origin: Instant,
     endpoint: quinn_proto::Endpoint,
@@ -99,7 +106,8 @@ impl Pair {
             reset_key: [5; 32],
             seed: [6; 32],
             origin,
-            segments_max: 10,
+            segments_max: 44,
+            may_fragment: false,
             connections_max,
             memory_bytes,
         };
@@ -108,13 +116,16 @@ impl Pair {
         tune(&mut transport);
         client.transport_config(Arc::new(transport));
         let mut endpoint = quinn_proto::EndpointConfig::default();
-        endpoint.rng_seed(Some([9; 32]));
+        endpoint.rng_seed(Some([9; 32])).max_udp_payload_size(QUIC_MTU_BYTES_MAX).unwrap();
         Self {
             now: 1_000_000,
             server: Endpoint::new(&config).unwrap(),
             events: Vec::new(),
             clients: Vec::new(),
             loss: 0,
+            path_bytes: usize::MAX,
+            largest_to_client: 0,
+            largest_transmit: 0,
             largest_server_batch: 0,
             origin,
             endpoint: quinn_proto::Endpoint::new(Arc::new(endpoint), None, false, None),
@@ -254,6 +265,7 @@ impl Pair {
         self.largest_server_batch = self.largest_server_batch.max(bytes);
         let mut buffer = Vec::new();
         while let Some(transmit) = self.server.poll_transmit(now, &mut buffer) {
+            self.largest_transmit = self.largest_transmit.max(transmit.size);
             for packet in buffer[..transmit.size].chunks(transmit.segment_size.unwrap_or(transmit.size)) {
                 self.put(false, transmit.destination, packet);
             }
@@ -299,8 +311,12 @@ impl Pair {
 
     fn put(&mut self, is_to_server: bool, address: SocketAddr, packet: &[u8]) {
         self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        if self.loss != 0 && (self.dice >> 33).is_multiple_of(self.loss) {
+        let is_lost = self.loss != 0 && (self.dice >> 33).is_multiple_of(self.loss);
+        if is_lost || self.path_bytes < packet.len() {
             return;
+        }
+        if !is_to_server {
+            self.largest_to_client = self.largest_to_client.max(packet.len());
         }
         self.serial += 1;
         let wire = if is_to_server { &mut self.to_server } else { &mut self.to_client };

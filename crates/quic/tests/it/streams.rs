@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corelane_model::limits::{
-    CONNECTION_IDLE, CONNECTION_QUEUE_BYTES_MAX, CONNECTION_ROUND_BYTES, CONNECTION_WINDOW_BYTES_MIN,
-    SESSION_SEND_BYTES_MAX,
+    CONNECTION_IDLE, CONNECTION_QUEUE_BYTES_MAX, CONNECTION_ROUND_BYTES, CONNECTION_WINDOW_BYTES_MIN, QUIC_MTU_BYTES,
+    QUIC_MTU_BYTES_MAX, SESSION_SEND_BYTES_MAX,
 };
 use corelane_model::{CorrelationId, ErrorCode};
 use corelane_quic::{QuicEvent, SendStream};
@@ -76,6 +76,34 @@ fn pushes_keep_their_order_on_each_stream_whatever_is_lost() {
         assert!(last.insert(*stream, frame.head.correlation.0) < Some(frame.head.correlation.0));
     }
     assert_eq!(last.len(), 3, "one stream for each slot");
+}
+
+/// The largest datagram that arrives at a client over a path that carries datagrams of so many bytes, and the largest transmit.
+fn sizes_over(path_bytes: usize) -> (usize, usize) {
+    let mut pair = Pair::new();
+    pair.path_bytes = path_bytes;
+    let (client, key) = pair.connected();
+    let control = pair.clients[client].control.unwrap();
+    pair.write(client, control, ping(1));
+    for serial in 0..50_u64 {
+        pair.send(key, SendStream::Push(0), push(serial, 100_000));
+        let expected = usize::try_from(serial).unwrap() + 1;
+        pair.run_until(|pair| pair.clients[client].frames.len() == expected);
+    }
+    (pair.largest_to_client, pair.largest_transmit)
+}
+
+#[test]
+fn packets_grow_to_what_the_path_carries() {
+    let (mtu, most) = (usize::from(QUIC_MTU_BYTES), usize::from(QUIC_MTU_BYTES_MAX));
+    let (packet, transmit) = sizes_over(usize::MAX);
+    assert!((most - 50..=most).contains(&packet), "{packet} of {most} bytes");
+    assert!(mtu * 40 < transmit && transmit < 1 << 16, "a transmit of {transmit} bytes");
+    let (packet, _) = sizes_over(4_000);
+    assert!((3_900..=4_000).contains(&packet), "{packet} of 4000 bytes");
+    let (packet, transmit) = sizes_over(mtu);
+    assert_eq!(packet, mtu, "Ethernet carries no more");
+    assert!(transmit < 1 << 16, "a transmit of {transmit} bytes");
 }
 
 #[test]
