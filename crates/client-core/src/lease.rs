@@ -96,8 +96,9 @@ pub enum VerdictError {
     /// The member was put out of the queue; its records go to others.
     #[error("the member is no longer in the queue: {0}")]
     Fenced(FenceReason),
-    /// The broker refused.
-    #[error("{text} ({code:?}); the leases are what they were")]
+    /// The broker refused. The leases are what they were, unless it stopped before the verdict was durable: then it may have been
+    /// carried out, and the next start tells.
+    #[error("{text} ({code:?}); {}", after_refusal(*code))]
     Refused {
         /// Why.
         code: ErrorCode,
@@ -117,6 +118,16 @@ impl VerdictError {
             Self::Refused { code, .. } => matches!(code.retry(), Retry::Later),
             Self::LeaseOver | Self::Fenced(_) | Self::Ended => false,
         }
+    }
+}
+
+/// What becomes of the leases of a verdict that was refused.
+const fn after_refusal(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::StorageFailed | ErrorCode::ShuttingDown => {
+            "it may have been carried out: what is on disk counts when the broker has started again"
+        }
+        _ => "the leases are what they were",
     }
 }
 
@@ -141,7 +152,8 @@ pub enum QueueNews {
         bytes: Bytes,
         /// Until when the member has them.
         expires: MonotonicNanos,
-        /// For how long that is: the queue's visibility time-out.
+        /// The queue's visibility time-out: for how long it is as a rule. Less may be left, or nothing, of records that the
+        /// broker had to read from disk first.
         lease: Duration,
     },
     /// All verdicts before this one are settled: carried out durably, or told as [`Self::Refused`] before.

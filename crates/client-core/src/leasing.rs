@@ -308,7 +308,7 @@ impl Leasing {
         connection: ConnectionKey,
         (leases, bytes): (Vec<LeaseRange>, Bytes),
         credit_bytes: u64,
-        lease: Duration,
+        (lease, left): (Duration, Duration),
     ) {
         let is_meant = matches!(self.state, State::Member { on } if on == connection)
             || matches!(self.state, State::Joining { asked: Some(on), .. } if on == connection);
@@ -317,7 +317,7 @@ impl Leasing {
         }
         let delivery = DeliveryKey(self.next_delivery);
         self.next_delivery += 1;
-        let expires = now.after(lease);
+        let expires = now.after(left);
         let records = leases.iter().fold(0_u32, |records, range| records.saturating_add(range.count));
         self.delivered.insert(delivery, Delivered { records, bytes: credit_bytes, expires });
         self.expires = Some(self.expires.map_or(expires, |first| first.min(expires)));

@@ -161,6 +161,34 @@ pub enum GroupError {
 }
 
 impl GroupError {
+    /// The partition that the text names by its ids, for those who know the topic's name.
+    #[must_use]
+    pub const fn partition(&self) -> Option<PartitionId> {
+        match self {
+            Self::StaleGeneration { partition, .. }
+            | Self::NotOwner { partition, .. }
+            | Self::NotRevoked { partition, .. }
+            | Self::BeyondEnd { partition, .. }
+            | Self::Staged { partition, .. }
+            | Self::NoCommittedOffset { partition }
+            | Self::PartitionInUse { partition, .. } => Some(*partition),
+            Self::Name(_)
+            | Self::UnknownMember { .. }
+            | Self::Fenced { .. }
+            | Self::StaticIdChange { .. }
+            | Self::UnknownStaticId { .. }
+            | Self::FutureGeneration { .. }
+            | Self::StrategyMismatch { .. }
+            | Self::NothingSubscribed { .. }
+            | Self::OutOfBounds { .. }
+            | Self::Limit { .. }
+            | Self::Busy { .. }
+            | Self::NotEmpty { .. }
+            | Self::Draining
+            | Self::Deleted => None,
+        }
+    }
+
     /// The code on the wire.
     #[must_use]
     pub const fn code(&self) -> ErrorCode {

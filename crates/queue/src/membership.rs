@@ -76,6 +76,13 @@ impl Queue {
         Ok(())
     }
 
+    /// Something came from a member that is not carried out here; a stranger stays one.
+    pub fn hear_of(&mut self, now: Now, id: MemberId) {
+        if let Some(seat) = self.members.seat(id) {
+            self.members.at(seat).heard = now.monotonic;
+        }
+    }
+
     /// Something came from this member. Its seat.
     pub(crate) fn hear(&mut self, now: Now, id: MemberId) -> Result<u16, QueueError> {
         self.check_alive()?;

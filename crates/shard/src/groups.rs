@@ -50,7 +50,7 @@ pub(crate) use restore::Remains;
 pub(crate) use tell::{GroupAnswer, member_on_wire};
 
 use crate::ask::Asker;
-use crate::queues::{Homed, QueueRequest, QueuesOfHome};
+use crate::queues::{BrokenQueue, Homed, QueueRequest, QueuesOfHome};
 use corelane_model::GroupName;
 use describe::Lags;
 use list::Lists;
@@ -91,10 +91,11 @@ pub(crate) enum HomeRequest {
 }
 
 impl HomeRequest {
-    pub(crate) const fn asker(&self) -> Asker {
+    /// Who waits for an answer, if there will be one.
+    pub(crate) fn waits(&self) -> Option<Asker> {
         match self {
-            Self::Group(request) => request.asker,
-            Self::Queue(request) => request.asker,
+            Self::Group(request) => Some(request.asker),
+            Self::Queue(request) => request.ask.is_answered().then_some(request.asker),
         }
     }
 }
@@ -192,6 +193,11 @@ impl Groups {
     /// Every queue of this shard's homes.
     pub(crate) fn all_queues(&self) -> impl Iterator<Item = (&QueueName, &Homed)> {
         self.homes.values().flat_map(|home| &home.queues.by_name)
+    }
+
+    /// Every queue of this shard's homes with a record that cannot be read.
+    pub(crate) fn broken_queues(&self) -> impl Iterator<Item = (&QueueName, &BrokenQueue)> {
+        self.homes.values().flat_map(|home| &home.queues.broken)
     }
 
     /// Whether owners have not yet answered what the last status asked.

@@ -22,6 +22,7 @@ mod groups;
 mod home_log;
 mod mesh;
 mod metrics;
+mod naming;
 mod produce;
 mod push;
 mod queues;

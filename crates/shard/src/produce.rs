@@ -126,7 +126,11 @@ impl Shard {
             Ok(appended) => appended,
             Err(AppendError::RoundFull { .. }) => return Tried::RoundFull,
             Err(error) => {
-                let refused = Refused::new(error.code(), error.to_string());
+                let text = match error {
+                    AppendError::UnknownPartition { .. } => self.in_names(partition, &error.to_string()),
+                    _ => error.to_string(),
+                };
+                let refused = Refused::new(error.code(), text);
                 self.send_outcome(asker, batch_bytes, Err(Box::new(refused)), false);
                 return Tried::Answered;
             }

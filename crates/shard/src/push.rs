@@ -390,7 +390,7 @@ impl Shard {
             }
             (Some(ReadFor::Start(key, start)), Err(ReadError::Gone)) => self.start_again(key, partition, start),
             (Some(ReadFor::Find(asker, ..)), Err(error)) => {
-                self.refuse(asker, None, Refused::new(error.code(), error.to_string()));
+                self.refuse(asker, None, unreadable(&error).refused);
             }
             (Some(ReadFor::Start(key, _)), Err(error)) => self.abort_subscription(key, unreadable(&error)),
             (Some(ReadFor::Push(_) | ReadFor::Restore), _) => panic!("a fetch was answered with a search"),

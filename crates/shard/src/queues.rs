@@ -38,7 +38,7 @@ use corelane_queue::{QueueName, QueueStats};
 use corelane_session::{QueueAsk, QueueTopic};
 
 pub(crate) use describe::fill_in_queue;
-pub(crate) use home::{Homed, QueuesOfHome};
+pub(crate) use home::{Broken as BrokenQueue, Homed, QueuesOfHome};
 pub(crate) use list::Listed;
 pub(crate) use tell::QueueAnswer;
 

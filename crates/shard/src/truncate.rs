@@ -15,7 +15,7 @@ impl Shard {
     /// Raises the log start of a partition of this shard; `None` up to the durable end.
     pub(crate) fn truncate(&mut self, asker: Asker, partition: PartitionId, before: Option<Offset>) {
         let Some(status) = self.storage.describe(partition) else {
-            let text = format!("partition {partition} is not open on its shard");
+            let text = format!("{} is not open on its shard", self.name_of_partition(partition));
             return self.refuse(asker, None, Refused::new(ErrorCode::UnknownPartition, text));
         };
         self.is_storage_touched = true;

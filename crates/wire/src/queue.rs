@@ -201,8 +201,10 @@ body! {
         topic: u64,
         /// Who.
         member: (u64, u64),
-        /// For how many milliseconds the member has them.
+        /// For how many milliseconds a member has a record, unless it asks for more.
         lease_ms: u64,
+        /// What is left of them: less if the records had to be read first, 0 if others may have them already.
+        left_ms: u64,
         /// Bytes that this takes off the member's credit; each record takes one off its credit of records.
         credit_bytes: u64,
         /// Which records these are.

@@ -23,6 +23,9 @@ pub struct QueueSummary {
     pub delayed: u64,
     /// Dead letters so far.
     pub dead: u64,
+    /// What is wrong with a record of it on disk, so that it takes nothing but that it be deleted and all numbers are 0; empty
+    /// if nothing is.
+    pub broken: String,
 }
 
 /// One partition of a queue.

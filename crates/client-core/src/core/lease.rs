@@ -219,7 +219,7 @@ impl ClientCore {
         let body = decode::<QueueDeliver>(frame)?;
         if let Some(key) = self.leasings.find(member_of(body.member), &body.group) {
             let records = (body.leases, frame.attachment.clone());
-            let lease = Duration::from_millis(body.lease_ms);
+            let lease = (Duration::from_millis(body.lease_ms), Duration::from_millis(body.left_ms));
             self.call_leasing(key, |leasing| {
                 leasing.on_delivered(now.monotonic, connection, records, body.credit_bytes, lease);
             });

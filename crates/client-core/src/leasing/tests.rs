@@ -32,7 +32,7 @@ fn joined() -> Leasing {
 }
 
 fn deliver(leasing: &mut Leasing, now: MonotonicNanos, on: ConnectionKey, leases: Vec<LeaseRange>) -> DeliveryKey {
-    leasing.on_delivered(now, on, (leases, Bytes::new()), 400, Duration::from_secs(2));
+    leasing.on_delivered(now, on, (leases, Bytes::new()), 400, (Duration::from_secs(2), Duration::from_secs(2)));
     match leasing.take_news().pop() {
         Some(QueueNews::Delivered { delivery, .. }) => delivery,
         other => panic!("{other:?}"),
@@ -121,7 +121,7 @@ fn on_another_connection_it_joins_again_and_says_again_what_was_not_answered() {
     assert_eq!(leasing.poll(at(3), Some(B)), [LeaseAsk::Join { records: 94, bytes: 600 }]);
     leasing.on_joined(at(3), B, (3, 4), SESSION);
     assert_eq!(sent(&leasing.poll(at(3), Some(B))), [(Verdict::Ack, vec![range(0, 4)], 0, 0)]);
-    leasing.on_delivered(at(3), A, (vec![range(50, 1)], Bytes::new()), 1, SESSION);
+    leasing.on_delivered(at(3), A, (vec![range(50, 1)], Bytes::new()), 1, (SESSION, SESSION));
     assert!(leasing.take_news().is_empty(), "of an earlier conversation");
 }
 
@@ -201,4 +201,21 @@ fn whoever_leaves_and_is_not_let_in_is_gone() {
     leasing.leave(at(900));
     leasing.on_refused(LeaseAsked::Join, (ErrorCode::Busy, "later".into()), at(5), MemberId(8));
     assert!(matches!(leasing.take_news()[..], [QueueNews::Ended { error: None }]));
+}
+
+#[test]
+fn what_had_to_be_read_first_is_had_for_what_is_left_of_the_time() {
+    let mut leasing = joined();
+    let (lease, left) = (Duration::from_secs(2), Duration::from_millis(700));
+    leasing.on_delivered(at(100), A, (vec![range(0, 1)], Bytes::new()), 400, (lease, left));
+    let news = leasing.take_news();
+    let Some(QueueNews::Delivered { expires, lease: whole, .. }) = news.last() else { panic!("{news:?}") };
+    assert_eq!((*expires, *whole), (at(800), lease));
+}
+
+#[test]
+fn a_refusal_tells_what_became_of_the_leases() {
+    let text = |code| VerdictError::Refused { code, text: "no".to_owned() }.to_string();
+    assert_eq!(text(ErrorCode::NoDeadLetterTopic), "no (NoDeadLetterTopic); the leases are what they were");
+    assert!(text(ErrorCode::StorageFailed).contains("may have been carried out"), "{}", text(ErrorCode::StorageFailed));
 }

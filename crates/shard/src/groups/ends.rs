@@ -72,7 +72,7 @@ impl Shard {
         for &(partition, offset) in offsets {
             let topic = self.catalog.as_ref().and_then(|catalog| catalog.topic(partition.topic));
             let Some(&owner) = topic.and_then(|topic| topic.shards.get(partition.index.0 as usize)) else {
-                let text = format!("there is no partition {partition}");
+                let text = format!("there is no {}", self.name_of_partition(partition));
                 return Known::Never(Refused::new(ErrorCode::UnknownPartition, text));
             };
             if owner == self.me() {
@@ -85,7 +85,8 @@ impl Shard {
             match known {
                 Some(&(Some(end), _)) if is_fresh || offset <= end => ends.push(end),
                 Some((None, _)) if is_fresh => {
-                    let text = format!("the owner of partition {partition} cannot say where its log ends; try again");
+                    let name = self.name_of_partition(partition);
+                    let text = format!("the owner of {name} cannot say where its log ends; try again");
                     return Known::Never(Refused::new(ErrorCode::Recovering, text));
                 }
                 _ => missing.push((owner, partition)),

@@ -183,7 +183,7 @@ impl Home {
     fn take_untaken(&mut self) -> Vec<Asker> {
         let mut askers = Vec::new();
         if let HomePhase::Restoring(restoring) = &mut self.phase {
-            askers.extend(restoring.take_waiting().iter().map(HomeRequest::asker));
+            askers.extend(restoring.take_waiting().iter().filter_map(HomeRequest::waits));
         }
         for known in self.groups.values_mut() {
             askers.extend(known.take_parked().into_iter().map(|parked| parked.request.asker));

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use corelane_model::{ErrorCode, GroupName, MonotonicNanos, PartitionId, ShardId};
+use corelane_model::{ErrorCode, GroupName, MemberId, MonotonicNanos, PartitionId, ShardId};
 use corelane_session::{GroupAsk, GroupRequest as Requested, Refused};
 
 use super::home::{Home, HomePhase};
@@ -67,7 +67,7 @@ impl Shard {
                 self.stats.forwards += 1;
                 self.send_mesh(owner, Message::Group(Box::new(request)));
             }
-            None if request.ask.may_create() || self.may_be_behind(&request) => {
+            None if request.ask.may_create() || self.may_be_behind(request.ask.member()) => {
                 self.hold_back(HomeRequest::Group(request));
             }
             None => self.refuse(request.asker, None, no_group(&request)),
@@ -76,8 +76,8 @@ impl Shard {
 
     /// Whether this shard has yet to hear of the topic for groups. A member has joined, so the topic was made, though the
     /// catalog's owner alone knows for sure: a member that speaks through another shard meanwhile must not be put out.
-    fn may_be_behind(&self, request: &GroupRequest) -> bool {
-        self.me() != ShardId(0) && request.ask.member().is_some()
+    pub(crate) fn may_be_behind(&self, member: Option<MemberId>) -> bool {
+        self.me() != ShardId(0) && member.is_some()
     }
 
     /// The owner of a group's home; nobody before there is one.
@@ -90,7 +90,7 @@ impl Shard {
     pub(crate) fn hold_back(&mut self, request: HomeRequest) {
         if ARRIVING_MAX <= self.groups.arriving.len() {
             let text = format!("{ARRIVING_MAX} requests wait for the topic {GROUPS_TOPIC} already");
-            return self.refuse(request.asker(), None, Refused::new(ErrorCode::Busy, text));
+            return self.refuse_at_home(&request, Refused::new(ErrorCode::Busy, text));
         }
         let is_first = self.groups.arriving.requests.is_empty();
         let deadline = self.now.monotonic.after(TOPIC_WAIT);
@@ -106,6 +106,14 @@ impl Shard {
             self.handle_wish(request);
         } else {
             self.send_mesh(ShardId(0), Message::Wish(Box::new(request)));
+        }
+    }
+
+    /// Refuses a request in the way that its kind is answered.
+    fn refuse_at_home(&mut self, request: &HomeRequest, refused: Refused) {
+        match request {
+            HomeRequest::Group(request) => self.refuse(request.asker, None, refused),
+            HomeRequest::Queue(request) => self.refuse_queue(request, refused),
         }
     }
 
@@ -134,7 +142,7 @@ impl Shard {
         while self.groups.arriving.deadline().is_some_and(|deadline| deadline <= self.now.monotonic) {
             let (_, request) = self.groups.arriving.requests.pop_front().expect("it has a deadline");
             let text = format!("the topic {GROUPS_TOPIC} could not be made in time; is the disk full?");
-            self.refuse(request.asker(), None, Refused::new(ErrorCode::TimedOut, text));
+            self.refuse_at_home(&request, Refused::new(ErrorCode::TimedOut, text));
             was_any = true;
         }
         if was_any && !self.groups.arriving.requests.is_empty() {
@@ -144,10 +152,8 @@ impl Shard {
 
     /// Refuses what was not taken, and takes nothing more; what is on its way to the disk is answered when it is there.
     pub(crate) fn drain_groups(&mut self, refused: &Refused) {
-        let mut askers: Vec<Asker> = std::mem::take(&mut self.groups.arriving.requests)
-            .into_iter()
-            .map(|(_, request)| request.asker())
-            .collect();
+        let arriving = std::mem::take(&mut self.groups.arriving.requests);
+        let mut askers: Vec<Asker> = arriving.iter().filter_map(|(_, request)| request.waits()).collect();
         for home in self.groups.homes.values_mut() {
             askers.extend(home.close(refused));
         }

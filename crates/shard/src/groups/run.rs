@@ -45,6 +45,7 @@ impl Shard {
             _ => request,
         };
         if let Err(refused) = self.admit_group(index, &request) {
+            self.hear_member(index, &request.group, request.ask.member());
             return self.refuse(request.asker, None, refused);
         }
         let Some(request) = self.hold_offsets(request) else { return };
@@ -64,6 +65,17 @@ impl Shard {
         match self.hold_offsets(request) {
             Some(request) => self.run_or_park(index, request, needs),
             None => true,
+        }
+    }
+
+    /// Who speaks lives, also when what it says is refused.
+    fn hear_member(&mut self, index: PartitionIndex, name: &GroupName, member: Option<MemberId>) {
+        let Some(home) = self.groups.homes.get_mut(&index).filter(|home| is_serving(home)) else { return };
+        let known = home.groups.get_mut(name);
+        if let (Some(known), Some(member)) = (known, member)
+            && known.group.touch(self.now, member).is_ok()
+        {
+            home.touch(name);
         }
     }
 
@@ -131,6 +143,7 @@ impl Shard {
                     return false;
                 }
                 Known::Never(refused) => {
+                    self.hear_member(index, &request.group, request.ask.member());
                     self.refuse(request.asker, None, refused);
                     self.drop_if_new(index, &request.group);
                     return true;
@@ -194,7 +207,12 @@ impl Shard {
                 home.arm(&name);
             }
             Err(error) => {
-                self.refuse(asker, None, Refused::new(error.code(), error.to_string()));
+                self.hear_member(index, &name, member);
+                let text = match error.partition() {
+                    Some(partition) => self.in_names(partition, &error.to_string()),
+                    None => error.to_string(),
+                };
+                self.refuse(asker, None, Refused::new(error.code(), text));
                 self.drop_if_new(index, &name);
             }
         }

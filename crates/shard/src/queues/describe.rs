@@ -107,6 +107,7 @@ pub(super) fn summary(name: &QueueName, homed: &Homed) -> QueueSummary {
         leased: sum.leased,
         delayed: sum.delayed,
         dead: sum.dead,
+        broken: String::new(),
     }
 }
 

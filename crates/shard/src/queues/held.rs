@@ -84,14 +84,20 @@ pub(super) struct Packer<'a> {
     pub(super) builder: &'a mut BatchBuilder,
     pub(super) name: &'a QueueName,
     pub(super) member: MemberId,
-    pub(super) lease: Duration,
+    /// For how long a member has a record, and what is left of that.
+    pub(super) lease: (Duration, Duration),
     leases: Vec<LeaseRange>,
     bytes: u64,
     frames: Vec<OutFrame>,
 }
 
 impl<'a> Packer<'a> {
-    pub(super) fn new(builder: &'a mut BatchBuilder, name: &'a QueueName, member: MemberId, lease: Duration) -> Self {
+    pub(super) fn new(
+        builder: &'a mut BatchBuilder,
+        name: &'a QueueName,
+        member: MemberId,
+        lease: (Duration, Duration),
+    ) -> Self {
         builder.clear();
         Self { builder, name, member, lease, leases: Vec::new(), bytes: 0, frames: Vec::new() }
     }
@@ -149,11 +155,13 @@ impl<'a> Packer<'a> {
         if self.builder.is_empty() {
             return;
         }
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let body = QueueDeliver {
             group: self.name.group.as_str().to_owned(),
             topic: self.name.topic.0,
             member: member_on_wire(self.member),
-            lease_ms: u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX),
+            lease_ms: millis(self.lease.0),
+            left_ms: millis(self.lease.1),
             credit_bytes: std::mem::take(&mut self.bytes),
             leases: std::mem::take(&mut self.leases),
         };

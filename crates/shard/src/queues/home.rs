@@ -49,6 +49,8 @@ impl Homed {
 /// A queue with a record that cannot be read.
 #[derive(Debug)]
 pub(crate) struct Broken {
+    /// What is wrong with the record.
+    pub(super) why: String,
     /// What is answered to all requests but that it be deleted.
     pub(super) refused: Refused,
     /// Keys of all its records.

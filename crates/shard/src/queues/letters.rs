@@ -8,7 +8,9 @@ use corelane_model::queue::{
     HEADER_DEAD_DELIVERIES, HEADER_DEAD_FIRST_FAILED, HEADER_DEAD_GROUP, HEADER_DEAD_OFFSET, HEADER_DEAD_PARTITION,
     HEADER_DEAD_PREFIX, HEADER_DEAD_REASON, HEADER_DEAD_TOPIC,
 };
-use corelane_model::{CorrelationId, MemberId, Offset, PartitionId, PartitionIndex, TopicName, WallMillis};
+use corelane_model::{
+    CorrelationId, MemberId, MonotonicNanos, Offset, PartitionId, PartitionIndex, TopicName, WallMillis,
+};
 use corelane_queue::LeaseRun;
 use corelane_record::{BatchBuilder, ProducerStamp, Record, SealedBatch, partition_for_key};
 
@@ -21,8 +23,8 @@ use crate::ask::Outcome;
 /// What a record is wanted for.
 #[derive(Clone, Debug)]
 pub(super) enum Want {
-    /// A member has it.
-    Deliver { member: MemberId, lease: Duration },
+    /// A member has it for so long, until then. It may have to be read first, and that takes from the time.
+    Deliver { member: MemberId, lease: Duration, until: MonotonicNanos },
     /// It is a dead letter.
     Letter(Box<Cause>),
 }
@@ -79,7 +81,10 @@ impl Shard {
     pub(super) fn give_records(&mut self, key: &QueueKey, want: &Want, leases: Vec<LeaseRun>) {
         let mut missing = Vec::new();
         match want {
-            Want::Deliver { member, lease } => self.pack(key, *member, *lease, leases, &mut missing),
+            Want::Deliver { member, lease, until } => {
+                let lease = (*lease, until.since(self.now.monotonic).min(*lease));
+                self.pack(key, *member, lease, leases, &mut missing);
+            }
             Want::Letter(cause) => {
                 for run in leases {
                     if !self.send_letter(key, run, cause) {
@@ -103,7 +108,7 @@ impl Shard {
         &mut self,
         key: &QueueKey,
         member: MemberId,
-        lease: Duration,
+        lease: (Duration, Duration),
         leases: Vec<LeaseRun>,
         missing: &mut Vec<LeaseRun>,
     ) {

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use corelane_model::{ErrorCode, MonotonicNanos, ShardId};
+use corelane_queue::QueueName;
 use corelane_session::Refused;
 use corelane_wire::{ListQueuesAnswer, QueueSummary};
 
 use super::describe::summary;
+use super::home::Broken;
 use super::tell::QueueAnswer;
 use crate::Shard;
 use crate::ask::{Answer, Asker};
@@ -20,7 +22,10 @@ const LIST_PAGE: usize = 1024;
 /// Lists that wait for other shards at once; more are refused.
 const LISTS_MAX: usize = 1024;
 
-const _: () = assert!(LIST_PAGE * (60 + 2 * 249) < corelane_model::limits::FRAME_BYTES_MAX as usize);
+/// Bytes of what is told of a record that cannot be read.
+const WHY_BYTES_MAX: usize = 512;
+
+const _: () = assert!(LIST_PAGE * (68 + 2 * 249 + WHY_BYTES_MAX) < corelane_model::limits::FRAME_BYTES_MAX as usize);
 
 /// What one shard says.
 #[derive(Debug, Default)]
@@ -85,13 +90,37 @@ impl Shard {
     /// The queues of this shard's homes.
     pub(crate) fn list_own_queues(&self, (group, topic): &(String, u64), most: usize) -> Listed {
         let after = (group.as_str(), *topic);
-        let queues = self.groups.all_queues();
-        let mut found: Vec<_> = queues.filter(|(name, _)| after < (name.group.as_str(), name.topic.0)).collect();
+        let is_asked = |name: &QueueName| after < (name.group.as_str(), name.topic.0);
+        let sound = self.groups.all_queues().map(|(name, homed)| (name, Ok(homed)));
+        let broken = self.groups.broken_queues().map(|(name, broken)| (name, Err(broken)));
+        let mut found: Vec<_> = sound.chain(broken).filter(|(name, _)| is_asked(name)).collect();
         found.sort_unstable_by_key(|&(name, _)| name);
+        let is_cut = most < found.len();
+        let listed = found.into_iter().take(most).map(|(name, queue)| match queue {
+            Ok(homed) => summary(name, homed),
+            Err(broken) => self.broken_summary(name, broken),
+        });
         Listed {
-            is_cut: most < found.len(),
+            is_cut,
             is_incomplete: self.groups.is_restoring() || self.phase.recovery().is_none(),
-            queues: found.into_iter().take(most).map(|(name, homed)| summary(name, homed)).collect(),
+            queues: listed.collect(),
+        }
+    }
+
+    fn broken_summary(&self, name: &QueueName, broken: &Broken) -> QueueSummary {
+        let topic = self.catalog.as_ref().and_then(|catalog| catalog.topic(name.topic));
+        let mut why = broken.why.clone();
+        why.truncate(why.floor_char_boundary(WHY_BYTES_MAX));
+        QueueSummary {
+            group: name.group.as_str().to_owned(),
+            topic: topic.map(|topic| topic.name.as_str().to_owned()).unwrap_or_default(),
+            topic_id: name.topic.0,
+            members: 0,
+            ready: 0,
+            leased: 0,
+            delayed: 0,
+            dead: 0,
+            broken: why,
         }
     }
 

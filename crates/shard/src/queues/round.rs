@@ -112,7 +112,8 @@ impl Shard {
                     }
                 }
                 Effect::Deliver { member, leases, lease, .. } => {
-                    self.give_records(key, &Want::Deliver { member, lease }, leases);
+                    let until = self.now.monotonic.after(lease);
+                    self.give_records(key, &Want::Deliver { member, lease, until }, leases);
                 }
                 Effect::FindStart { partition, start } => self.ask_offset(key, partition, start, true),
                 Effect::Read { partition, from, bytes } => self.read_queue(key, partition, from, bytes),

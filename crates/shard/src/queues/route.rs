@@ -37,7 +37,9 @@ impl Shard {
                 self.stats.forwards += 1;
                 self.send_mesh(owner, Message::Queue(Box::new(request)));
             }
-            None if matches!(request.ask, QueueAsk::Join(_)) => self.hold_back(HomeRequest::Queue(request)),
+            None if matches!(request.ask, QueueAsk::Join(_)) || self.may_be_behind(request.ask.member()) => {
+                self.hold_back(HomeRequest::Queue(request));
+            }
             None => {
                 let text = format!("there is no shared queue of group {}", request.group);
                 self.refuse_queue(&request, Refused::new(ErrorCode::UnknownQueue, text));
@@ -46,7 +48,7 @@ impl Shard {
     }
 
     /// Refuses a request for a queue in the way that its kind is answered.
-    pub(super) fn refuse_queue(&mut self, request: &QueueRequest, refused: Refused) {
+    pub(crate) fn refuse_queue(&mut self, request: &QueueRequest, refused: Refused) {
         if request.ask.is_answered() {
             return self.refuse(request.asker, None, refused);
         }

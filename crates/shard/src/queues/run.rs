@@ -36,12 +36,26 @@ impl Shard {
         };
         let admitted = match self.admit_queue(home, &request) {
             Ok(admitted) => admitted,
-            Err(refused) => return self.refuse_queue(&request, refused),
+            Err(refused) => {
+                self.hear_queue_member(home, &request);
+                return self.refuse_queue(&request, refused);
+            }
         };
         if let QueueAsk::Describe { .. } = request.ask {
             return self.describe_queue(home, &admitted.name, &request);
         }
         self.run_queue_ticketed(home, admitted, &request);
+    }
+
+    /// Who speaks lives, also when what it says is refused.
+    fn hear_queue_member(&mut self, home: PartitionIndex, request: &QueueRequest) {
+        let now = self.now;
+        let (Some(member), QueueTopic::Id(topic)) = (request.ask.member(), &request.topic) else { return };
+        let name = QueueName { group: request.group.clone(), topic: *topic };
+        let homed = self.groups.queues_of(home).and_then(|queues| queues.by_name.get_mut(&name));
+        if let Some(homed) = homed {
+            homed.queue.hear_of(now, member);
+        }
     }
 
     /// Everything that stands against a request before its queue is asked; a queue is made for those that may.
@@ -76,7 +90,10 @@ impl Shard {
             }
             (false, QueueAsk::Join(join)) => self.make_queue(home, name, join),
             (false, _) if request.ask.member().is_some() => {
-                let text = format!("there is no shared queue {name}, so nobody is a member of it; join it first");
+                let topic = self.name_of_topic(topic);
+                let text = format!(
+                    "there is no shared queue of group {group} on topic {topic}, so nobody is a member of it; join it first"
+                );
                 Err(Refused::new(ErrorCode::UnknownQueueMember, text))
             }
             (false, _) => {
@@ -98,12 +115,6 @@ impl Shard {
             Some(topic) => Ok(topic.id),
             None => Err(Refused::new(ErrorCode::UnknownTopic, format!("there is no topic {name}"))),
         }
-    }
-
-    /// A topic for people.
-    pub(crate) fn name_of_topic(&self, topic: TopicId) -> String {
-        let found = self.catalog.as_ref().and_then(|catalog| catalog.topic(topic));
-        found.map_or_else(|| format!("{topic} (deleted)"), |found| found.name.as_str().to_owned())
     }
 
     /// A dead-letter topic has to be there, and another than the queue's own.
@@ -155,6 +166,7 @@ impl Shard {
             }
             Err(error) => {
                 let refused = Refused::new(error.code(), error.to_string());
+                self.hear_queue_member(home, request);
                 if is_made {
                     self.groups.queues_of(home).expect("it was just there").remove(&key.name);
                 }
@@ -176,8 +188,8 @@ impl Shard {
                 "the shared queue of group {} on topic {topic} cannot be read: {why}; deleted, it can be made anew",
                 name.group
             );
-            let broken =
-                Broken { refused: Refused::new(ErrorCode::CorruptLog, text), keys: keys.into_iter().collect() };
+            let refused = Refused::new(ErrorCode::CorruptLog, text);
+            let broken = Broken { why, refused, keys: keys.into_iter().collect() };
             let queues = self.groups.queues_of(home).expect("it is being restored");
             queues.broken.insert(name, broken);
             queues.are_stale = true;

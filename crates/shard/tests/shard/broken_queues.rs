@@ -2,7 +2,9 @@
 
 use corelane_model::{ErrorCode, Incarnation};
 use corelane_shard::{AdminAnswer, AdminQuery, Boot, ShardConfig, ShardExport, reshard};
-use corelane_wire::{DeleteQueue, DeleteTopic, JoinQueueAnswer, QueueDone, TopicDone};
+use corelane_wire::{
+    DeleteQueue, DeleteTopic, JoinQueue, JoinQueueAnswer, ListQueues, ListQueuesAnswer, QueueDone, TopicDone,
+};
 
 use crate::members::{Member, join_of};
 use crate::queues::{Worker, describe, filled, join_of_queue, restart};
@@ -62,6 +64,28 @@ fn a_queue_that_cannot_be_read_can_be_deleted_and_made_anew() {
     let client = world.connect(0);
     let ends: Vec<_> = describe(&mut world, client).partitions.iter().map(|partition| partition.done_end).collect();
     assert_eq!(ends, [3, 3], "what was written before it does not matter");
+}
+
+#[test]
+fn a_queue_that_cannot_be_read_is_listed_with_why() {
+    let mut world = broken();
+    let client = world.connect(0);
+    let join = JoinQueue { group: "others".into(), ..join_of_queue(2, "mail", 0) };
+    Worker::join(&mut world, client, &join);
+    let list = |world: &mut World, after: (String, u64), most| {
+        let answer: ListQueuesAnswer = world.ask(client, &ListQueues { after, most }).expect("it is listed");
+        let queues =
+            answer.queues.into_iter().map(|queue| (queue.group, queue.topic, queue.broken)).collect::<Vec<_>>();
+        (queues, answer.is_cut)
+    };
+    let why = "queue format 77 is not known to this version, which reads format 1";
+    let sound = ("others".to_owned(), "mail".to_owned(), String::new());
+    let bad = ("workers".to_owned(), "mail".to_owned(), why.to_owned());
+    assert_eq!(list(&mut world, Default::default(), 10), (vec![sound.clone(), bad.clone()], false));
+    assert_eq!(list(&mut world, Default::default(), 1), (vec![sound], true));
+    let topic = world.ask::<_, ListQueuesAnswer>(client, &ListQueues { after: Default::default(), most: 9 }).unwrap();
+    let first = (topic.queues[0].group.clone(), topic.queues[0].topic_id);
+    assert_eq!(list(&mut world, first, 10), (vec![bad], false), "a page begins behind the one before");
 }
 
 #[test]

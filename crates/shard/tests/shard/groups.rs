@@ -210,6 +210,7 @@ fn a_commit_beyond_the_end_is_refused_by_whoever_owns_the_partition() {
         let (code, text) = member.commit(&mut world, &[((topic, partition), 3)]).unwrap_err();
         assert_eq!(code, ErrorCode::OffsetOutOfRange);
         assert!(text.contains("offset 3") && text.contains("end 2"), "{text}");
+        assert!(text.contains(&format!("of partition {partition} of topic inputs is")), "{text}");
         world.produce(client, topic, partition, 0, batch(&["x"]));
         world.run();
         member.commit(&mut world, &[((topic, partition), 3)]).unwrap();

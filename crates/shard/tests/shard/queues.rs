@@ -342,6 +342,35 @@ fn a_record_that_was_dropped_from_memory_is_read_again() {
 }
 
 #[test]
+fn a_record_that_is_read_again_comes_with_what_is_left_of_its_time() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    let topic = world.create(client, "mail", 1);
+    let mut join = join_of_queue(1, "mail", 100);
+    join.credit_bytes = 64 << 20;
+    join.settings.visibility_ms = Some(8_000);
+    let mut worker = Worker::join(&mut world, client, &join);
+    let value = "x".repeat(900_000);
+    for record in 0..12 {
+        world.produce(client, topic, 0, record, batch(&[&format!("{record}{value}")]));
+        world.pass(100 * MS);
+        worker.hear(&mut world);
+    }
+    let first = worker.has[0].1;
+    worker.nack(&mut world, first, false);
+    world.are_files_held = true;
+    // It is leased again within a second, but its bytes are not in memory any more.
+    world.pass(5_000 * MS);
+    assert_eq!(world.inbox(client).pushes.len(), 0, "the disk hangs");
+    world.let_files_go();
+    world.run();
+    let (_, frame) = world.inbox(client).pushes.pop_front().expect("it was read");
+    let body: QueueDeliver = decode(&frame).expect("it is sound");
+    assert_eq!((body.leases[0].first, body.leases[0].attempt, body.lease_ms), (0, 2, 8_000));
+    assert!((3_000..=4_000).contains(&body.left_ms), "{} ms of 8 s are left", body.left_ms);
+}
+
+#[test]
 fn records_that_retention_took_from_their_members_hold_up_no_others() {
     let mut world = World::new(2);
     let client = world.connect(0);

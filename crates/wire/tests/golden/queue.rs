@@ -63,7 +63,8 @@ pub(crate) fn members(seen: &mut Vec<FrameKind>) {
 pub(crate) fn records(seen: &mut Vec<FrameKind>) {
     let (group, topic, member) = ("mailers".to_owned(), TOPIC, MEMBER);
     let (lease_ms, credit_bytes) = (30_000, 4_000);
-    let deliver = QueueDeliver { group: group.clone(), topic, member, lease_ms, credit_bytes, leases: leases() };
+    let deliver =
+        QueueDeliver { group: group.clone(), topic, member, lease_ms, left_ms: 12_345, credit_bytes, leases: leases() };
     check(seen, &deliver, b"two record batches");
     let ack = QueueAck {
         group: group.clone(),
@@ -101,6 +102,7 @@ fn summary() -> QueueSummary {
         leased: 64,
         delayed: 3,
         dead: 1,
+        broken: "format 9".into(),
     }
 }
 

@@ -26,6 +26,7 @@ fn summary_json(queue: &QueueSummary) -> Value {
         "leased": queue.leased,
         "delayed": queue.delayed,
         "dead": queue.dead,
+        "broken": (!queue.broken.is_empty()).then_some(&queue.broken),
     })
 }
 
@@ -37,15 +38,26 @@ pub(super) fn list(list: &QueueList, is_json: bool) -> Outcome {
         writeln!(out, "{:#}", json!({ "queues": queues, "missing_shards": list.missing_shards }))?;
         return Ok(());
     }
-    let row = |queue: &QueueSummary| {
-        let numbers = [u64::from(queue.members), queue.ready, queue.leased, queue.delayed, queue.dead];
-        [queue.group.clone(), topic(queue)].into_iter().chain(numbers.map(|number| number.to_string())).collect()
-    };
-    let rows: Vec<Vec<String>> = list.queues.iter().map(row).collect();
-    table::print(&mut out, &["GROUP", "TOPIC", "MEMBERS", "READY", "LEASED", "DELAYED", "DEAD"], &rows)?;
+    print_list(&mut out, list)?;
     if !list.missing_shards.is_empty() {
         let missing = &list.missing_shards;
         writeln!(std::io::stderr(), "warning: queues of shards {missing:?} are missing: no answer in time")?;
+    }
+    Ok(())
+}
+
+fn print_list(out: &mut impl Write, list: &QueueList) -> std::io::Result<()> {
+    let row = |queue: &QueueSummary| {
+        let numbers = [u64::from(queue.members), queue.ready, queue.leased, queue.delayed, queue.dead];
+        let is_broken = !queue.broken.is_empty();
+        let numbers = numbers.map(|number| if is_broken { "-".to_owned() } else { number.to_string() });
+        [queue.group.clone(), topic(queue)].into_iter().chain(numbers).collect()
+    };
+    let rows: Vec<Vec<String>> = list.queues.iter().map(row).collect();
+    table::print(out, &["GROUP", "TOPIC", "MEMBERS", "READY", "LEASED", "DELAYED", "DEAD"], &rows)?;
+    for queue in list.queues.iter().filter(|queue| !queue.broken.is_empty()) {
+        let (group, topic, why) = (&queue.group, topic(queue), &queue.broken);
+        writeln!(out, "{group} on {topic} is broken and can only be deleted: a record of it cannot be read: {why}")?;
     }
     Ok(())
 }
@@ -181,4 +193,38 @@ pub(super) fn description(queue: &QueueDescription, is_json: bool) -> Outcome {
     let rows: Vec<Vec<String>> = queue.members.iter().map(row).collect();
     table::print(&mut out, &["MEMBER", "CLIENT", "LEASED", "CREDIT", "DONE", "FAILED", "A RECORD", "SILENT"], &rows)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(group: &str, broken: &str) -> QueueSummary {
+        QueueSummary {
+            group: group.to_owned(),
+            topic: "mail".to_owned(),
+            topic_id: 7,
+            members: 2,
+            ready: 3,
+            leased: 4,
+            delayed: 5,
+            dead: 6,
+            broken: broken.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_queue_that_cannot_be_read_is_shown_as_broken() {
+        let queues = vec![queue("sound", ""), queue("bad", "queue format 77 is not known")];
+        assert_eq!(summary_json(&queues[0])["broken"], Value::Null);
+        assert_eq!(summary_json(&queues[1])["broken"], "queue format 77 is not known");
+        let mut out = Vec::new();
+        print_list(&mut out, &QueueList { queues, missing_shards: Vec::new() }).expect("memory takes every write");
+        let text = String::from_utf8(out).expect("it is text");
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[1], ["sound", "mail", "2", "3", "4", "5", "6"]);
+        assert_eq!(lines[2], ["bad", "mail", "-", "-", "-", "-", "-"]);
+        let told = "bad on mail is broken and can only be deleted: a record of it cannot be read: queue format 77 is not known";
+        assert_eq!(lines[3].join(" "), told);
+    }
 }

@@ -64,6 +64,7 @@ impl World {
             topic: 1,
             member: (member, 0),
             lease_ms: 1_000,
+            left_ms: 1_000,
             credit_bytes: 1,
             leases: vec![lease(offset.into(), attempt)],
         };
