@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 const LATENCY_MAX: Duration = Duration::from_secs(600);
 
 /// A histogram of durations in nanoseconds with three significant digits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Latency {
     histogram: Histogram<u64>,
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::Disk;
-use crate::measure::Percentiles;
+use crate::measure::{Latency, Percentiles};
 use crate::verify::Verdict;
 
 /// Latencies of a run from the due time of each message, in microseconds.
@@ -38,6 +38,15 @@ pub struct Member {
     pub rate_per_s: f64,
     /// What it was limited to.
     pub rate_max: Option<u32>,
+}
+
+/// What the percentiles of a run are taken from, for who joins several runs to one figure.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Samples {
+    /// Until messages were stored.
+    pub stored: Latency,
+    /// Until readers had them.
+    pub consumed: Latency,
 }
 
 /// What the machine could do, measured in the same run and placement, in the unit that the name says.
@@ -102,6 +111,9 @@ pub struct Report {
     pub reading: String,
     /// Syncs of the broker's journals from the first message to the last word, where the broker's admin listener is known.
     pub journal_syncs: Option<u64>,
+    /// Not in the JSON.
+    #[serde(skip)]
+    pub samples: Samples,
 }
 
 /// A scenario's budget for send to consumed.

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use crate::disk::Disk;
 use crate::plan::{Plan, Reading};
 use crate::progress::Progress;
-use crate::report::{AFTERWARDS, Budget, Floors, LIVE, Latencies, Member, Report};
+use crate::report::{AFTERWARDS, Budget, Floors, LIVE, Latencies, Member, Report, Samples};
 use crate::server::metric;
 use crate::verify::Verdict;
 use reader::{Reader, ReaderEnd};
@@ -283,6 +283,7 @@ fn judge(
         floors: options.floors.clone(),
         reading: if read_afterwards { AFTERWARDS } else { LIVE }.to_owned(),
         journal_syncs: None,
+        samples: Samples { stored: tickets.stored, consumed },
         budget: plan.budget.map(|(p99, p999)| Budget::judge(micros(p99), micros(p999), &latency_us.consumed)),
     };
     report.set_verdict(&verdict);

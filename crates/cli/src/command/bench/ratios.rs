@@ -14,7 +14,7 @@ use corelane_loadgen::disk::Disk;
 use corelane_loadgen::figure::{consume, ingest, median, round_trip};
 use corelane_loadgen::patience::{Patience, RUNS_MIN};
 use corelane_loadgen::plan::Plan;
-use corelane_loadgen::report::Report;
+use corelane_loadgen::report::{Budget, Report};
 use corelane_loadgen::run::{RunOptions, run as carry_out};
 use corelane_loadgen::scenario::{Duel, Edge};
 use corelane_loadgen::server::Server;
@@ -133,10 +133,13 @@ const CACHED_READS: u32 = 8;
 /// The memory of the broker that reads cold data, and how much more data there is.
 const COLD_MEMORY: &str = "128MiB";
 const COLD_BYTES: u64 = 8 * (128 << 20);
-const EDGE: Duration = Duration::from_secs(4);
+/// Workloads whose tail is looked at come in pieces so long, whose latencies are joined: one edge at which the generator was late
+/// voids, and repeats, its piece and not all of them.
+const PIECE: Duration = Duration::from_secs(2);
+const EDGE_PIECES: u32 = 2;
 /// One partition gets one record a tick: a p99 with ten samples beyond it takes a thousand ticks.
-const EDGE_OF_ONE: Duration = Duration::from_secs(17);
-const DUEL: Duration = Duration::from_secs(6);
+const EDGE_OF_ONE_PIECES: u32 = 9;
+const DUEL_PIECES: u32 = 3;
 
 /// Figure and floor of each round, by name.
 type Samples = BTreeMap<&'static str, Vec<(f64, f64)>>;
@@ -251,16 +254,17 @@ impl Ratios {
     fn ticks(&self, round: &Round<'_>, samples: &mut Samples) -> anyhow::Result<()> {
         if self.wants(EDGE_P99) || self.wants(EDGE_SYNCS) {
             let tick = Duration::from_millis(16);
-            let edge = |partitions, duration| Edge { partitions, tick, duration, class: TopicClass::Durable }.plan();
-            let p99 = |report: &Report| report.latency_us.stored.p99.context("too few samples for p99");
-            let one = round.carry_out(&[EDGE_P99], || edge(1, EDGE_OF_ONE))?;
-            let many = round.carry_out(&[EDGE_P99, EDGE_SYNCS], || edge(1000, EDGE))?;
-            let ticks = EDGE.as_secs_f64() / tick.as_secs_f64();
+            let edge = |partitions| Edge { partitions, tick, duration: PIECE, class: TopicClass::Durable }.plan();
+            let one = round.carry_out(&[EDGE_P99], EDGE_OF_ONE_PIECES, || edge(1))?;
+            let many = round.carry_out(&[EDGE_P99, EDGE_SYNCS], EDGE_PIECES, || edge(1000))?;
+            let ticks = (PIECE * EDGE_PIECES).as_secs_f64() / tick.as_secs_f64();
             if let Some(many) = many {
                 let syncs = many.journal_syncs.context("the broker's admin listener is known")?;
                 #[expect(clippy::cast_precision_loss, reason = "a count of seconds")]
                 push(samples, EDGE_SYNCS, syncs as f64 / ticks, 1.0);
                 if let Some(one) = one {
+                    let p99 =
+                        |joined: &Joined| joined.samples.stored.percentiles().p99.context("too few samples for p99");
                     push(samples, EDGE_P99, p99(&many)?, p99(&one)?);
                 }
             }
@@ -269,10 +273,10 @@ impl Ratios {
             if !names.iter().any(|name| self.wants(name)) {
                 continue;
             }
-            let duel = || Duel { matches: 20, duration: DUEL, class, partitions: 8 }.plan();
-            let Some(report) = round.carry_out(&names, duel)? else { continue };
-            let budget = report.budget.context("the scenario has a budget")?;
-            let consumed = report.latency_us.consumed;
+            let duel = || Duel { matches: 20, duration: PIECE, class, partitions: 8 }.plan();
+            let Some(joined) = round.carry_out(&names, DUEL_PIECES, duel)? else { continue };
+            let budget = joined.budget.context("the scenario has a budget")?;
+            let consumed = joined.samples.consumed.percentiles();
             push(samples, names[0], consumed.p99.context("too few samples for p99")?, budget.p99_us);
             push(samples, names[1], consumed.p999.context("too few samples for p99.9")?, budget.p999_us);
         }
@@ -303,20 +307,48 @@ impl Round<'_> {
         format!("corelane://{}", self.server.quic)
     }
 
-    /// Runs a workload for some rows until a run is not void, as long as patience lasts; without one its round
-    /// has no figure. A run that is not right is none.
-    fn carry_out(&self, rows: &[&'static str], plan: impl Fn() -> Plan) -> anyhow::Result<Option<Report>> {
-        let mut patience = Patience::new(self.patience, RUNS_MIN);
-        while patience.goes_on() {
+    /// Runs a workload for some rows in so many pieces, each until it is not void, as long as patience lasts; if one of them is void
+    /// to the end its round has no figure. A run that is not right is none.
+    fn carry_out(&self, rows: &[&'static str], pieces: u32, plan: impl Fn() -> Plan) -> anyhow::Result<Option<Joined>> {
+        let mut patience = Patience::new(self.patience, pieces * RUNS_MIN);
+        let mut joined = Joined::default();
+        while joined.pieces < pieces {
+            if !patience.goes_on() {
+                return Ok(None);
+            }
             let options = RunOptions { admin: Some(self.server.admin), ..RunOptions::new(self.address()) };
             let report = block_on(carry_out(plan(), &options))?;
             anyhow::ensure!(report.is_right(), "the run is not right:\n{report}");
-            let Some(reason) = &report.void_reason else { return Ok(Some(report)) };
-            let mut void = self.void.borrow_mut();
-            void.reasons.push(format!("{}: {reason}", report.scenario));
-            rows.iter().for_each(|&row| *void.runs.entry(row).or_default() += 1);
+            match &report.void_reason {
+                None => joined.add(&report),
+                Some(reason) => {
+                    let mut void = self.void.borrow_mut();
+                    void.reasons.push(format!("{}: {reason}", report.scenario));
+                    rows.iter().for_each(|&row| *void.runs.entry(row).or_default() += 1);
+                }
+            }
         }
-        Ok(None)
+        Ok(Some(joined))
+    }
+}
+
+/// The pieces of a workload that count.
+#[derive(Debug, Default)]
+struct Joined {
+    pieces: u32,
+    samples: corelane_loadgen::report::Samples,
+    journal_syncs: Option<u64>,
+    budget: Option<Budget>,
+}
+
+impl Joined {
+    fn add(&mut self, report: &Report) {
+        self.pieces += 1;
+        self.samples.stored.merge(&report.samples.stored);
+        self.samples.consumed.merge(&report.samples.consumed);
+        self.journal_syncs =
+            report.journal_syncs.map(|syncs| syncs + self.journal_syncs.unwrap_or_default()).or(self.journal_syncs);
+        self.budget = report.budget;
     }
 }
 
