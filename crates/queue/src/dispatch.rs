@@ -14,7 +14,7 @@ impl Chance {
         Self(seed ^ 0x9e37_79b9_7f4a_7c15 | 1)
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
