@@ -163,12 +163,13 @@ impl Queue {
         self.outbox.now(Effect::FindStart { partition: PartitionIndex(index), start });
     }
 
-    /// Asks again for what [`Effect::FindStart`] asked, after the answer was lost.
-    pub fn find_starts(&mut self) {
-        let unstarted: Vec<u32> =
-            (0..).zip(&self.partitions).filter(|(_, partition)| !partition.is_started).map(|(at, _)| at).collect();
-        self.round.unstarted = 0;
-        unstarted.into_iter().for_each(|index| self.find_start(index));
+    /// Asks again for what [`Effect::FindStart`] asked of this partition, after the answer was lost. Does nothing if its
+    /// beginning is known.
+    pub fn find_start_again(&mut self, partition: PartitionIndex) {
+        if !self.is_deleted && self.partition(partition).is_some_and(|partition| !partition.is_started) {
+            self.round.unstarted -= 1;
+            self.find_start(partition.0);
+        }
     }
 
     /// Answers [`Effect::FindStart`]: the queue begins there. A repeated answer changes nothing.

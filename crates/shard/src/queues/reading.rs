@@ -384,7 +384,7 @@ impl Shard {
         while self.queues.letters.again.front().is_some_and(|again| again.at <= self.now.monotonic) {
             let Again { key, partition, .. } = self.queues.letters.again.pop_front().expect("it was there");
             if let Some(homed) = self.homed(&key) {
-                homed.queue.find_starts();
+                homed.queue.find_start_again(partition);
                 homed.queue.on_read_ended(partition);
                 self.read_missing(&key, partition);
                 self.touch_queue(&key);

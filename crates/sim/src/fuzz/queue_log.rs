@@ -52,7 +52,7 @@ fn live(restore: Restore) {
     queue.check();
     let mut now = START;
     check_encoding(&queue, now);
-    queue.find_starts();
+    (0..queue.partitions_len()).for_each(|index| queue.find_start_again(PartitionIndex(index)));
     let join = Join { credit_records: 100, credit_bytes: 1 << 20, ..Join::new(MEMBER) };
     // A queue that ends takes nobody in.
     let _refused = queue.join(now, RequestTicket(1), join);
