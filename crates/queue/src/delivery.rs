@@ -167,19 +167,25 @@ impl Queue {
         left
     }
 
-    /// Leases that could not be sent: the records are handed out again as if they had not been.
-    pub fn give_back(&mut self, runs: &[LeaseRun]) {
-        for run in runs {
-            let index = run.partition.0;
+    /// Leases that could not be sent to this member: as far as it still has them, the records are handed out again as if
+    /// they had not been.
+    pub fn give_back(&mut self, member: MemberId, runs: &[LeaseRun]) {
+        let left: Vec<_> = runs.iter().flat_map(|&run| self.still_leased(member, run)).collect();
+        for run in left {
             for offset in run.first.0..run.first.0 + u64::from(run.count) {
-                let slot = self.partition(run.partition).and_then(|partition| partition.slot(offset));
-                let is_it =
-                    slot.is_some_and(|slot| slot.state == State::Leased && u32::from(slot.attempts) == run.attempt);
-                if is_it {
-                    self.unlease(index, offset);
-                    self.return_lease(index, offset);
-                }
+                self.unlease(run.partition.0, offset);
+                self.return_lease(run.partition.0, offset);
+                self.stats.unsent_leases += 1;
             }
+        }
+    }
+
+    /// Nothing can be sent to this member before it gives credit again, or joins.
+    pub fn take_credit(&mut self, member: MemberId) {
+        if let Some(seat) = self.members.seat(member) {
+            let member = self.members.at(seat);
+            member.credit_records = 0;
+            member.credit_bytes = 0;
         }
     }
 

@@ -23,6 +23,8 @@ pub struct QueueStats {
     pub expired_leases: u64,
     /// Leases of members that were put out.
     pub orphaned_leases: u64,
+    /// Leases whose records could not be sent to their members.
+    pub unsent_leases: u64,
     /// Leases that were prolonged.
     pub extended_leases: u64,
     /// Leases of a request that the member did not have.
@@ -56,6 +58,7 @@ impl QueueStats {
         self.rejected_records += other.rejected_records;
         self.expired_leases += other.expired_leases;
         self.orphaned_leases += other.orphaned_leases;
+        self.unsent_leases += other.unsent_leases;
         self.extended_leases += other.extended_leases;
         self.refused_leases += other.refused_leases;
         self.dead_letters += other.dead_letters;

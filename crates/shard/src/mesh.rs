@@ -91,6 +91,8 @@ pub(crate) enum Message {
     Queue(Box<QueueRequest>),
     /// Records for a member of a shared queue, on a push stream of this number.
     QueueRecords { connection: ConnectionKey, slot: u8, frame: OutFrame },
+    /// Back: that connection is gone.
+    QueueUnsent { connection: ConnectionKey, frame: OutFrame },
     /// A frame for a member of a group or queue.
     Member { connection: ConnectionKey, frame: OutFrame },
     /// To an owner: where do these logs end? Questions are numbered.

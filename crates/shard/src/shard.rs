@@ -275,7 +275,8 @@ impl Shard {
             }
             Message::QueuesListed { ticket, listed } => self.on_queues_listed(from, ticket, listed),
             Message::Queue(request) => self.route_queue(*request),
-            Message::QueueRecords { connection, slot, frame } => self.push_to(connection, slot, frame),
+            Message::QueueRecords { connection, slot, frame } => self.push_to(from, connection, slot, frame),
+            Message::QueueUnsent { connection, frame } => self.on_unsent(Peer { shard: from, connection }, &frame),
             Message::ToCoordinator(message) => self.on_coordinator_message(from, *message),
             Message::ToParticipant(message) => self.take_part(*message),
             Message::Inquire(part) => self.on_inquiry(from, *part),

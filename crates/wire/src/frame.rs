@@ -141,6 +141,15 @@ impl OutFrame {
         false
     }
 
+    /// As whoever gets it sees it, but for its attachment, which is left out. Panics if it was not made by
+    /// [`crate::encode_with`].
+    #[must_use]
+    pub fn without_attachment(&self) -> Frame {
+        let head = self.front.first_chunk().and_then(|head| FrameHead::parse(head).ok());
+        let head = head.expect("a frame of ours begins with a head");
+        Frame { head, body: self.front.slice(FRAME_HEAD_BYTES..), attachment: Bytes::new() }
+    }
+
     /// The pieces in the order of sending.
     pub fn into_pieces(self) -> impl Iterator<Item = Bytes> {
         std::iter::once(self.front).chain(self.attachment)

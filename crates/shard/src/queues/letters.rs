@@ -114,7 +114,12 @@ impl Shard {
     ) {
         let mut builder = self.take_builder();
         let Some(homed) = self.homed(key) else { return self.return_builder(builder) };
-        let peer = homed.speakers.get(&member).copied();
+        let Some(peer) = homed.speakers.get(&member).copied() else {
+            // Its connection was found to be gone while its records were read again.
+            homed.queue.give_back(member, &leases);
+            self.return_builder(builder);
+            return self.touch_queue(key);
+        };
         let mut packer = Packer::new(&mut builder, &key.name, member, lease);
         for run in leases {
             match homed.readers.get(&run.partition) {
@@ -124,10 +129,8 @@ impl Shard {
         }
         let frames = packer.finish();
         self.return_builder(builder);
-        if let Some(peer) = peer {
-            for frame in frames {
-                self.push_member(peer, &key.name, frame);
-            }
+        for frame in frames {
+            self.push_member(peer, &key.name, frame);
         }
     }
 

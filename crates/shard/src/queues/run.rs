@@ -245,7 +245,7 @@ fn note_speaker(speakers: &mut BTreeMap<MemberId, crate::ask::Peer>, request: &Q
     }
 }
 
-fn runs_of(leases: &[LeaseRange]) -> Vec<LeaseRun> {
+pub(super) fn runs_of(leases: &[LeaseRange]) -> Vec<LeaseRun> {
     let run = |range: &LeaseRange| LeaseRun {
         partition: PartitionIndex(range.partition),
         first: Offset(range.first),

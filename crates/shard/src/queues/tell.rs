@@ -1,15 +1,17 @@
 //! What queues say, as answers and frames.
 
 use corelane_model::limits::SESSION_DATA_STREAMS_MAX;
-use corelane_model::{ConnectionKey, CorrelationId, MemberId};
+use corelane_model::{ConnectionKey, CorrelationId, GroupName, MemberId, ShardId, TopicId};
 use corelane_queue::{Answer, LeaseRun, Queue, QueueName, Redriven};
 use corelane_session::Session;
 use corelane_wire::{
-    DescribeQueueAnswer, JoinQueueAnswer, LeaseRange, LeasesAnswer, ListQueuesAnswer, OutFrame, QueueChange, QueueDone,
-    QueueFenced, QueueRedriven, encode,
+    DescribeQueueAnswer, JoinQueueAnswer, LeaseRange, LeasesAnswer, ListQueuesAnswer, OutFrame, QueueChange,
+    QueueDeliver, QueueDone, QueueFenced, QueueRedriven, decode, encode,
 };
 
+use super::QueueKey;
 use super::home::Asked;
+use super::run::runs_of;
 use crate::ask::Peer;
 use crate::groups::member_on_wire;
 use crate::mesh::Message;
@@ -85,17 +87,39 @@ impl Shard {
         let slot = u8::try_from(name.topic.0 % u64::from(SESSION_DATA_STREAMS_MAX)).expect("there are 64");
         let Peer { shard, connection } = peer;
         if shard == self.me() {
-            self.push_to(connection, slot, frame);
+            self.push_to(self.me(), connection, slot, frame);
         } else {
             self.send_mesh(shard, Message::QueueRecords { connection, slot, frame });
         }
     }
 
-    /// Records for a member on a connection here; if that is gone, their leases end by themselves.
-    pub(crate) fn push_to(&mut self, connection: ConnectionKey, slot: u8, frame: OutFrame) {
+    /// Records for a member on a connection here, from the queue's home. If the connection is gone they go back there.
+    pub(crate) fn push_to(&mut self, home: ShardId, connection: ConnectionKey, slot: u8, frame: OutFrame) {
         if self.connections.contains_key(&connection) {
             self.effects.push_back(Effect::Send { connection, stream: OutStream::Push(slot), frame });
+        } else if home == self.me() {
+            self.on_unsent(Peer { shard: home, connection }, &frame);
+        } else {
+            self.send_mesh(home, Message::QueueUnsent { connection, frame });
         }
+    }
+
+    /// Records could not be sent to their member, whose connection is gone: its queue hands them out again as if they had not
+    /// been, and nothing more to this member before it is heard of on another connection.
+    pub(crate) fn on_unsent(&mut self, peer: Peer, frame: &OutFrame) {
+        let body: QueueDeliver = decode(&frame.without_attachment()).expect("a frame of ours is well formed");
+        let group = GroupName::parse(&body.group).expect("a queue has a good name");
+        let name = QueueName { group, topic: TopicId(body.topic) };
+        let (home, (high, low)) = (name.group.home(), body.member);
+        let member = MemberId(u128::from(high) << 64 | u128::from(low));
+        let Some(homed) = self.groups.queues_of(home).and_then(|queues| queues.by_name.get_mut(&name)) else { return };
+        homed.queue.give_back(member, &runs_of(&body.leases));
+        if homed.speakers.get(&member) == Some(&peer) {
+            homed.speakers.remove(&member);
+            homed.queue.take_credit(member);
+        }
+        let serial = homed.serial;
+        self.touch_queue(&QueueKey { home, name, serial });
     }
 
     /// A notice for a member.

@@ -557,3 +557,33 @@ fn a_drain_answers_who_waits_for_a_list() {
     let error = world.answer::<ListQueuesAnswer>(client, list).expect("it is answered at once").unwrap_err();
     assert_eq!(error.0, ErrorCode::ShuttingDown);
 }
+
+#[test]
+fn records_for_a_connection_that_is_gone_go_to_others_uncounted() {
+    for (home_side, other) in [(0, 1), (1, 0)] {
+        let mut world = World::new(2);
+        let client = world.connect(other);
+        let gone = world.connect(home_side);
+        let topic = world.create(client, "mail", 1);
+        let worker = Worker::join(&mut world, gone, &join_of_queue(1, "mail", 100));
+        world.disconnect(gone);
+        world.produce(client, topic, 0, 0, batch(&["a", "b"]));
+        world.run();
+        let described = describe(&mut world, client);
+        assert_eq!((described.members[0].leased, described.summary.ready), (0, 2), "nobody has them");
+        let mut second = Worker::join(&mut world, client, &join_of_queue(2, "mail", 100));
+        second.hear(&mut world);
+        assert_eq!(second.values(), ["a", "b"]);
+        assert!(second.leases().iter().all(|lease| lease.attempt == 1), "they were never delivered: {:?}", second.has);
+        // Back on another connection it is given more.
+        let back = world.connect(home_side);
+        let mut worker = Worker { client: back, ..worker };
+        let join = JoinQueue { credit_records: 5, ..join_of_queue(1, "mail", 5) };
+        let _answer: JoinQueueAnswer = world.ask(back, &join).unwrap();
+        world.produce(client, topic, 0, 2, batch(&["c", "d"]));
+        world.run();
+        worker.hear(&mut world);
+        second.hear(&mut world);
+        assert_eq!((worker.has.len(), second.has.len()), (1, 3), "each gets one");
+    }
+}
