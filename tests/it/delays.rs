@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use corelane::{Record, TopicSettings};
 
+use crate::admin::get;
 use crate::broker::{Broker, Place, wait_until};
 use crate::queues::with_client;
 use crate::round_trip::{numbers, values};
@@ -92,4 +93,52 @@ fn what_is_said_with_a_commit_is_there_after_a_crash() {
         let committed = committed.values().map(|one| (one.offset.0, one.metadata.as_str())).collect::<Vec<_>>();
         assert_eq!(committed, [(1, "tick 512, snapshot 7")]);
     });
+}
+
+#[test]
+fn a_delivery_time_in_other_units_is_refused_or_a_dead_letter_and_holds_nobody_up() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    let micros = format!("corelane-deliver-at={}000", now_ms());
+    let told = broker.run(&["produce", "jobs", "-H", &micros], b"x\n").bad(2);
+    assert!(told.contains("over the limit of 7d"), "{told}");
+    let told = broker.run(&["produce", "jobs", "--delay", "8d"], b"x\n").bad(2);
+    assert!(told.contains("8d is not between 0ms and 7d"), "{told}");
+    with_client(&place, &broker, async |client| {
+        for topic in ["jobs", "plain", "dead"] {
+            client.admin().create_topic(topic, 1, TopicSettings::default()).await.unwrap();
+        }
+        let text = format!("{}000", now_ms());
+        let far = [("corelane-deliver-at", Some(text.as_bytes()))];
+        for topic in ["jobs", "plain"] {
+            let producer = client.producer(topic).open().await.unwrap();
+            let week = Duration::from_secs(7 * 24 * 3600);
+            let refused = producer.send(Record::new("x").delay(week + Duration::from_secs(1))).unwrap_err();
+            assert!(refused.to_string().contains("over the limit of 7 days"), "{refused}");
+            producer.send(Record::new("far").header(&far)).unwrap().stored().await.unwrap();
+            producer.send(Record::new("now")).unwrap().stored().await.unwrap();
+        }
+        let mut jobs = client.queue("workers", "jobs").dead_letter("dead").join().await.unwrap();
+        let leased = jobs.next().await.unwrap().unwrap();
+        assert_eq!(leased.iter().map(|record| record.value).collect::<Vec<_>>(), [Some(&b"now"[..])]);
+        jobs.ack(&leased).durable().await.unwrap();
+        let mut plain = client.queue("others", "plain").join().await.unwrap();
+        let mut came = 0;
+        while came < 2 {
+            let leased = plain.next().await.unwrap().unwrap();
+            came += leased.len();
+            assert!(leased.iter().any(|record| record.headers().any(|(name, _)| name == "corelane-deliver-at")));
+            plain.ack(&leased).durable().await.unwrap();
+        }
+        jobs.close().await.unwrap();
+        plain.close().await.unwrap();
+    });
+    let letter = broker.good(&["consume", "dead", "-n", "1", "-f", "%s %h"], b"");
+    let reason = "corelane-dead-reason=its delivery time is more than 7 days after it was appended";
+    assert!(letter.starts_with("far ") && letter.contains(reason), "{letter}");
+    let (_, metrics) = get(broker.admin, "/metrics");
+    for (group, topic) in [("workers", "jobs"), ("others", "plain")] {
+        let line = format!("corelane_queue_far_delivery_times_total{{group=\"{group}\",topic=\"{topic}\"}} 1");
+        assert!(metrics.contains(&line), "{line} is missing in {metrics}");
+    }
 }

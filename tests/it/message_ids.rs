@@ -47,3 +47,17 @@ fn what_deduplication_cannot_do_is_refused_by_name() {
     broker.good(&once, b"a\n");
     assert_eq!(values(&broker, "chat").len(), 7);
 }
+
+#[test]
+fn an_id_without_a_key_leads_to_its_partition_whoever_sends_it_again() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    broker.good(&["topic", "create", "orders", "-p", "8", "--dedup-window", "1h"], b"");
+    let lines =
+        |numbers: &mut dyn Iterator<Item = u32>| numbers.map(|number| format!("order-{number}\n")).collect::<String>();
+    let produce = ["produce", "orders", "--message-id-from", "value"];
+    broker.good(&produce, lines(&mut (0..40)).as_bytes());
+    // Another producer, in another order: what may go anywhere goes elsewhere.
+    broker.good(&produce, lines(&mut (0..40).rev()).as_bytes());
+    assert_eq!(values(&broker, "orders").len(), 40);
+}

@@ -1,9 +1,14 @@
 //! `produce` reads records from standard input, one a line.
 
 use std::io::{self, BufRead};
+use std::time::Duration;
 
-use corelane_model::limits::BATCH_BYTES_MAX;
+use corelane::WallMillis;
+use corelane_broker::quantity::Span;
+use corelane_model::limits::{BATCH_BYTES_MAX, QUEUE_DELAY_MAX};
 use corelane_model::queue::HEADER_DELIVER_AT;
+
+use crate::command::consume::wall_clock;
 
 /// Bytes of one line at most: what is longer fits into no record batch. Reading stops there, so that a file without line
 /// ends does not fill the memory.
@@ -94,8 +99,12 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-/// A header as `name=value`; `name` alone has no value.
+/// A header as `name=value`; `name` alone has no value. A delivery time has to be one that shared queues wait for.
 pub(crate) fn header(text: &str) -> Result<(String, Option<Vec<u8>>), String> {
+    header_at(wall_clock(), text)
+}
+
+fn header_at(now: WallMillis, text: &str) -> Result<(String, Option<Vec<u8>>), String> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, Some(value.as_bytes().to_vec())),
         None => (text, None),
@@ -105,10 +114,17 @@ pub(crate) fn header(text: &str) -> Result<(String, Option<Vec<u8>>), String> {
     }
     if name == HEADER_DELIVER_AT {
         let time = value.as_deref().and_then(|value| str::from_utf8(value).ok());
-        if time.is_none_or(|time| time.parse::<i64>().is_err()) {
+        let Some(time) = time.and_then(|time| time.parse().ok()) else {
             return Err(format!(
                 "{HEADER_DELIVER_AT} is a time in milliseconds since 1970, such as 1767225600000; --delay 5s says it in other \
                  words"
+            ));
+        };
+        let off = Span(Duration::from_millis(WallMillis(time).millis_since(now)));
+        if Span(QUEUE_DELAY_MAX) < off {
+            return Err(format!(
+                "{HEADER_DELIVER_AT} of {time} is {off} from now, over the limit of {}; it counts milliseconds since 1970",
+                Span(QUEUE_DELAY_MAX)
             ));
         }
     }

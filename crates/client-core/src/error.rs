@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use corelane_model::{ErrorCode, Offset, PartitionIndex, Retry, TopicName};
 
+use crate::queue::DeliveryTimeError;
+
 /// Why a record was not taken by [`crate::ClientCore::send`]. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -35,6 +37,9 @@ pub enum SendError {
         /// The limit.
         limit: usize,
     },
+    /// Shared queues do not wait so long.
+    #[error(transparent)]
+    DeliveryTime(#[from] DeliveryTimeError),
     /// The topic has no such partition.
     #[error("topic {topic} has no partition {partition}; its number of partitions is {partitions}, counted from 0")]
     UnknownPartition {

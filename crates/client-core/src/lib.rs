@@ -51,7 +51,7 @@ pub use group::{
     GroupStart, LostReason, MembershipError, StandbyPartition,
 };
 pub use lease::{DeliveryKey, QueueMemberKey, QueueMemberSettings, QueueNews, Verdict, VerdictError, VerdictKey};
-pub use queue::{Delivery, DeliveryTime, NewRecord};
+pub use queue::{Delivery, DeliveryTime, DeliveryTimeError, NewRecord};
 pub use request::{
     Answer, GroupAnswer, GroupRequest, QueueAnswer, QueueRequest, Request, TransactionAnswer, TransactionRequest,
 };

@@ -1,7 +1,6 @@
 //! One producer: its identity, and a queue for each partition of its topic.
 
 use corelane_model::{MonotonicNanos, PartitionIndex, ProducerEpoch, ProducerId, TopicClass, TopicId, TopicName};
-use corelane_record::partition_for_key;
 
 use crate::queue::{NewRecord, Queue, Workshop};
 use crate::{ProducerSettings, TopicInfo};
@@ -103,11 +102,7 @@ impl Producer {
 
     /// The partition for a record; it may not exist when the record names it.
     pub(crate) fn choose(&self, record: &NewRecord<'_>) -> PartitionIndex {
-        match (record.partition, record.key) {
-            (Some(partition), _) => partition,
-            (None, Some(key)) => partition_for_key(key, self.partitions()),
-            (None, None) => PartitionIndex(self.sticky),
-        }
+        record.partition_among(self.partitions(), self.sticky)
     }
 
     /// A batch has left from this partition: records that may go anywhere go to the next.

@@ -13,7 +13,7 @@ use corelane_record::{ProducerStamp, PushError};
 
 pub(crate) use self::batch::Workshop;
 use self::batch::{Batch, Gathering, Phase, SPARE_BATCH_BYTES_MAX};
-pub use self::batch::{Delivery, DeliveryTime, NewRecord};
+pub use self::batch::{Delivery, DeliveryTime, DeliveryTimeError, NewRecord};
 use crate::lanes::Lanes;
 use crate::producer::Identity;
 use crate::tell::Tell;

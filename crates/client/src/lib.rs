@@ -83,8 +83,8 @@ pub use transport::{BareEndpoint, connect_bare};
 
 pub use corelane_client_core::SendError as RefusedRecord;
 pub use corelane_client_core::{
-    ClientStats, CommitError, ConnectFailure, DeliveryError, FenceReason, GroupStart, LostReason, MembershipError,
-    OutOfRange, RequestError, SubscriptionError, TopicInfo, VerdictError,
+    ClientStats, CommitError, ConnectFailure, DeliveryError, DeliveryTimeError, FenceReason, GroupStart, LostReason,
+    MembershipError, OutOfRange, RequestError, SubscriptionError, TopicInfo, VerdictError,
 };
 pub use corelane_model::{
     Acks, Backoff, CatalogVersion, Decision, Dispatch, ErrorCode, Generation, GroupName, GroupNameError, Isolation,

@@ -75,7 +75,8 @@ impl<'a> Record<'a> {
     }
 
     /// Lets shared queues hand it out at `time` at the earliest; consumers and members of groups read it at once. It travels as
-    /// the header `corelane-deliver-at`, which is not to be among [`Self::header`]'s then.
+    /// the header `corelane-deliver-at`, which is not to be among [`Self::header`]'s then. At most 7 days from the moment of
+    /// sending: a record with a later one is refused.
     #[must_use]
     pub const fn deliver_at(mut self, time: WallMillis) -> Self {
         self.0.delivery_time = Some(DeliveryTime::At(time));

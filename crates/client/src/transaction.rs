@@ -10,7 +10,7 @@ use std::time::Duration;
 use corelane_client_core::{Answer, Request, RequestError, TransactionAnswer, TransactionRequest};
 use corelane_model::limits::TRANSACTION_BATCHES_IN_FLIGHT;
 use corelane_model::{Decision, ErrorCode, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TopicName};
-use corelane_record::{BatchBuilder, Compression, ProducerStamp, PushError, partition_for_key};
+use corelane_record::{BatchBuilder, Compression, ProducerStamp, PushError};
 use corelane_wire::{EndTransaction, EndTransactionAnswer, InitialiseTransactions, OffsetCommit, StageOffsets};
 
 use crate::client::Handle;
@@ -267,7 +267,7 @@ impl Transaction<'_> {
     /// others gather, and this waits only when 32 of them are.
     ///
     /// # Errors
-    /// The topic or partition does not exist or the record is too large: it was not taken, nothing else has changed.
+    /// The topic or partition does not exist, the record is too large or its delivery time too far off: it was not taken, nothing else has changed.
     /// [`TransactionError::AbortOnly`] when an earlier batch was refused or not answered: the record was not taken.
     pub async fn send(&mut self, topic: &str, record: Record<'_>) -> Result<(), TransactionError> {
         self.look()?;
@@ -278,8 +278,9 @@ impl Transaction<'_> {
             self.lanes.insert(topic.clone(), lane);
         }
         let wall = self.owner.handle.shared.now().wall;
+        record.parts().check_delivery_time(wall)?;
         let lane = self.lanes.get_mut(&topic).expect("just made");
-        let partition = record.partition_among(lane.partitions, lane.sticky);
+        let partition = record.parts().partition_among(lane.partitions, lane.sticky);
         if lane.partitions <= partition.0 {
             return Err(RequestError::UnknownPartition { topic, partition, partitions: lane.partitions }.into());
         }
@@ -431,15 +432,5 @@ impl Transaction<'_> {
     /// Another client has the id, or no answer came; it is aborted then by its time-out.
     pub async fn abort(self) -> Result<(), TransactionError> {
         self.owner.end(Decision::Abort).await
-    }
-}
-
-impl Record<'_> {
-    fn partition_among(&self, partitions: u32, sticky: u32) -> PartitionIndex {
-        match (self.parts().partition, self.parts().key) {
-            (Some(partition), _) => partition,
-            (None, Some(key)) => partition_for_key(key, partitions),
-            (None, None) => PartitionIndex(sticky),
-        }
     }
 }

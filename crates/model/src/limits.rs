@@ -352,8 +352,11 @@ pub const QUEUE_DELIVERY_LIMIT_MAX: u32 = 1000;
 pub const QUEUE_DELIVERIES_COUNTED_MAX: u32 = 8191;
 /// Steps of a back-off that is a list.
 pub const QUEUE_BACKOFF_STEPS_MAX: usize = 32;
-/// The longest back-off, and the longest delay that a negative acknowledgement may ask for.
+/// The longest back-off, the longest delay that a negative acknowledgement may ask for, and how far behind its append a
+/// record's delivery time may be.
 pub const QUEUE_DELAY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// By how much more a delivery time may be behind the append, since a producer's clock is not the broker's.
+pub const QUEUE_DELAY_SLACK: Duration = Duration::from_secs(300);
 /// Records of one partition between the first that is not done and the last that may be handed out. While one record is
 /// stuck, so many behind it go on.
 pub const QUEUE_WINDOW_RECORDS: u64 = 65_536;

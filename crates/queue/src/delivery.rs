@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use corelane_model::limits::QUEUE_DELIVERIES_COUNTED_MAX;
-use corelane_model::{MemberId, MonotonicNanos, Now};
+use corelane_model::{MemberId, Now};
 
 use crate::clock::Due;
 use crate::partition::Failure;
@@ -87,11 +87,10 @@ impl Queue {
 
     /// Leases up to `turn` records to a member, from one partition after the other. How many.
     fn take_turn(&mut self, now: Now, seat: u16, turn: u64) -> u64 {
-        let until = now.monotonic.after(self.settings.visibility);
         let mut taken = 0;
         while taken < turn {
             let Some(&index) = self.listed.front() else { break };
-            let some = self.lease_from(until, index, seat, turn - taken);
+            let some = self.lease_from(now, index, seat, turn - taken);
             taken += some;
             // Whatever is left here is somebody else's turn, also when the credit was too little for more: else one
             // partition would keep all others waiting. Without any the partition leaves the list.
@@ -109,13 +108,22 @@ impl Queue {
         taken
     }
 
-    /// Leases up to `most` records of one partition to a member with credit. How many.
-    fn lease_from(&mut self, until: MonotonicNanos, index: u32, seat: u16, most: u64) -> u64 {
+    /// Leases up to `most` records of one partition to a member with credit. How many. What has its delivery time too far
+    /// off becomes a dead letter instead, if it can.
+    fn lease_from(&mut self, now: Now, index: u32, seat: u16, most: u64) -> u64 {
+        let until = now.monotonic.after(self.settings.visibility);
         let member = self.members.at(seat);
         let partition = &mut self.partitions[index as usize];
+        let gives_up = self.settings.dead_letter.is_some();
+        let mut too_far = Vec::new();
         let mut taken = 0;
         while taken < most && member.has_credit() {
             let Some(offset) = partition.next_ready() else { break };
+            if gives_up && partition.slot(offset).is_some_and(|slot| slot.is_too_far) {
+                partition.set_state(offset, State::Dying);
+                too_far.push(offset);
+                continue;
+            }
             partition.lease(offset);
             let slot = partition.slot_mut(offset).expect("it is ready");
             slot.until = until;
@@ -137,6 +145,7 @@ impl Queue {
         member.leased += taken;
         member.delivered += taken;
         self.stats.delivered_records += taken;
+        too_far.into_iter().for_each(|offset| self.fail_for_good(now, index, offset, DeadReason::TooFar));
         taken
     }
 

@@ -32,6 +32,9 @@ pub struct PartitionDescription {
     pub done: u64,
     /// Dead letters so far.
     pub dead: u64,
+    /// The window is full: there are records behind it, and nothing within it can be handed out before something is done or
+    /// its rest is over.
+    pub is_full: bool,
     /// Age of the oldest record that is not done; `None` if there is none, or it was not read yet.
     pub oldest: Option<Duration>,
 }
@@ -115,6 +118,7 @@ impl Queue {
             dying: partition.count(State::Dying),
             done: partition.count(State::Done),
             dead: partition.dead,
+            is_full: partition.is_full(),
             oldest: partition.oldest().map(|stamp| Duration::from_millis(now.wall.millis_since(stamp))),
         })
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use corelane_model::limits::QUEUE_DELAY_MAX;
 use corelane_model::{MemberId, Offset, PartitionIndex, StartAt, TopicId, TopicName, WallMillis};
 
 use crate::QueueError;
@@ -73,6 +74,8 @@ pub enum DeadReason {
     TimedOut,
     /// The member that had it last was put out.
     MemberGone,
+    /// Its delivery time is farther off than a queue waits.
+    TooFar,
     /// It had reached the limit before the broker was started again; nobody remembers how.
     Restored,
 }
@@ -84,6 +87,10 @@ impl fmt::Display for DeadReason {
             Self::Rejected(text) => write!(f, "rejected: {text}"),
             Self::TimedOut => f.write_str("the visibility time-out ended"),
             Self::MemberGone => f.write_str("the member's session ended"),
+            Self::TooFar => {
+                let days = QUEUE_DELAY_MAX.as_secs() / (24 * 3600);
+                write!(f, "its delivery time is more than {days} days after it was appended")
+            }
             Self::Restored => f.write_str("the delivery limit was reached"),
         }
     }

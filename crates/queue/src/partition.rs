@@ -204,6 +204,14 @@ impl Partition {
         None
     }
 
+    /// Whether there are records behind the window while nothing within it can be handed out.
+    pub(crate) fn is_full(&self) -> bool {
+        let end = self.done_end + QUEUE_WINDOW_RECORDS;
+        let has_more = end < self.high_watermark.max(self.read_end()) && end <= self.read_end();
+        let is_fresh = |offset| self.slot(offset).is_some_and(|slot| slot.state == State::Fresh);
+        has_more && self.count(State::Again) == 0 && !(self.fresh..end).any(is_fresh)
+    }
+
     /// A record that is ready is handed out.
     pub(crate) fn lease(&mut self, offset: u64) {
         self.is_fresh_turn = self.slot(offset).is_some_and(|slot| slot.state == State::Again);

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use corelane_model::limits::{
-    QUEUE_READ_AHEAD_BYTES, QUEUE_READ_AHEAD_BYTES_MIN, QUEUE_READS_BYTES, QUEUE_RING_RECORDS, QUEUE_WINDOW_RECORDS,
+    QUEUE_DELAY_MAX, QUEUE_DELAY_SLACK, QUEUE_READ_AHEAD_BYTES, QUEUE_READ_AHEAD_BYTES_MIN, QUEUE_READS_BYTES,
+    QUEUE_RING_RECORDS, QUEUE_WINDOW_RECORDS,
 };
-use corelane_model::{MonotonicNanos, Now, Offset, PartitionIndex, WallMillis};
+use corelane_model::{Now, Offset, PartitionIndex, WallMillis};
 
 use crate::clock::Due;
 use crate::slot::{Slot, State};
@@ -20,7 +21,8 @@ pub struct RecordMeta {
     pub bytes: u32,
     /// Hash of its key; `None` without a key. Only looked at in a queue with order per key.
     pub key: Option<u32>,
-    /// Before that it is not handed out.
+    /// Before that it is not handed out, unless that is more than [`QUEUE_DELAY_MAX`] after it was appended: then it becomes a
+    /// dead letter when its turn comes, and is handed out in a queue without a topic for these.
     pub deliver_at: Option<WallMillis>,
 }
 
@@ -40,6 +42,10 @@ pub struct ReadBatch {
     /// Exclusive end of what can be read of the partition.
     pub high_watermark: Offset,
 }
+
+/// How far behind its append a delivery time may be, in milliseconds: what a producer may ask for by its own clock.
+#[expect(clippy::cast_possible_truncation, reason = "a week and some minutes")]
+const DELAY_MAX_MS: u64 = (QUEUE_DELAY_MAX.as_millis() + QUEUE_DELAY_SLACK.as_millis()) as u64;
 
 impl Queue {
     /// Records that [`Effect::Read`] asked for, in order; a batch may begin before what was asked for. Whether they were
@@ -72,7 +78,7 @@ impl Queue {
             let next = self.partitions[index as usize].read_end();
             if next <= record.offset.0 && record.offset.0 < end {
                 self.fill(index, record.offset.0);
-                self.take_record(now, index, record);
+                self.take_record(now, index, batch.timestamp, record);
             }
         }
         self.fill(index, end);
@@ -176,13 +182,16 @@ impl Queue {
     }
 
     /// One record, at the end of what was read.
-    fn take_record(&mut self, now: Now, index: u32, record: RecordMeta) {
+    fn take_record(&mut self, now: Now, index: u32, appended: WallMillis, record: RecordMeta) {
         let partition = &mut self.partitions[index as usize];
         let offset = record.offset.0;
         self.stats.read_records += 1;
-        let mut slot =
-            Slot { until: MonotonicNanos(0), bytes: record.bytes, next: 0, attempts: 0, seat: 0, state: State::Fresh };
-        let mut rest_ms = record.deliver_at.map_or(0, |at| at.millis_since(now.wall));
+        let mut slot = Slot::fresh(record.bytes);
+        slot.is_too_far = record.deliver_at.is_some_and(|at| DELAY_MAX_MS < at.millis_since(appended));
+        self.stats.far_delivery_times += u64::from(slot.is_too_far);
+        let deliver_at = record.deliver_at.filter(|_| !slot.is_too_far);
+        // A clock that was set back since lets nobody wait longer than that either.
+        let mut rest_ms = deliver_at.map_or(0, |at| at.millis_since(now.wall).min(DELAY_MAX_MS));
         let mut is_dead = false;
         if offset < partition.restored_end {
             if partition.done.contains(offset) {
@@ -212,7 +221,8 @@ impl Queue {
         }
         partition.push(slot);
         if is_dead && self.settings.dead_letter.is_some() {
-            self.die(index, offset, DeadReason::Restored);
+            let reason = if slot.is_too_far { DeadReason::TooFar } else { DeadReason::Restored };
+            self.die(index, offset, reason);
         }
     }
 

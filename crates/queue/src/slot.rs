@@ -39,6 +39,9 @@ impl State {
     pub(crate) const COUNT: usize = 7;
 }
 
+// docs/queues.md says what a window costs.
+const _: () = assert!(size_of::<Slot>() == 24);
+
 /// A record that was read and is not below the done end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
@@ -53,6 +56,8 @@ pub(crate) struct Slot {
     /// Seat of the member that has it.
     pub(crate) seat: u16,
     pub(crate) state: State,
+    /// Its delivery time is farther off than a queue waits: it is given up, or handed out as if it had none.
+    pub(crate) is_too_far: bool,
 }
 
 impl Slot {
@@ -63,6 +68,12 @@ impl Slot {
 
     /// An offset without a record.
     pub(crate) const fn done() -> Self {
-        Self { until: MonotonicNanos(0), bytes: 0, next: 0, attempts: 0, seat: 0, state: State::Done }
+        Self { state: State::Done, ..Self::fresh(0) }
+    }
+
+    /// A record that was just read and that nothing holds up.
+    pub(crate) const fn fresh(bytes: u32) -> Self {
+        let until = MonotonicNanos(0);
+        Self { until, bytes, next: 0, attempts: 0, seat: 0, state: State::Fresh, is_too_far: false }
     }
 }

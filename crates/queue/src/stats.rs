@@ -11,6 +11,8 @@ pub struct QueueStats {
     pub sessions_expired: u64,
     /// Records read.
     pub read_records: u64,
+    /// Of these, records whose delivery time is farther off than a queue waits.
+    pub far_delivery_times: u64,
     /// Leases given.
     pub delivered_records: u64,
     /// Of these, leases of records that had been delivered before.
@@ -52,6 +54,7 @@ impl QueueStats {
         self.leaves += other.leaves;
         self.sessions_expired += other.sessions_expired;
         self.read_records += other.read_records;
+        self.far_delivery_times += other.far_delivery_times;
         self.delivered_records += other.delivered_records;
         self.redelivered_records += other.redelivered_records;
         self.acknowledged_records += other.acknowledged_records;

@@ -242,6 +242,8 @@ pub struct QueueStatus {
     pub rejections: u64,
     /// Leases that the visibility time-out ended.
     pub lease_timeouts: u64,
+    /// Records whose delivery time is farther off than queues wait.
+    pub far_delivery_times: u64,
 }
 
 /// All shared queues of a shard: how many there are, everything else since the start.

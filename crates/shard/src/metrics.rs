@@ -155,6 +155,7 @@ const BY_QUEUE: &[(&Metric, OfQueue)] = &[
     (&metric::QUEUE_ACKNOWLEDGEMENTS, |q| q.acknowledgements),
     (&metric::QUEUE_REJECTIONS, |q| q.rejections),
     (&metric::QUEUE_LEASE_TIMEOUTS, |q| q.lease_timeouts),
+    (&metric::QUEUE_FAR_DELIVERY_TIMES, |q| q.far_delivery_times),
 ];
 
 const BY_TOPIC: &[(&Metric, OfTopic)] = &[

@@ -95,6 +95,7 @@ metrics! {
     QUEUE_ACKNOWLEDGEMENTS Counter "corelane_queue_acknowledgements_total" "Records of a shared queue that were acknowledged.";
     QUEUE_REJECTIONS Counter "corelane_queue_rejections_total" "Records of a shared queue that members failed.";
     QUEUE_LEASE_TIMEOUTS Counter "corelane_queue_lease_timeouts_total" "Leases of a shared queue that the visibility time-out ended.";
+    QUEUE_FAR_DELIVERY_TIMES Counter "corelane_queue_far_delivery_times_total" "Records of a shared queue whose delivery time is farther off than queues wait.";
     TRANSACTION_IDS Gauge "corelane_transaction_ids" "Transactional ids whose home is on this shard.";
     TRANSACTION_OPEN Gauge "corelane_transaction_open" "Transactions of them that are not decided.";
     TRANSACTION_OLDEST_OPEN_MILLISECONDS Gauge "corelane_transaction_oldest_open_milliseconds" "For how long a partition or group of this shard has had a transaction open, at most, counted from this start at the earliest.";

@@ -57,9 +57,20 @@ pub struct QueuePartition {
     /// Age in milliseconds of the oldest record that is not done; `None` if there is none, or if it was not read yet and its
     /// owner did not say in time.
     pub oldest_ms: Option<u64>,
+    /// The window is full: there are records behind it, and nothing within it can be handed out before something is done or
+    /// its rest is over.
+    pub is_full: bool,
 }
 
 impl QueuePartition {
+    /// What a full window waits for: the state that most of its records are in which are not done. `None` if it is not full.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<&'static str> {
+        let states = [("dying", self.dying), ("held", self.held), ("leased", self.leased), ("delayed", self.delayed)];
+        let most = states.into_iter().max_by_key(|&(_, records)| records);
+        most.filter(|_| self.is_full).map(|(state, _)| state)
+    }
+
     /// Records that are not done, those included that were not read.
     #[must_use]
     pub const fn lag(&self) -> u64 {

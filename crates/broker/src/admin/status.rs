@@ -172,6 +172,7 @@ fn queues(shards: &[ShardStatus]) -> Value {
             "acknowledgements": queue.acknowledgements,
             "rejections": queue.rejections,
             "lease_timeouts": queue.lease_timeouts,
+            "far_delivery_times": queue.far_delivery_times,
         })
     });
     entries.collect()

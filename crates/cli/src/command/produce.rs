@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use corelane::{Producer, Record, SendError, Ticket};
 use corelane_broker::quantity::Span;
+use corelane_model::limits::QUEUE_DELAY_MAX;
 use corelane_model::queue::HEADER_DELIVER_AT;
 use corelane_model::{Acks, PartitionIndex};
 use tokio::sync::mpsc::{Receiver, channel};
@@ -22,8 +23,6 @@ use crate::target::{Target, run};
 const LINES_MAX: usize = 64;
 /// After this time a user is told that the broker does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A delay that is longer is a slip.
-const DELAY_MAX: Duration = Duration::from_secs(3650 * 24 * 3600);
 /// Records whose outcome is not known yet, beyond which reading waits.
 const TICKETS_MAX: usize = 64 * 1024;
 
@@ -61,8 +60,8 @@ pub(crate) struct Produce {
     /// Make this the record's message id: a topic with --dedup-window or --dedup-count takes each id once.
     #[arg(long, value_enum, value_name = "PART")]
     message_id_from: Option<IdSource>,
-    /// Let shared queues hand the records out after this long at the earliest; others read them at once.
-    #[arg(long, value_name = "TIME", value_parser = within(Span(Duration::ZERO), Span(DELAY_MAX)))]
+    /// Let shared queues hand the records out after this long at the earliest, 7d at most; others read them at once.
+    #[arg(long, value_name = "TIME", value_parser = within(Span(Duration::ZERO), Span(QUEUE_DELAY_MAX)))]
     delay: Option<Span>,
     /// Send an empty value as null.
     #[arg(short = 'Z', long)]

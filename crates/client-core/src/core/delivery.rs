@@ -114,6 +114,7 @@ impl ClientCore {
             State::Opening { .. } | State::Closing => return Err(SendError::Closed),
             State::Gone => return Err(SendError::TopicDeleted { topic: producer.topic.clone() }),
         }
+        record.check_delivery_time(now.wall)?;
         let partition = producer.choose(record);
         let partitions = producer.partitions();
         let Some(queue) = producer.queues.get_mut(partition.0 as usize) else {

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use corelane_model::limits::QUEUE_DELAY_MAX;
 use corelane_model::queue::HEADER_DELIVER_AT;
 use corelane_model::{Acks, MonotonicNanos, Now, PartitionIndex, WallMillis};
-use corelane_record::{BatchBuilder, BatchHead, MESSAGE_ID_HEADER, ProducerStamp, PushError, find_message_id};
+use corelane_record::{
+    BatchBuilder, BatchHead, MESSAGE_ID_HEADER, ProducerStamp, PushError, find_message_id, partition_for_key,
+};
 
 use crate::tell::Tell;
 use crate::{BatchKey, DeliveryError, Placement, ProducerSettings};
@@ -25,7 +28,7 @@ pub struct NewRecord<'a> {
     pub delivery_time: Option<DeliveryTime>,
     /// When it came to be; `None` takes the moment of sending.
     pub timestamp: Option<WallMillis>,
-    /// Its partition; `None` leaves that to the key, or to the producer when there is no key.
+    /// Its partition; `None` leaves that to the key, without one to the message id, and without that to the producer.
     pub partition: Option<PartitionIndex>,
 }
 
@@ -49,6 +52,21 @@ impl DeliveryTime {
     }
 }
 
+/// Milliseconds of a day.
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// A delivery time is farther off than shared queues wait: the record would come at once, or be a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a delivery time {days} days from now is over the limit of {limit_days} days; it counts milliseconds since 1970"
+)]
+pub struct DeliveryTimeError {
+    /// How far it is off, rounded up.
+    pub days: u64,
+    /// The limit.
+    pub limit_days: u64,
+}
+
 /// Bytes of the longest delivery time as a header's value.
 const DELIVERY_TIME_BYTES: usize = 20;
 
@@ -70,9 +88,40 @@ impl NewRecord<'_> {
         builder.push(timestamp, self.key, self.value, &headers)
     }
 
+    /// Its message id, however that was set.
+    fn id(&self) -> Option<&[u8]> {
+        let id = self.message_id.filter(|id| !id.is_empty());
+        id.or_else(|| find_message_id(self.headers.iter().copied()))
+    }
+
     /// Whether it has a message id, however that was set.
     pub(crate) fn has_message_id(&self) -> bool {
-        self.message_id.is_some_and(|id| !id.is_empty()) || find_message_id(self.headers.iter().copied()).is_some()
+        self.id().is_some()
+    }
+
+    /// The partition for it among so many: the one that it names, which may not exist; else by its key; else by its message
+    /// id, because a partition knows only the ids of its own records; else `sticky`.
+    #[must_use]
+    pub fn partition_among(&self, partitions: u32, sticky: u32) -> PartitionIndex {
+        match (self.partition, self.key.or_else(|| self.id())) {
+            (Some(partition), _) => partition,
+            (None, Some(name)) => partition_for_key(name, partitions),
+            (None, None) => PartitionIndex(sticky),
+        }
+    }
+
+    /// Holds its delivery time against the limit of shared queues.
+    ///
+    /// # Errors
+    /// No queue would wait so long from `now` on.
+    pub fn check_delivery_time(&self, now: WallMillis) -> Result<(), DeliveryTimeError> {
+        let limit = QUEUE_DELAY_MAX;
+        match self.delivery_time.map(|time| time.at(now).millis_since(now)) {
+            Some(delay_ms) if limit < Duration::from_millis(delay_ms) => {
+                Err(DeliveryTimeError { days: delay_ms.div_ceil(DAY_MS), limit_days: limit.as_secs() / (24 * 3600) })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the record costs in the send buffer.
@@ -245,6 +294,33 @@ mod tests {
     use corelane_record::{Compression, RecordBatch};
 
     use super::*;
+
+    #[test]
+    fn a_message_id_chooses_the_partition_where_nothing_else_does() {
+        let plain = NewRecord { value: Some(b"x"), ..NewRecord::default() };
+        let id = NewRecord { message_id: Some(b"order 7"), ..plain };
+        let header = [("source", None), (MESSAGE_ID_HEADER, Some(&b"order 7"[..]))];
+        let chosen = partition_for_key(b"order 7", 64);
+        assert_ne!(chosen, PartitionIndex(5));
+        assert_eq!(id.partition_among(64, 5), chosen);
+        assert_eq!(NewRecord { headers: &header, ..plain }.partition_among(64, 5), chosen, "however it was set");
+        assert_eq!(NewRecord { key: Some(b"a"), ..id }.partition_among(64, 5), partition_for_key(b"a", 64));
+        assert_eq!(NewRecord { partition: Some(PartitionIndex(9)), ..id }.partition_among(64, 5), PartitionIndex(9));
+        assert_eq!(NewRecord { message_id: Some(b""), ..plain }.partition_among(64, 5), PartitionIndex(5), "is none");
+    }
+
+    #[test]
+    fn a_delivery_time_that_no_queue_waits_for_is_refused() {
+        let (now, week) = (WallMillis(1_700_000_000_000), 7 * DAY_MS);
+        let check = |time| NewRecord { delivery_time: Some(time), ..NewRecord::default() }.check_delivery_time(now);
+        let after = |millis| check(DeliveryTime::After(Duration::from_millis(millis)));
+        assert_eq!([after(0), after(week)], [Ok(()), Ok(())]);
+        assert_eq!(after(week + 1), Err(DeliveryTimeError { days: 8, limit_days: 7 }));
+        assert_eq!(check(DeliveryTime::At(WallMillis(0))), Ok(()), "long ago");
+        let micros = check(DeliveryTime::At(WallMillis(now.0 * 1000))).unwrap_err();
+        assert!(micros.to_string().contains("over the limit of 7 days"), "{micros}");
+        assert!(after(u64::MAX).is_err());
+    }
 
     /// The headers of a record that is pushed at this time.
     fn headers(now: i64, record: &NewRecord<'_>) -> Vec<(String, String)> {

@@ -1,6 +1,6 @@
 //! Errors of transactions.
 
-use corelane_client_core::{CommitError, RequestError};
+use corelane_client_core::{CommitError, DeliveryTimeError, RequestError};
 use corelane_model::{Decision, ErrorCode, NameError};
 use corelane_record::PushError;
 
@@ -13,6 +13,9 @@ pub enum TransactionError {
     /// The record does not fit into any batch. Nothing has changed.
     #[error(transparent)]
     Record(#[from] PushError),
+    /// Shared queues do not wait so long. The record was not taken; the transaction goes on.
+    #[error(transparent)]
+    DeliveryTime(#[from] DeliveryTimeError),
     /// The broker refused or did not answer. If it was a batch, offsets or an end, it may have been carried out.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -80,6 +83,7 @@ impl TransactionError {
             Self::Request(error) => error.is_retriable(),
             Self::Topic(_)
             | Self::Record(_)
+            | Self::DeliveryTime(_)
             | Self::NotByHand { .. }
             | Self::Undecided { .. }
             | Self::Fenced { .. } => false,

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use corelane_model::limits::{
-    QUEUE_DEAD_LETTERS_MAX, QUEUE_READ_AHEAD_BYTES, QUEUE_RING_RECORDS, QUEUE_WINDOW_RECORDS,
+    QUEUE_DEAD_LETTERS_MAX, QUEUE_DELAY_MAX, QUEUE_DELAY_SLACK, QUEUE_READ_AHEAD_BYTES, QUEUE_RING_RECORDS,
+    QUEUE_WINDOW_RECORDS,
 };
-use corelane_model::{Offset, PartitionIndex};
-use corelane_queue::{LeaseRun, ReadBatch, RecordMeta, Restore, Verdict};
+use corelane_model::{Offset, PartitionIndex, WallMillis};
+use corelane_queue::{DeadReason, Effect, LeaseRun, Queue, ReadBatch, RecordMeta, Restore, Verdict};
 
 use crate::world::{World, name, settings};
 
@@ -17,7 +18,7 @@ fn batch(from: u64, end: u64) -> ReadBatch {
         partition: P,
         from: Offset(from),
         end: Offset(end),
-        timestamp: corelane_model::WallMillis(5),
+        timestamp: WallMillis(5),
         bytes: end - from,
         high_watermark: Offset(end),
     }
@@ -72,7 +73,7 @@ fn batches_beyond_the_ring_or_behind_a_gap_are_asked_for_again() {
     world.queue.finish_round(world.now);
     let reads: Vec<_> = std::iter::from_fn(|| world.queue.poll_effect())
         .filter_map(|effect| match effect {
-            corelane_queue::Effect::Read { from, bytes, .. } => Some((from, bytes)),
+            Effect::Read { from, bytes, .. } => Some((from, bytes)),
             _ => None,
         })
         .collect();
@@ -195,7 +196,7 @@ fn dead_letters(world: &mut World) -> Vec<u64> {
     world.queue.check();
     let effects = std::iter::from_fn(|| world.queue.poll_effect());
     let offset = |effect| match effect {
-        corelane_queue::Effect::DeadLetter { offset, .. } => Some(offset.0),
+        Effect::DeadLetter { offset, .. } => Some(offset.0),
         _ => None,
     };
     effects.filter_map(offset).collect()
@@ -226,4 +227,119 @@ fn a_failure_whose_record_is_gone_after_a_restart_is_forgotten() {
         restore.apply(&key, Some(&value)).expect("what was written can be read");
     }
     restore.finish(1, 1).check();
+}
+
+/// Appended now, to be handed out so much later.
+fn delayed(world: &mut World, offset: u64, key: Option<u32>, delay: Duration) {
+    let deliver_at = WallMillis(world.now.wall.0 + i64::try_from(delay.as_millis()).unwrap());
+    let meta = RecordMeta { offset: Offset(offset), bytes: 1, key, deliver_at: Some(deliver_at) };
+    let batch = ReadBatch { timestamp: world.now.wall, ..batch(offset, offset + 1) };
+    assert!(world.queue.on_records(world.now, batch, [meta]));
+}
+
+/// Leases, and dead letters with why.
+fn outcome(queue: &mut Queue, now: corelane_model::Now) -> (Vec<LeaseRun>, Vec<(u64, DeadReason)>) {
+    queue.finish_round(now);
+    queue.on_durable(queue.appended());
+    queue.check();
+    let (mut leased, mut dead) = (Vec::new(), Vec::new());
+    while let Some(effect) = queue.poll_effect() {
+        match effect {
+            Effect::Deliver { leases, .. } => leased.extend(leases),
+            Effect::DeadLetter { offset, reason, .. } => dead.push((offset.0, reason)),
+            _ => {}
+        }
+    }
+    (leased, dead)
+}
+
+const TOO_LONG: Duration = QUEUE_DELAY_MAX.saturating_add(QUEUE_DELAY_SLACK).saturating_add(Duration::from_millis(1));
+
+#[test]
+fn a_delivery_time_too_far_off_is_a_dead_letter() {
+    let mut world = World::new(settings(), 1);
+    world.member(10);
+    world.finish();
+    delayed(&mut world, 0, None, TOO_LONG);
+    delayed(&mut world, 1, None, TOO_LONG - Duration::from_millis(1));
+    assert_eq!(outcome(&mut world.queue, world.now), (Vec::new(), vec![(0, DeadReason::TooFar)]));
+    assert_eq!((world.queue.describe().delayed, world.queue.stats().far_delivery_times), (1, 1));
+    // The crash comes before its dead letter is durable: it still dies, for the same reason.
+    let mut restore = Restore::new(name());
+    let records: Vec<_> = world.queue.records(world.now).collect();
+    records.iter().for_each(|(key, value)| restore.apply(key, Some(value)).unwrap());
+    world.queue = restore.finish(1, 1);
+    world.member(10);
+    delayed(&mut world, 0, None, TOO_LONG);
+    assert_eq!(outcome(&mut world.queue, world.now), (Vec::new(), vec![(0, DeadReason::TooFar)]));
+    world.queue.on_dead_letter_stored(world.now, P, Offset(0));
+    assert_eq!(world.queue.done_end(P), Offset(1));
+}
+
+#[test]
+fn a_delivery_time_too_far_off_is_none_without_a_topic_for_dead_letters() {
+    let settings = corelane_model::QueueSettings { dead_letter: None, delivery_limit: None, ..settings() };
+    let mut world = World::new(settings, 1);
+    world.member(10);
+    world.finish();
+    delayed(&mut world, 0, None, TOO_LONG);
+    assert_eq!(outcome(&mut world.queue, world.now), (vec![run(0, 1)], Vec::new()));
+    assert_eq!(world.queue.stats().far_delivery_times, 1);
+}
+
+#[test]
+fn a_delivery_time_too_far_off_keeps_the_order_of_its_key() {
+    let settings = corelane_model::QueueSettings { order_per_key: true, ..settings() };
+    let mut world = World::new(settings, 1);
+    let at = world.member(10);
+    world.finish();
+    for (offset, delay) in [(0, Duration::ZERO), (1, TOO_LONG), (2, Duration::ZERO)] {
+        delayed(&mut world, offset, Some(5), delay);
+    }
+    assert_eq!(outcome(&mut world.queue, world.now), (vec![run(0, 1)], Vec::new()), "the others wait for it");
+    let (id, ticket) = (world.clients[at].id, world.ticket());
+    world.queue.acknowledge(world.now, ticket, id, &[run(0, 1)], None).unwrap();
+    assert_eq!(outcome(&mut world.queue, world.now), (Vec::new(), vec![(1, DeadReason::TooFar)]));
+    world.queue.on_dead_letter_stored(world.now, P, Offset(1));
+    assert_eq!(outcome(&mut world.queue, world.now), (vec![run(2, 1)], Vec::new()));
+}
+
+#[test]
+fn a_clock_that_is_set_back_delays_nothing_beyond_the_limit() {
+    let mut world = World::new(settings(), 1);
+    world.member(10);
+    world.finish();
+    let appended = world.now.wall;
+    world.now.wall.0 -= 365 * 24 * 3600 * 1000;
+    let meta = RecordMeta { offset: Offset(0), bytes: 1, key: None, deliver_at: Some(appended) };
+    assert!(world.queue.on_records(world.now, ReadBatch { timestamp: appended, ..batch(0, 1) }, [meta]));
+    assert_eq!(leased(&mut world), 0);
+    world.now.monotonic = world.now.monotonic.after(TOO_LONG);
+    world.queue.on_deadline(world.now);
+    world.member(10);
+    assert_eq!(leased(&mut world), 1);
+}
+
+#[test]
+fn a_window_full_of_delayed_records_says_so_until_they_are_due() {
+    let mut world = World::new(settings(), 1);
+    let at = world.member(u32::MAX);
+    world.finish();
+    let delay = Duration::from_secs(1);
+    let end = QUEUE_WINDOW_RECORDS;
+    let deliver_at = Some(WallMillis(world.now.wall.0 + 1000));
+    let metas = records(0, end).map(|meta| RecordMeta { deliver_at, ..meta });
+    assert!(world.queue.on_records(world.now, ReadBatch { timestamp: world.now.wall, ..batch(0, end) }, metas));
+    let is_full = |world: &World| world.queue.describe_partitions(world.now).next().unwrap().is_full;
+    assert!(!is_full(&world), "nothing is behind them");
+    assert!(world.queue.on_records(world.now, batch(end, end + 1), records(end, end + 1)));
+    assert_eq!(leased(&mut world), 0);
+    assert!(is_full(&world));
+    world.now.monotonic = world.now.monotonic.after(delay);
+    world.queue.on_deadline(world.now);
+    assert!(!is_full(&world), "all could be handed out");
+    let id = world.clients[at].id;
+    world.queue.credit(world.now, id, u32::MAX, u64::MAX).unwrap();
+    assert_eq!(leased(&mut world), end);
+    assert!(is_full(&world), "all are handed out");
 }

@@ -14,7 +14,7 @@ use crate::{STATUS_QUEUES_MAX, Shard};
 const PAGE: usize = 512;
 /// Partitions of queues that one status asks about.
 const STATUS_ENDS_MAX: usize = 16_384;
-const _: () = assert!(PAGE * (93 + 85 + 256) < corelane_model::limits::FRAME_BODY_BYTES_MAX as usize);
+const _: () = assert!(PAGE * (94 + 85 + 256) < corelane_model::limits::FRAME_BODY_BYTES_MAX as usize);
 
 impl Shard {
     pub(super) fn describe_queue(&mut self, home: PartitionIndex, name: &QueueName, request: &QueueRequest) {
@@ -125,6 +125,7 @@ fn partition_of(partition: PartitionDescription) -> QueuePartition {
         done: partition.done,
         dead: partition.dead,
         oldest_ms: partition.oldest.map(|oldest| u64::try_from(oldest.as_millis()).unwrap_or(u64::MAX)),
+        is_full: partition.is_full,
     }
 }
 

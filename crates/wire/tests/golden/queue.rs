@@ -131,6 +131,7 @@ pub(crate) fn descriptions(seen: &mut Vec<FrameKind>) {
         done: 30,
         dead: 4,
         oldest_ms: Some(1_500),
+        is_full: true,
     };
     let member = QueueMember {
         member: MEMBER,

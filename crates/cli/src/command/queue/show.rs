@@ -95,6 +95,7 @@ fn partition_json(partition: &QueuePartition) -> Value {
         "dead": partition.dead,
         "lag": partition.lag(),
         "lag_ms": partition.lag_ms(),
+        "waits_for": partition.waits_for(),
     })
 }
 
@@ -171,11 +172,19 @@ pub(super) fn description(queue: &QueueDescription, is_json: bool) -> Outcome {
             partition.dead,
         ];
         let behind = partition.lag_ms().map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
-        numbers.map(|number| number.to_string()).into_iter().chain([behind]).collect()
+        let waits = partition.waits_for().unwrap_or("-").to_owned();
+        numbers.map(|number| number.to_string()).into_iter().chain([behind, waits]).collect()
     };
     let rows: Vec<Vec<String>> = queue.partitions.iter().map(row).collect();
-    let head = ["PARTITION", "DONE TO", "END", "LAG", "READY", "LEASED", "DELAYED", "HELD", "DEAD", "BEHIND"];
+    let head =
+        ["PARTITION", "DONE TO", "END", "LAG", "READY", "LEASED", "DELAYED", "HELD", "DEAD", "BEHIND", "WAITS FOR"];
     table::print(&mut out, &head, &rows)?;
+    for partition in &queue.partitions {
+        if let Some(what) = partition.waits_for() {
+            let index = partition.partition;
+            writeln!(out, "partition {index} hands out nothing: its window is full, most of it is {what}")?;
+        }
+    }
     if queue.members.is_empty() {
         return Ok(());
     }
