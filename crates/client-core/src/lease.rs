@@ -18,6 +18,15 @@ pub struct QueueMemberKey(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VerdictKey(pub u64);
 
+/// What comes of saying something of leases at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SaidOfLeases {
+    /// What tells its end.
+    pub key: VerdictKey,
+    /// Whether the next round may send it, hence should not wait for something else to happen. Else it gathers.
+    pub is_ready: bool,
+}
+
 /// Records that came together; names them when something is said of them. Counts up and is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryKey(pub u64);

@@ -350,6 +350,11 @@ impl Leasing {
         self.verdicts.add(verdict, leases)
     }
 
+    /// Whether something that was said may leave.
+    pub(crate) fn has_verdicts_ready(&self) -> bool {
+        self.verdicts.is_ready()
+    }
+
     /// A verdict was answered.
     pub(crate) fn on_verdict(&mut self, id: u64, refused: Vec<LeaseRange>) {
         self.attempts = 0;

@@ -50,7 +50,9 @@ pub use group::{
     AssignedPartition, CommitError, CommitKey, CommitOffset, FenceReason, GroupKey, GroupNews, GroupSettings,
     GroupStart, LostReason, MembershipError, StandbyPartition,
 };
-pub use lease::{DeliveryKey, QueueMemberKey, QueueMemberSettings, QueueNews, Verdict, VerdictError, VerdictKey};
+pub use lease::{
+    DeliveryKey, QueueMemberKey, QueueMemberSettings, QueueNews, SaidOfLeases, Verdict, VerdictError, VerdictKey,
+};
 pub use queue::{Delivery, DeliveryTime, DeliveryTimeError, NewRecord};
 pub use request::{
     Answer, GroupAnswer, GroupRequest, QueueAnswer, QueueRequest, Request, TransactionAnswer, TransactionRequest,

@@ -360,11 +360,18 @@ impl QueueConsumer {
     }
 
     fn say(&self, leases: Leases, verdict: &Verdict) -> VerdictTicket {
-        let key = self
-            .handle
-            .shared
-            .act(|inner, now| inner.core.say_of_leases(now, self.key, leases.delivery, leases.ranges(), verdict));
-        VerdictTicket::new(Arc::clone(&self.cell), key.unwrap_or(VerdictKey(u64::MAX)), leases)
+        let shared = &self.handle.shared;
+        let now = shared.now();
+        let mut inner = shared.lock();
+        let said = inner.core.say_of_leases(now, self.key, leases.delivery, leases.ranges(), verdict);
+        // No round of its own: what is said before the driver goes round leaves in one frame.
+        let driver = if said.is_some_and(|said| said.is_ready) { shared.notify_locked(&mut inner) } else { None };
+        drop(inner);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        let key = said.map_or(VerdictKey(u64::MAX), |said| said.key);
+        VerdictTicket::new(Arc::clone(&self.cell), key, leases)
     }
 
     /// Says how long a record takes, for [`Dispatch::LeastResponseTime`]. Without a call it is measured: the time from
@@ -420,7 +427,9 @@ impl futures_core::Stream for QueueConsumer {
 
 impl Drop for QueueConsumer {
     fn drop(&mut self) {
-        self.handle.shared.act(|inner, _| {
+        self.handle.shared.act(|inner, now| {
+            // What was said before leaves, as far as it may.
+            inner.core.finish_round(now);
             inner.core.abandon_queue(self.key);
             inner.queues.remove(&self.key);
         });

@@ -13,7 +13,7 @@ use super::group::{halves, member_of};
 use crate::leasing::{LeaseAsk, LeaseAsked, Leasing, Said};
 use crate::request::Asker;
 use crate::timers::Timer;
-use crate::{DeliveryKey, Effect, FenceReason, QueueMemberKey, QueueMemberSettings, Verdict, VerdictKey};
+use crate::{DeliveryKey, Effect, FenceReason, QueueMemberKey, QueueMemberSettings, SaidOfLeases, Verdict};
 
 impl ClientCore {
     /// Joins a shared queue; [`crate::QueueNews`] follow until [`crate::QueueNews::Ended`]. The membership lasts through
@@ -50,11 +50,12 @@ impl ClientCore {
         delivery: DeliveryKey,
         leases: &[LeaseRange],
         verdict: &Verdict,
-    ) -> Option<VerdictKey> {
+    ) -> Option<SaidOfLeases> {
         let leasing = self.leasings.get_mut(queue)?;
         let key = leasing.say(now.monotonic, delivery, leases, verdict);
+        let is_ready = leasing.has_verdicts_ready();
         self.leasings.mark(queue);
-        Some(key)
+        Some(SaidOfLeases { key, is_ready })
     }
 
     /// Microseconds that the application takes for a record, for the dispatch `least-response-time`.

@@ -109,7 +109,7 @@ impl QueueWorker {
         }
         let Some(said) = core.say_of_leases(now, key, delivery, &[lease], &verdict) else { return Vec::new() };
         let is_ack = verdict == Verdict::Ack;
-        member.open.insert(said, Open { lease, is_ack, refused: BTreeSet::new() });
+        member.open.insert(said.key, Open { lease, is_ack, refused: BTreeSet::new() });
         match word {
             Word::Extend { lease_ms } => {
                 let word = if self.random.is_one_in(4) { Word::Nothing } else { Word::Ack };
