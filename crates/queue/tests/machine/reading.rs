@@ -231,7 +231,7 @@ fn a_failure_whose_record_is_gone_after_a_restart_is_forgotten() {
 
 /// Appended now, to be handed out so much later.
 fn delayed(world: &mut World, offset: u64, key: Option<u32>, delay: Duration) {
-    let deliver_at = WallMillis(world.now.wall.0 + i64::try_from(delay.as_millis()).unwrap());
+    let deliver_at = WallMillis(world.now.wall.0 + i64::try_from(delay.as_millis()).expect("days"));
     let meta = RecordMeta { offset: Offset(offset), bytes: 1, key, deliver_at: Some(deliver_at) };
     let batch = ReadBatch { timestamp: world.now.wall, ..batch(offset, offset + 1) };
     assert!(world.queue.on_records(world.now, batch, [meta]));
