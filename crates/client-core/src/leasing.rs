@@ -159,7 +159,10 @@ impl Leasing {
                 let retry_at = self.verdicts.is_ready().then_some(self.retry_at);
                 Some(retry_at.map_or(self.heartbeat_at, |at| at.min(self.heartbeat_at)))
             }
-            State::Leaving { deadline, .. } => Some(deadline),
+            State::Leaving { deadline, .. } => {
+                let may_say = is_connected && self.is_told_joined && self.verdicts.is_ready();
+                Some(if may_say { deadline.min(self.retry_at) } else { deadline })
+            }
         };
         own.into_iter().chain(self.expires).min()
     }
@@ -189,16 +192,11 @@ impl Leasing {
             }
             (State::Member { on }, Some(connection)) if on == connection => self.poll_member(now, &mut asks),
             (State::Leaving { deadline, .. }, _) if deadline <= now => self.end(None),
-            (State::Leaving { on, is_asked: false, deadline }, Some(connection)) => {
-                if on.is_none() {
-                    // What it had was put back to others with the connection, or will be soon.
-                    self.end(None);
-                    return asks;
-                }
-                if !self.is_told_joined {
-                    // What is said names the topic by its id, which comes with the answer to the join.
-                    return asks;
-                }
+            // What is said names the topic by its id, which comes with the answer to the join; that answer is lost.
+            (State::Leaving { on: None, .. }, Some(_)) if !self.is_told_joined => self.end(None),
+            (State::Leaving { is_asked: false, deadline, .. }, Some(connection)) if self.is_told_joined => {
+                // After a lost connection it says on the next what was not answered: it is the same member there.
+                self.state = State::Leaving { on: Some(connection), is_asked: false, deadline };
                 self.take_verdicts(now, &mut asks);
                 if self.verdicts.is_empty() {
                     self.state = State::Leaving { on: Some(connection), is_asked: true, deadline };
@@ -458,7 +456,7 @@ impl Leasing {
             State::Member { .. } => {
                 self.state = State::Joining { asked: None, retry_at: MonotonicNanos(0), deadline: None };
             }
-            State::Leaving { on, .. } => *on = None,
+            State::Leaving { on, is_asked, .. } => (*on, *is_asked) = (None, false),
         }
     }
 
@@ -467,7 +465,8 @@ impl Leasing {
         match self.state {
             _ if self.is_over => {}
             State::Member { on } => self.state = State::Leaving { on: Some(on), is_asked: false, deadline },
-            State::Joining { asked, .. } if asked.is_some() => {
+            // Who was in the queue is in it still, as far as it knows, and has perhaps something to say there.
+            State::Joining { asked, .. } if asked.is_some() || self.is_told_joined => {
                 self.state = State::Leaving { on: asked, is_asked: false, deadline };
             }
             State::Joining { .. } => self.end(None),

@@ -219,3 +219,53 @@ fn a_refusal_tells_what_became_of_the_leases() {
     assert_eq!(text(ErrorCode::NoDeadLetterTopic), "no (NoDeadLetterTopic); the leases are what they were");
     assert!(text(ErrorCode::StorageFailed).contains("may have been carried out"), "{}", text(ErrorCode::StorageFailed));
 }
+
+#[test]
+fn a_member_that_leaves_says_it_again_on_another_connection() {
+    let mut leasing = joined();
+    let delivery = deliver(&mut leasing, at(0), A, vec![range(0, 10)]);
+    let key = leasing.say(at(1), delivery, &[range(0, 10)], &Verdict::Ack);
+    leasing.leave(at(5000));
+    assert_eq!(sent(&leasing.poll(at(1), Some(A))).len(), 1);
+    leasing.on_lost(A);
+    assert_eq!(leasing.poll(at(2), None), []);
+    let asks = leasing.poll(at(3), Some(B));
+    assert_eq!(sent(&asks), [(Verdict::Ack, vec![range(0, 10)], 0, 0)], "what was not answered");
+    let LeaseAsk::Verdict { id, .. } = asks[0] else { panic!("{asks:?}") };
+    leasing.on_verdict(id, Vec::new());
+    assert_eq!(leasing.poll(at(4), Some(B)), [LeaseAsk::Leave]);
+    // The answer to that may be lost too.
+    leasing.on_lost(B);
+    assert_eq!(leasing.poll(at(5), Some(A)), [LeaseAsk::Leave]);
+    leasing.on_refused(LeaseAsked::Leave, (ErrorCode::UnknownQueueMember, "gone".into()), at(50), MemberId(8));
+    let news = leasing.take_news();
+    assert!(
+        matches!(news[..], [QueueNews::Settled { below }, QueueNews::Ended { error: None }] if key < below),
+        "{news:?}"
+    );
+}
+
+#[test]
+fn a_member_that_leaves_repeats_what_was_refused_for_a_while() {
+    let mut leasing = joined();
+    let delivery = deliver(&mut leasing, at(0), A, vec![range(0, 10)]);
+    leasing.say(at(1), delivery, &[range(0, 10)], &Verdict::Ack);
+    leasing.leave(at(5000));
+    let asks = leasing.poll(at(1), Some(A));
+    let LeaseAsk::Verdict { id, .. } = asks[0] else { panic!("{asks:?}") };
+    leasing.on_refused(LeaseAsked::Verdict(id), (ErrorCode::Busy, "later".into()), at(50), MemberId(8));
+    assert_eq!(leasing.poll(at(2), Some(A)), []);
+    assert_eq!(leasing.next_deadline(true), Some(at(50)));
+    assert_eq!(sent(&leasing.poll(at(50), Some(A))).len(), 1);
+}
+
+#[test]
+fn a_member_that_leaves_while_no_connection_is_there_waits_for_one() {
+    let mut leasing = joined();
+    let delivery = deliver(&mut leasing, at(0), A, vec![range(0, 10)]);
+    leasing.on_lost(A);
+    leasing.say(at(1), delivery, &[range(0, 10)], &Verdict::Ack);
+    leasing.leave(at(5000));
+    assert_eq!(leasing.poll(at(2), None), []);
+    assert_eq!(sent(&leasing.poll(at(3), Some(B))), [(Verdict::Ack, vec![range(0, 10)], 10, 400)]);
+}
