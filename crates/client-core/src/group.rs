@@ -263,6 +263,10 @@ pub enum CommitError {
     /// The membership ended before the answer; it may have been committed all the same.
     #[error("the membership ended before the commit was answered; it may have been carried out")]
     Ended,
+    /// It was answered long ago. Some commit was refused about then and too many since for it to be known which, so that it may
+    /// or may not have been committed. Whoever asks a ticket in time never sees it.
+    #[error("it is no longer known whether it was committed: too many commits were refused since")]
+    Forgotten,
 }
 
 impl CommitError {
@@ -271,7 +275,7 @@ impl CommitError {
     pub const fn is_retriable(&self) -> bool {
         match self {
             Self::Refused { code, .. } => matches!(code.retry(), Retry::Later),
-            Self::Lost { .. } | Self::Ended => false,
+            Self::Lost { .. } | Self::Ended | Self::Forgotten => false,
         }
     }
 }

@@ -117,6 +117,10 @@ pub enum VerdictError {
     /// The membership ended before the answer; it may have been carried out all the same.
     #[error("the membership ended before the answer; it may have been carried out")]
     Ended,
+    /// It was answered long ago. Something was refused about then and too much since for it to be known what, so that it may
+    /// or may not have been carried out. Whoever asks a ticket in time never sees it.
+    #[error("it is no longer known whether it was carried out: too much was refused since")]
+    Forgotten,
 }
 
 impl VerdictError {
@@ -125,7 +129,7 @@ impl VerdictError {
     pub const fn is_retriable(&self) -> bool {
         match self {
             Self::Refused { code, .. } => matches!(code.retry(), Retry::Later),
-            Self::LeaseOver | Self::Fenced(_) | Self::Ended => false,
+            Self::LeaseOver | Self::Fenced(_) | Self::Ended | Self::Forgotten => false,
         }
     }
 }

@@ -187,7 +187,7 @@ impl GroupBuilder {
         let is_auto = settings.auto_commit.is_some();
         let name = settings.group.clone();
         let queue = Arc::new(ReaderQueue::default());
-        let cell = Arc::new(CommitCell::new(CommitError::Ended));
+        let cell = Arc::new(CommitCell::new(CommitError::Ended, CommitError::Forgotten));
         let key = self.handle.shared.act(|inner, now| {
             let key = inner.core.join_group(now, settings);
             inner.groups.insert(key, (Arc::clone(&queue), Arc::clone(&cell)));

@@ -141,7 +141,7 @@ impl QueueBuilder {
         let settings = self.settings()?;
         let (group, topic) = (settings.group.clone(), settings.topic.clone());
         let queue = Arc::new(ReaderQueue::default());
-        let cell = Arc::new(VerdictCell::new(VerdictError::Ended));
+        let cell = Arc::new(VerdictCell::new(VerdictError::Ended, VerdictError::Forgotten));
         let key = self.handle.shared.act(|inner, now| {
             let key = inner.core.join_queue(now, settings);
             inner.queues.insert(key, (Arc::clone(&queue), Arc::clone(&cell)));
