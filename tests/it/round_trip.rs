@@ -80,7 +80,8 @@ fn topics_are_listed_described_altered_truncated_and_deleted() {
     broker.good(&["topic", "create", "a", "-p", "2", "--retention", "1d", "--segment-bytes", "1MiB"], b"");
     broker.good(&["topic", "create", "b"], b"");
     let list: serde_json::Value = serde_json::from_str(&broker.good(&["topic", "list", "--json"], b"")).unwrap();
-    let names: Vec<&str> = list.as_array().unwrap().iter().map(|topic| topic["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        list["topics"].as_array().unwrap().iter().map(|topic| topic["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["a", "b"]);
     broker.good(&["produce", "a", "-p", "1"], numbers(0..10).as_bytes());
 

@@ -73,7 +73,8 @@ pub use payload::Json;
 pub use payload::{Payload, PayloadError, ReadPayload, SendTypedError};
 pub use producer::{Permit, Producer, ProducerBuilder, Record};
 pub use queue::{
-    Lease, Leased, LeasedRecord, LeasedRecords, Leases, Nack, QueueBuilder, QueueConsumer, QueueError, VerdictTicket,
+    Lease, Leased, LeasedRecord, LeasedRecords, Leases, Nack, QueueBuilder, QueueConsumer, QueueDrain, QueueError,
+    VerdictTicket,
 };
 pub use queues::{QueueDescription, QueueList, Queues};
 pub use redrive::RedriveSteps;

@@ -1,5 +1,6 @@
 //! Consuming a topic as a shared queue.
 
+mod drain;
 mod error;
 mod leased;
 mod verdict;
@@ -22,6 +23,7 @@ use corelane_wire::LeaseRange;
 
 use crate::client::Handle;
 use crate::consumer::ReaderQueue;
+pub use drain::QueueDrain;
 pub use error::QueueError;
 pub use leased::{Lease, Leased, LeasedRecord, LeasedRecords, Leases};
 pub(crate) use verdict::VerdictCell;
@@ -278,6 +280,20 @@ impl QueueConsumer {
             Poll::Ready(leased) => leased,
             Poll::Pending => None,
         }
+    }
+
+    /// What is there, at most so many times what came together, for loops that may not wait. Never blocks.
+    ///
+    /// ```no_run
+    /// # fn tick(jobs: &mut corelane::QueueConsumer) {
+    /// let mut drain = jobs.drain(16);
+    /// while let Some(Ok(leased)) = drain.next() {
+    ///     drain.consumer().ack(&leased);
+    /// }
+    /// # }
+    /// ```
+    pub const fn drain(&mut self, max: usize) -> QueueDrain<'_> {
+        QueueDrain::new(self, max)
     }
 
     /// As [`Self::next`], for futures written by hand.

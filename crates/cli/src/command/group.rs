@@ -318,7 +318,7 @@ impl Delete {
 }
 
 /// Says as a JSON object what was done; without `--json` silence says it.
-fn tell(is_json: bool, done: impl FnOnce() -> Value) -> Outcome {
+pub(super) fn tell(is_json: bool, done: impl FnOnce() -> Value) -> Outcome {
     if is_json {
         writeln!(std::io::stdout(), "{:#}", done())?;
     }

@@ -14,8 +14,10 @@ use corelane_model::TopicName;
 use corelane_model::limits::{
     QUEUE_BACKOFF_STEPS_MAX, QUEUE_DELAY_MAX, QUEUE_DELIVERY_LIMIT_MAX, QUEUE_VISIBILITY_MAX, QUEUE_VISIBILITY_MIN,
 };
+use serde_json::json;
 
 use super::examples;
+use super::group::tell;
 use crate::bounds::{check, within};
 use crate::failure::{Failure, Outcome, refused_as, refused_request};
 use crate::target::{SharedTarget, run};
@@ -149,6 +151,9 @@ struct Alter {
     named: Named,
     #[command(flatten)]
     wishes: Wishes,
+    /// Print what was done as a JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Delete a queue, not its topic.
@@ -164,6 +169,9 @@ struct Delete {
     /// Even when it has members; they are put out.
     #[arg(long)]
     force: bool,
+    /// Print what was done as a JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 impl Queue {
@@ -177,9 +185,7 @@ impl Queue {
                 Action::Describe(describe) => describe.run(&queues).await,
                 Action::Alter(alter) => alter.run(&queues).await,
                 Action::Redrive(redrive) => redrive.run(&queues).await,
-                Action::Delete(Delete { named, force }) => {
-                    outcome(queues.delete(&named.group, &named.topic, force).await)
-                }
+                Action::Delete(delete) => delete.run(&queues).await,
             };
             drop(queues);
             client.close().await;
@@ -209,7 +215,22 @@ impl Alter {
                 "nothing to change: give --visibility, --dispatch, --backoff or another setting",
             ));
         }
-        outcome(queues.alter(&self.named.group, &self.named.topic, &wish).await)
+        outcome(queues.alter(&self.named.group, &self.named.topic, &wish).await)?;
+        self.named.tell(self.json, "altered")
+    }
+}
+
+impl Delete {
+    async fn run(self, queues: &Queues) -> Outcome {
+        outcome(queues.delete(&self.named.group, &self.named.topic, self.force).await)?;
+        self.named.tell(self.json, "deleted")
+    }
+}
+
+impl Named {
+    /// Says with `--json` what was done.
+    fn tell(&self, is_json: bool, done: &str) -> Outcome {
+        tell(is_json, || json!({ "group": self.group, "topic": self.topic, "done": done }))
     }
 }
 

@@ -72,7 +72,7 @@ struct Create {
     "corelane topic list --broker 127.0.0.1:9000",
 ))]
 struct List {
-    /// Print a JSON list.
+    /// Print a JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -166,7 +166,8 @@ impl List {
                     "settings": settings_json(&topic.settings),
                 })
             });
-            writeln!(out, "{:#}", objects.collect::<Value>())?;
+            let topics: Value = objects.collect();
+            writeln!(out, "{:#}", json!({ "topics": topics, "is_cut": list.is_cut }))?;
             return cut(list.is_cut);
         }
         let rows: Vec<Vec<String>> = topics
