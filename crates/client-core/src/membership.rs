@@ -233,8 +233,7 @@ impl Membership {
             let is_full = std::mem::take(&mut self.is_report_due) || self.heartbeats.is_multiple_of(FULL_REPORT_EVERY);
             let holds = is_full.then(|| self.holding.held.keys().copied().collect());
             asks.push(Ask::Report { seen: self.seen, holds, processing_micros: self.processing_micros.take() });
-        }
-        if !asks.is_empty() {
+            // A commit keeps the session too, but says neither how long a record takes nor all that is held.
             self.heartbeat_at = now.after(self.settings.session_timeout / HEARTBEATS);
         }
     }

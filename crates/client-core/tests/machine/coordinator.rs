@@ -39,6 +39,8 @@ pub(crate) struct Coordinator {
     base: usize,
     pub(crate) outbox: Vec<(u64, OutFrame)>,
     pub(crate) commits: u64,
+    /// Reports that said in full what is held.
+    pub(crate) full_reports: u64,
 }
 
 fn member((high, low): (u64, u64)) -> MemberId {
@@ -82,6 +84,7 @@ impl Coordinator {
             base: 0,
             outbox: Vec::new(),
             commits: 0,
+            full_reports: 0,
         }
     }
 
@@ -130,7 +133,12 @@ impl Coordinator {
             FrameKind::GroupHeartbeat => {
                 let body = decode::<GroupHeartbeat>(frame).unwrap();
                 let holds = body.holds.as_deref().map(ids);
-                let report = Report { seen: Generation(body.seen), holds: holds.as_deref(), processing_micros: None };
+                self.full_reports += u64::from(holds.is_some());
+                let report = Report {
+                    seen: Generation(body.seen),
+                    holds: holds.as_deref(),
+                    processing_micros: body.processing_micros,
+                };
                 self.spoken.insert(member(body.member), connection);
                 self.group.heartbeat(now, member(body.member), report)?;
                 self.done(ticket);

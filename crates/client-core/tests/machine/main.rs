@@ -8,6 +8,8 @@ mod coordinator;
 mod delivery;
 mod ends;
 mod groups;
+mod heartbeats;
+mod members;
 mod operations;
 mod reading;
 mod world;
