@@ -81,6 +81,8 @@ pub struct ClientCore {
     requests: Requests,
     appends: append::Appends,
     groups: Groups,
+    /// Subscriptions of members that waited for a commit.
+    starting: Vec<SubscriptionKey>,
     leasings: Leasings,
     timers: Timers,
     /// When what is known about topics in use is asked for again.
@@ -121,6 +123,7 @@ impl ClientCore {
             requests: Requests::default(),
             appends: append::Appends::default(),
             groups: Groups::default(),
+            starting: Vec::new(),
             leasings: Leasings::default(),
             timers: Timers::default(),
             refresh_at: None,
@@ -163,6 +166,7 @@ impl ClientCore {
             self.ask_homes(now);
         }
         self.advance_groups(now);
+        self.start_readers(now);
         self.advance_leasings(now);
         for _ in 0..ROUND_QUEUES_MAX {
             let Some((producer, index)) = self.dirty.pop_front() else { break };

@@ -2,13 +2,14 @@
 
 mod commits;
 mod holding;
+mod refusals;
 mod standby;
 mod turns;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use corelane_model::{ConnectionKey, ErrorCode, Generation, MemberId, MonotonicNanos, PartitionId};
+use corelane_model::{ConnectionKey, Generation, MemberId, MonotonicNanos, PartitionId};
 
 use crate::{CommitError, FenceReason, GroupNews, GroupSettings, LostReason, MembershipError, SubscriptionKey};
 use commits::{Commits, Offsets};
@@ -49,8 +50,14 @@ enum State {
     },
     Leaving {
         is_restarting: bool,
-        /// Where the leave went.
-        asked: Option<ConnectionKey>,
+        /// The connection on which it says its last words.
+        on: Option<ConnectionKey>,
+        /// Whether the leave is under way.
+        is_asked: bool,
+        /// It was refused for a while, and goes again then.
+        retry_at: MonotonicNanos,
+        /// From then on it no longer waits for the commits before it.
+        leave_by: MonotonicNanos,
         deadline: MonotonicNanos,
     },
 }
@@ -80,10 +87,21 @@ pub(crate) enum Asked {
 pub(crate) enum Change {
     /// These turns begin; open what they are read with, then tell.
     Begin(Vec<PartitionId>),
+    /// Reading may begin: where it does is committed.
+    Start(SubscriptionKey),
     End(SubscriptionKey),
     /// What is stood by for has changed; open what it is followed with, then tell.
     Follow,
     Tell(GroupNews),
+}
+
+/// A partition on its way to its next owner, with what was left for that one.
+#[derive(Debug)]
+struct Giving {
+    blob: Bytes,
+    was_sent: bool,
+    /// Who still has it then is put out.
+    deadline: MonotonicNanos,
 }
 
 /// One membership; it lasts through lives as several members.
@@ -101,10 +119,14 @@ pub(crate) struct Membership {
     pub(crate) holding: Holding,
     pub(crate) standbys: Standbys,
     commits: Commits,
+    /// Partitions of which nothing is handed out before their first offset is committed.
+    placing: BTreeSet<PartitionId>,
     /// Given up with something for the next owner, and not answered.
-    giving: BTreeMap<PartitionId, (Bytes, bool)>,
+    giving: BTreeMap<PartitionId, Giving>,
     /// Whether what it holds is to be said in full now.
     is_report_due: bool,
+    /// Reports and what is given up wait until then: the coordinator could not take them.
+    say_at: MonotonicNanos,
     heartbeat_at: MonotonicNanos,
     heartbeats: u32,
     /// When what is owed is committed.
@@ -130,8 +152,10 @@ impl Membership {
             holding: Holding::default(),
             standbys: Standbys::default(),
             commits: Commits::default(),
+            placing: BTreeSet::new(),
             giving: BTreeMap::new(),
             is_report_due: false,
+            say_at: MonotonicNanos(0),
             heartbeat_at: MonotonicNanos(0),
             heartbeats: 0,
             auto_commit_at: None,
@@ -169,7 +193,15 @@ impl Membership {
             State::Member { .. } => {
                 let commit_at = self.commits.has_pending().then_some(self.commit_at);
                 let commit_at = commit_at.filter(|_| !self.commits.is_under_way());
-                [Some(self.heartbeat_at), self.auto_commit_at, commit_at].into_iter().flatten().min()
+                let is_waiting = self.is_report_due || self.has_unsent();
+                let say_at = if is_waiting { self.say_at } else { self.heartbeat_at.max(self.say_at) };
+                [Some(say_at), self.auto_commit_at, commit_at].into_iter().flatten().min()
+            }
+            State::Leaving { is_asked: false, retry_at, leave_by, deadline, .. } if is_connected => {
+                let commit_at = self.commits.has_pending().then_some(self.commit_at);
+                let say_at = self.has_unsent().then_some(self.say_at);
+                let leave_at = if self.is_all_said() { retry_at } else { leave_by.max(retry_at) };
+                [Some(deadline), Some(leave_at), commit_at, say_at].into_iter().flatten().min()
             }
             State::Leaving { deadline, .. } => Some(deadline),
         }
@@ -202,16 +234,11 @@ impl Membership {
                 }
             }
             State::Leaving { deadline, .. } if deadline <= now => self.end(None),
-            State::Leaving { is_restarting, asked: None, deadline } => {
+            State::Leaving { .. } => {
                 if let Some(connection) = connection {
-                    self.owe_all();
-                    self.take_commits(&mut asks);
-                    self.take_giving(&mut asks);
-                    self.state = State::Leaving { is_restarting, asked: Some(connection), deadline };
-                    asks.push(Ask::Leave { is_restarting });
+                    self.poll_leaving(now, connection, &mut asks);
                 }
             }
-            State::Leaving { .. } => {}
         }
         asks
     }
@@ -222,27 +249,64 @@ impl Membership {
             self.owe_all();
         }
         let may_commit = self.commit_at <= now && !self.commits.is_under_way();
+        let may_say = self.say_at <= now;
         // What is given up was finished first: its commit goes before, whatever else is under way.
-        let has_unsent = self.giving.values().any(|(_, was_sent)| !was_sent);
-        if may_commit || has_unsent || self.is_report_due {
+        if may_commit || may_say && (self.has_unsent() || self.is_report_due) {
             self.take_commits(asks);
+        }
+        if !may_say {
+            return;
         }
         self.take_giving(asks);
         if self.is_report_due || self.heartbeat_at <= now {
             self.heartbeats += 1;
             let is_full = std::mem::take(&mut self.is_report_due) || self.heartbeats.is_multiple_of(FULL_REPORT_EVERY);
-            let holds = is_full.then(|| self.holding.held.keys().copied().collect());
+            let holds = is_full.then(|| self.holds());
             asks.push(Ask::Report { seen: self.seen, holds, processing_micros: self.processing_micros.take() });
             // A commit keeps the session too, but says neither how long a record takes nor all that is held.
             self.heartbeat_at = now.after(self.settings.session_timeout / HEARTBEATS);
         }
     }
 
+    /// Commits what is owed and gives up what was left for others; when all of that is answered, leaves.
+    fn poll_leaving(&mut self, now: MonotonicNanos, connection: ConnectionKey, asks: &mut Vec<Ask>) {
+        self.owe_all();
+        if self.commit_at <= now {
+            self.take_commits(asks);
+        }
+        if self.say_at <= now {
+            self.take_giving(asks);
+        }
+        let is_all_said = self.is_all_said();
+        let State::Leaving { is_restarting, on, is_asked, retry_at, leave_by, .. } = &mut self.state else { return };
+        *on = Some(connection);
+        // A leave that was taken while a commit was put off would leave that one behind.
+        if !*is_asked && *retry_at <= now && (is_all_said || *leave_by <= now) {
+            *is_asked = true;
+            asks.push(Ask::Leave { is_restarting: *is_restarting });
+        }
+    }
+
+    /// Whether nothing that was committed or given up waits for its answer.
+    fn is_all_said(&self) -> bool {
+        !self.commits.has_pending() && !self.commits.is_under_way() && self.giving.is_empty()
+    }
+
+    /// What it says that it holds. A partition that is on its way with something for the next owner is not given up without.
+    fn holds(&self) -> Vec<PartitionId> {
+        let held = self.holding.held.keys().chain(self.giving.keys());
+        held.copied().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.giving.values().any(|giving| !giving.was_sent)
+    }
+
     fn take_giving(&mut self, asks: &mut Vec<Ask>) {
         let seen = self.seen;
-        for (&partition, (blob, was_sent)) in &mut self.giving {
-            if !std::mem::replace(was_sent, true) {
-                asks.push(Ask::GiveUp { seen, partition, blob: blob.clone() });
+        for (&partition, giving) in &mut self.giving {
+            if !std::mem::replace(&mut giving.was_sent, true) {
+                asks.push(Ask::GiveUp { seen, partition, blob: giving.blob.clone() });
             }
         }
     }
@@ -274,86 +338,9 @@ impl Membership {
     /// The connection that it speaks on.
     const fn conversation(&self) -> Option<ConnectionKey> {
         match self.state {
-            State::Joining { asked, .. } | State::Leaving { asked, .. } => asked,
-            State::Member { on } => on,
+            State::Joining { asked, .. } => asked,
+            State::Member { on } | State::Leaving { on, .. } => on,
         }
-    }
-
-    /// Anything but a join was answered.
-    pub(crate) fn on_done(&mut self, asked: Asked) {
-        match asked {
-            Asked::Commit(id) => {
-                self.commits.on_done(id);
-                self.attempts = 0;
-            }
-            Asked::GiveUp(partition) => drop(self.giving.remove(&partition)),
-            Asked::Leave => self.end(None),
-            Asked::Join | Asked::Report => {}
-        }
-    }
-
-    /// A request was refused. `retry_at` is when it may be repeated, `fresh` the member's next id if it needs one.
-    pub(crate) fn on_refused(
-        &mut self,
-        asked: Asked,
-        (code, text): (ErrorCode, String),
-        retry_at: MonotonicNanos,
-        fresh: MemberId,
-    ) {
-        let is_out = matches!(code, ErrorCode::UnknownMember | ErrorCode::MemberFenced) || reason_of(code).is_some();
-        match asked {
-            Asked::Join => self.on_join_refused(code, text, retry_at, fresh),
-            Asked::Leave => self.end(None),
-            _ if !matches!(self.state, State::Member { .. }) => self.put_back(asked),
-            _ if is_out => self.on_fenced(reason_of(code).unwrap_or(FenceReason::Unknown), fresh),
-            Asked::Report => self.is_report_due |= code == ErrorCode::StaleGeneration,
-            Asked::GiveUp(partition) => {
-                // The report that follows gives it up without.
-                if self.giving.remove(&partition).is_some() && code == ErrorCode::LimitReached {
-                    self.tell(GroupNews::HandOverRefused { partition, text });
-                }
-                self.is_report_due = true;
-            }
-            Asked::Commit(id) if matches!(code.retry(), corelane_model::Retry::Later) => {
-                self.attempts = self.attempts.saturating_add(1);
-                self.commit_at = retry_at;
-                self.commits.put_back(id);
-            }
-            Asked::Commit(id) => {
-                let is_lost = matches!(code, ErrorCode::NotPartitionOwner | ErrorCode::StaleGeneration);
-                let error = |partition| match is_lost {
-                    true => CommitError::Lost { partition },
-                    false => CommitError::Refused { code, text: text.clone() },
-                };
-                let news = self.commits.on_refused(id, error);
-                // What was lost without notice is told again to whoever says what it holds.
-                self.is_report_due |= is_lost;
-                self.tell_all(news);
-            }
-        }
-    }
-
-    fn put_back(&mut self, asked: Asked) {
-        if let Asked::Commit(id) = asked {
-            self.commits.put_back(id);
-        }
-    }
-
-    fn on_join_refused(&mut self, code: ErrorCode, text: String, retry_at: MonotonicNanos, fresh: MemberId) {
-        let State::Joining { deadline, .. } = self.state else { return };
-        match code {
-            ErrorCode::StaticIdTaken => return self.end(Some(MembershipError::Fenced(FenceReason::StaticIdTaken))),
-            ErrorCode::MemberFenced | ErrorCode::SessionExpired | ErrorCode::RebalanceTimedOut => self.member = fresh,
-            _ if code.retry() == corelane_model::Retry::Never || code.retry() == corelane_model::Retry::Close => {
-                return self.end(Some(MembershipError::Refused { code, text }));
-            }
-            _ => {}
-        }
-        self.attempts = self.attempts.saturating_add(1);
-        if deadline.is_some_and(|deadline| deadline <= retry_at) {
-            return self.end(Some(MembershipError::Refused { code, text }));
-        }
-        self.state = State::Joining { asked: None, retry_at, deadline };
     }
 
     /// A connection is gone: what was under way on it goes again on the next.
@@ -362,12 +349,13 @@ impl Membership {
             return;
         }
         match &mut self.state {
-            State::Joining { asked, .. } | State::Leaving { asked, .. } => *asked = None,
+            State::Joining { asked, .. } => *asked = None,
             State::Member { on } => *on = None,
+            State::Leaving { on, is_asked, .. } => (*on, *is_asked) = (None, false),
         }
         self.partial = None;
         self.commits.put_all_back();
-        self.giving.values_mut().for_each(|(_, was_sent)| *was_sent = false);
+        self.giving.values_mut().for_each(|giving| giving.was_sent = false);
     }
 
     /// The member was put out: it drops everything, and comes back as another unless that cannot be.
@@ -399,6 +387,7 @@ impl Membership {
             self.stop_following();
             self.tell(GroupNews::Standby(Vec::new()));
         }
+        self.placing.clear();
         self.giving.clear();
         self.partial = None;
         self.seen = Generation(0);
@@ -430,8 +419,9 @@ impl Membership {
         self.end(Some(MembershipError::Closed));
     }
 
-    /// The application leaves. What auto-commit owes is committed on the way.
-    pub(crate) fn leave(&mut self, deadline: MonotonicNanos, is_restarting: bool) {
+    /// The application leaves. What auto-commit owes is committed on the way, and the leave waits for that until
+    /// `leave_by`. At the deadline it is over in any case.
+    pub(crate) fn leave(&mut self, (leave_by, deadline): (MonotonicNanos, MonotonicNanos), is_restarting: bool) {
         if self.is_over {
             return;
         }
@@ -439,11 +429,15 @@ impl Membership {
             self.holding.held.values_mut().filter_map(|held| held.subscription.take()).collect();
         self.changes.extend(subscriptions.into_iter().map(Change::End));
         self.stop_following();
+        let (retry_at, is_asked) = (MonotonicNanos(0), false);
         match self.state {
-            State::Member { .. } => self.state = State::Leaving { is_restarting, asked: None, deadline },
+            State::Member { on } => {
+                self.state = State::Leaving { is_restarting, on, is_asked, retry_at, leave_by, deadline };
+            }
             // The join may have been carried out, so that there may be something to leave.
-            State::Joining { asked: Some(_), .. } => {
-                self.state = State::Leaving { is_restarting, asked: None, deadline };
+            State::Joining { asked: Some(on), .. } => {
+                let on = Some(on);
+                self.state = State::Leaving { is_restarting, on, is_asked, retry_at, leave_by, deadline };
             }
             State::Joining { asked: None, .. } => self.end(None),
             State::Leaving { .. } => {}
@@ -454,15 +448,4 @@ impl Membership {
     pub(crate) const fn measure(&mut self, micros: u32) {
         self.processing_micros = Some(micros);
     }
-}
-
-/// Why a member was put out, where a refusal says so.
-const fn reason_of(code: ErrorCode) -> Option<FenceReason> {
-    Some(match code {
-        ErrorCode::SessionExpired => FenceReason::SessionExpired,
-        ErrorCode::RebalanceTimedOut => FenceReason::RebalanceTimeout,
-        ErrorCode::StaticIdTaken => FenceReason::StaticIdTaken,
-        ErrorCode::UnknownGroup => FenceReason::GroupDeleted,
-        _ => return None,
-    })
 }

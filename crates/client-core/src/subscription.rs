@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use corelane_model::limits::{BATCH_BYTES_MAX, SUBSCRIPTION_CREDIT_BYTES_MAX};
-use corelane_model::{ConnectionKey, ErrorCode, MonotonicNanos, Offset, StartAt};
+use corelane_model::{ConnectionKey, ErrorCode, MonotonicNanos, Offset, PartitionId, StartAt};
 use corelane_record::{BatchError, BatchHead};
 
-use crate::{OutOfRange, SubscribeSettings, SubscriptionError};
+use crate::{GroupKey, OutOfRange, SubscribeSettings, SubscriptionError};
 
 /// How far a subscription is.
 ///
@@ -40,6 +40,11 @@ pub(crate) struct Subscription {
     /// The next offset that the application has not been given; known from the broker's first answer on.
     pub(crate) next: Option<Offset>,
     pub(crate) attempts: u32,
+    /// The turn of a group that begins with it where the reset policy says.
+    pub(crate) first_of: Option<(GroupKey, PartitionId)>,
+    /// Log start and high watermark of an answer that waits until the group knows where it begins. What is pushed
+    /// meanwhile is early, too.
+    pub(crate) answer: Option<(Offset, Offset)>,
     /// Pushes that overtook the answer, which come on another stream.
     pub(crate) early: Vec<(Bytes, Offset)>,
     /// What was passed, if that overtook the answer: the last one says it all.
@@ -74,6 +79,8 @@ impl Subscription {
             phase: Phase::Waiting { retry_at: MonotonicNanos::default() },
             next: None,
             attempts: 0,
+            first_of: None,
+            answer: None,
             early: Vec::new(),
             early_passed: None,
             early_end: None,
@@ -106,6 +113,7 @@ impl Subscription {
 
     /// Forgets what came before the answer: it belongs to a conversation that is over.
     pub(crate) fn forget_early(&mut self) {
+        self.answer = None;
         self.early.clear();
         self.early_passed = None;
         self.early_end = None;

@@ -38,8 +38,9 @@ impl ClientCore {
     /// Leaves a group at once; what auto-commit owes is committed on the way. A static member that is `is_restarting` has
     /// its partitions kept until it is back, at most for its session time-out. [`GroupNews::Ended`] follows.
     pub fn leave_group(&mut self, now: Now, group: GroupKey, is_restarting: bool) {
-        let deadline = now.monotonic.after(self.settings.request_timeout);
-        self.call_group(group, |membership| membership.leave(deadline, is_restarting));
+        let patience = self.settings.request_timeout;
+        let (leave_by, deadline) = (now.monotonic.after(patience / 2), now.monotonic.after(patience));
+        self.call_group(group, |membership| membership.leave((leave_by, deadline), is_restarting));
     }
 
     /// Forgets a membership as if the process had died: the group puts the member out after its session time-out.
@@ -123,6 +124,7 @@ impl ClientCore {
         for change in membership.take_changes() {
             match change {
                 Change::End(subscription) => self.unsubscribe(subscription),
+                Change::Start(subscription) => self.starting.push(subscription),
                 Change::Follow => {
                     self.follow_standbys(key);
                     let told = self.groups.get_mut(key).map(|membership| membership.standbys.told());
@@ -150,8 +152,25 @@ impl ClientCore {
     fn open_turn(&mut self, key: GroupKey, partition: PartitionId, from: Option<StartAt>) -> Option<SubscriptionKey> {
         let membership = self.groups.get_mut(key)?;
         let start = from.or_else(|| membership.read_from(partition))?;
-        let topic = membership.holding.held.get(&partition)?.topic.clone();
-        self.subscribe_as_member(key, partition, topic, start)
+        let held = membership.holding.held.get(&partition)?;
+        let (topic, is_placed) = (held.topic.clone(), held.is_placed);
+        let subscription = self.subscribe_as_member(key, partition, topic, start)?;
+        // Where the application has sent it itself says nothing about the group.
+        if from.is_none() && !is_placed {
+            let reader = self.subscriptions.get_mut(&subscription).expect("just subscribed");
+            reader.first_of = Some((key, partition));
+        }
+        Some(subscription)
+    }
+
+    /// Where a turn begins was found out. Whether the group has to know that before anything is handed out.
+    pub(super) fn place_turn(
+        &mut self,
+        (key, partition): (GroupKey, PartitionId),
+        subscription: SubscriptionKey,
+        first: Offset,
+    ) -> bool {
+        self.call_group(key, |membership| membership.place(partition, subscription, first)).unwrap_or(false)
     }
 
     /// Reads a partition as a member's settings say.

@@ -144,11 +144,33 @@ impl ClientCore {
         if !matches!(reader.phase, Phase::Asked { connection: asked } if asked == connection) {
             return;
         }
-        reader.phase = Phase::Active { connection };
         let next = *reader.next.get_or_insert(Offset(answer.offset));
+        reader.answer = Some((Offset(answer.log_start), Offset(answer.high_watermark)));
+        let is_to_wait = reader.first_of.is_some_and(|turn| self.place_turn(turn, key, next));
+        if !is_to_wait {
+            self.start_reader(now, key);
+        }
+    }
+
+    /// Readers go on that waited until their group knew where they begin.
+    pub(super) fn start_readers(&mut self, now: Now) {
+        for key in std::mem::take(&mut self.starting) {
+            self.start_reader(now, key);
+        }
+    }
+
+    /// Hands out what has come since a subscription was answered, and whatever follows.
+    fn start_reader(&mut self, now: Now, key: SubscriptionKey) {
+        let Some(reader) = self.subscriptions.get_mut(&key) else { return };
+        // After a lost connection the next answer finds that there is nothing more to wait for.
+        let (Phase::Asked { connection }, Some((log_start, high_watermark))) = (reader.phase, reader.answer.take())
+        else {
+            return;
+        };
+        reader.phase = Phase::Active { connection };
+        let next = reader.next.expect("it was answered");
         let early = std::mem::take(&mut reader.early);
         let (early_passed, early_end) = (reader.early_passed.take(), reader.early_end.take());
-        let (log_start, high_watermark) = (Offset(answer.log_start), Offset(answer.high_watermark));
         self.effects.push_back(Effect::Subscribed { subscription: key, next, log_start, high_watermark });
         for (bytes, high_watermark) in early {
             self.deliver(key, bytes, high_watermark);

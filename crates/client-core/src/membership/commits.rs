@@ -75,6 +75,12 @@ impl Commits {
         }
     }
 
+    /// Whether an offset of a partition is not settled.
+    pub(crate) fn has(&self, partition: PartitionId) -> bool {
+        self.pending.contains_key(&partition)
+            || self.in_flight.iter().any(|frame| frame.entries.contains_key(&partition))
+    }
+
     /// Whether something waits to leave.
     pub(crate) fn has_pending(&self) -> bool {
         !self.pending.is_empty()

@@ -35,6 +35,8 @@ pub(crate) struct Held {
     pub(crate) subscription: Option<SubscriptionKey>,
     /// What was finished and is not on its way to be committed.
     pub(crate) owed: Option<Offset>,
+    /// Whether an offset is committed or on its way, so that whoever comes next finds one.
+    pub(crate) is_placed: bool,
 }
 
 /// Everything that a member has, as it was told.
@@ -118,7 +120,8 @@ impl Holding {
         topic: TopicName,
         (committed, followed): (Option<Offset>, Option<Offset>),
     ) {
-        let held = Held { topic, since, committed, followed, phase: Phase::Owned, subscription: None, owed: None };
+        let (phase, is_placed) = (Phase::Owned, committed.is_some());
+        let held = Held { topic, since, committed, followed, phase, subscription: None, owed: None, is_placed };
         self.held.insert(partition, held);
     }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use corelane_model::{ConnectionKey, Generation, MemberId, MonotonicNanos, Offset, PartitionId, StartAt};
 
-use super::{Assignment, Change, Membership, Phase, Revoked, State};
+use super::{Assignment, Change, Giving, Membership, Phase, Revoked, State};
 use crate::{
     AssignedPartition, CommitError, CommitKey, CommitOffset, GroupNews, GroupStart, LostReason, SubscriptionKey,
 };
@@ -63,6 +63,7 @@ impl Membership {
             if self.holding.held.get(&partition).is_none_or(|held| held.since != since) {
                 let (followed, subscription) = self.standbys.take_over(partition).unwrap_or_default();
                 self.changes.extend(subscription.map(Change::End));
+                self.placing.remove(&partition);
                 self.holding.begin(partition, since, topic.clone(), (committed, followed));
                 begun.push(partition);
             }
@@ -132,6 +133,31 @@ impl Membership {
         }
     }
 
+    /// Reading of a turn is to begin where the reset policy says, which is known now. Nobody else would find that place: by
+    /// the same policy another owner may begin behind records that were handed out and not committed. So it is committed
+    /// first. Whether reading has to wait for that; [`Change::Start`] says when it is done.
+    pub(crate) fn place(&mut self, partition: PartitionId, subscription: SubscriptionKey, first: Offset) -> bool {
+        let Some(held) = self.holding.held.get_mut(&partition) else { return false };
+        if held.subscription != Some(subscription) {
+            return false;
+        }
+        if !std::mem::replace(&mut held.is_placed, true) {
+            self.commits.add(partition, held.since, first, String::new(), None);
+            self.placing.insert(partition);
+        }
+        self.placing.contains(&partition)
+    }
+
+    /// Commits were settled: reading begins where it waited for one. Of a commit that was refused for good the application
+    /// hears if it was its own; there is nothing better to wait for.
+    pub(super) fn settle_places(&mut self) {
+        let commits = &self.commits;
+        for partition in self.placing.extract_if(.., |&partition| !commits.has(partition)) {
+            let subscription = self.holding.held.get(&partition).and_then(|held| held.subscription);
+            self.changes.extend(subscription.map(Change::Start));
+        }
+    }
+
     /// Commits offsets of turns that last; the others fail.
     pub(crate) fn commit(&mut self, offsets: Vec<CommitOffset>) -> CommitKey {
         let key = self.commits.next_key();
@@ -141,7 +167,11 @@ impl Membership {
                 self.tell(GroupNews::CommitFailed { partition, commits: key..=key, error });
                 continue;
             }
-            self.holding.held.get_mut(&partition).expect("it has this turn").owed = None;
+            let held = self.holding.held.get_mut(&partition).expect("it has this turn");
+            held.owed = None;
+            if !std::mem::replace(&mut held.is_placed, true) {
+                self.placing.insert(partition);
+            }
             self.commits.add(partition, turn, offset, metadata, Some(key));
         }
         key
@@ -190,17 +220,15 @@ impl Membership {
 
     /// The application has moved on from a partition that it was asked for. False if it was not asked for it.
     pub(crate) fn give_up(&mut self, partition: PartitionId, blob: Option<Bytes>) -> bool {
-        let is_asked =
-            self.holding.held.get(&partition).is_some_and(|held| matches!(held.phase, Phase::Revoking { .. }));
-        if !is_asked {
+        let Some(Phase::Revoking { deadline }) = self.holding.held.get(&partition).map(|held| held.phase) else {
             return false;
-        }
+        };
         let held = self.holding.held.remove(&partition).expect("just looked at");
         if let Some(offset) = held.owed {
             self.commits.add(partition, held.since, offset, String::new(), None);
         }
         match blob {
-            Some(blob) => drop(self.giving.insert(partition, (blob, false))),
+            Some(blob) => drop(self.giving.insert(partition, Giving { blob, was_sent: false, deadline })),
             None => self.is_report_due = true,
         }
         true

@@ -9,8 +9,8 @@ use corelane_group::{
     Settings, Start, Subscription, TopicShape,
 };
 use corelane_model::{
-    CorrelationId, Generation, GroupName, MemberId, Now, Offset, PartitionId, PartitionIndex, ResetPolicy, StaticId,
-    Strategy, TopicId, TopicName,
+    CorrelationId, ErrorCode, Generation, GroupName, MemberId, Now, Offset, PartitionId, PartitionIndex, ResetPolicy,
+    StaticId, Strategy, TopicId, TopicName,
 };
 use corelane_wire::{
     CommitOffsets, Frame, FrameKind, GiveUp, GroupAssignment, GroupDone, GroupHeartbeat, HandOver, JoinGroup,
@@ -39,6 +39,8 @@ pub(crate) struct Coordinator {
     base: usize,
     pub(crate) outbox: Vec<(u64, OutFrame)>,
     pub(crate) commits: u64,
+    /// What is refused as busy when it comes next, each once.
+    pub(crate) busy_for: Vec<FrameKind>,
     /// Reports that said in full what is held.
     pub(crate) full_reports: u64,
 }
@@ -84,6 +86,7 @@ impl Coordinator {
             base: 0,
             outbox: Vec::new(),
             commits: 0,
+            busy_for: Vec::new(),
             full_reports: 0,
         }
     }
@@ -114,6 +117,11 @@ impl Coordinator {
         let ticket = RequestTicket(self.next_ticket);
         let correlation = frame.head.correlation;
         let is_join = frame.head.kind == FrameKind::JoinGroup;
+        if let Some(at) = self.busy_for.iter().position(|&kind| kind == frame.head.kind) {
+            self.busy_for.remove(at);
+            let refusal = Refusal { code: ErrorCode::Busy.to_wire(), text: "the log is full".to_owned() };
+            return self.outbox.push((connection, encode(correlation, &refusal)));
+        }
         self.waiting.insert(ticket, Waiting { connection, correlation, is_join });
         if let Err(error) = self.call(now, ticket, connection, frame) {
             self.waiting.remove(&ticket);

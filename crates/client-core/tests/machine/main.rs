@@ -11,5 +11,7 @@ mod groups;
 mod heartbeats;
 mod members;
 mod operations;
+mod places;
+mod put_off;
 mod reading;
 mod world;

@@ -55,6 +55,8 @@ pub(crate) struct Members {
     pub(crate) done: BTreeMap<u32, BTreeSet<u64>>,
     pub(crate) is_auto: bool,
     pub(crate) follow: Option<StartAt>,
+    /// What is left for the next owner.
+    pub(crate) blob: Option<&'static [u8]>,
     pub(crate) session: Duration,
     pub(crate) auto_commit: Duration,
     pub(crate) reset: ResetPolicy,
@@ -80,6 +82,7 @@ impl Members {
             done: BTreeMap::new(),
             is_auto,
             follow: None,
+            blob: Some(b"state"),
             session: SESSION,
             auto_commit: Duration::from_millis(20),
             reset: ResetPolicy::Earliest,
@@ -159,7 +162,7 @@ impl Members {
             }
         } else if let Some(partition) = app.revoking.pop() {
             app.turns.remove(&partition);
-            self.world.core.give_up(key, partition, Some(Bytes::from_static(b"state")));
+            self.world.core.give_up(key, partition, self.blob.map(Bytes::from_static));
         }
         self.world.round();
     }
