@@ -74,10 +74,11 @@ impl GroupDescription {
         self.topics.get(&partition.topic).cloned().unwrap_or_else(|| format!("(deleted {})", partition.topic))
     }
 
-    /// Records that are not done, over all partitions whose owners said so in time.
+    /// Records that are not done. `None` as long as that is not known of a partition: its owner did not say so in time, or
+    /// the group has committed nothing for it and there is something to read.
     #[must_use]
-    pub fn lag(&self) -> u64 {
-        self.partitions.iter().filter_map(|partition| partition.lag).sum()
+    pub fn lag(&self) -> Option<u64> {
+        self.partitions.iter().map(|partition| partition.lag).sum()
     }
 
     /// For how long the oldest of them has waited, in milliseconds, as far as the owners of partitions said in time.
@@ -86,12 +87,11 @@ impl GroupDescription {
         self.partitions.iter().filter_map(|partition| partition.lag_ms).max()
     }
 
-    /// Lag in records and in milliseconds of the partitions that a member has.
+    /// Lag of the partitions that a member has: in records as [`Self::lag`], in milliseconds as [`Self::lag_ms`].
     #[must_use]
-    pub fn lag_of(&self, member: &GroupMember) -> (u64, Option<u64>) {
-        let owned = self.partitions.iter().filter(|partition| partition.owner == Some(member.member));
-        let lags = owned.map(|partition| (partition.lag.unwrap_or(0), partition.lag_ms));
-        lags.fold((0, None), |(lag, lag_ms), (more, ms)| (lag + more, lag_ms.max(ms)))
+    pub fn lag_of(&self, member: &GroupMember) -> (Option<u64>, Option<u64>) {
+        let owned = || self.partitions.iter().filter(|partition| partition.owner == Some(member.member));
+        (owned().map(|partition| partition.lag).sum(), owned().filter_map(|partition| partition.lag_ms).max())
     }
 }
 

@@ -161,6 +161,12 @@ impl Group {
         self.members.len()
     }
 
+    /// Whether somebody is a member, also one that is away.
+    #[must_use]
+    pub fn has_member(&self, member: MemberId) -> bool {
+        self.members.contains_key(&member)
+    }
+
     /// Who has a partition; `None` while nobody does.
     #[must_use]
     pub fn slot(&self, partition: PartitionId) -> Option<&Slot> {

@@ -109,6 +109,11 @@ impl Group {
         self.staged.get(&partition)
     }
 
+    /// The partitions that have something staged, in order.
+    pub fn staged_partitions(&self) -> impl Iterator<Item = PartitionId> {
+        self.staged.keys().copied()
+    }
+
     /// The transactions that have something staged: after a restart, whom to ask about it.
     #[must_use]
     pub fn transactions(&self) -> BTreeSet<Transaction> {

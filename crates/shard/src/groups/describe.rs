@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use corelane_group::{GroupDescription, GroupState, MemberDescription, MemberState};
-use corelane_model::{MonotonicNanos, Offset, PartitionId, PartitionIndex, ShardId, TopicId};
-use corelane_session::GroupAsk;
+use corelane_model::{ErrorCode, MonotonicNanos, Offset, PartitionId, PartitionIndex, ShardId, TopicId};
+use corelane_session::{GroupAsk, Refused};
 use corelane_wire::{
     DescribeGroupAnswer, DescribeQueueAnswer, FetchOffsetsAnswer, FetchedOffset, GroupMember, GroupPartition,
     GroupSummary,
 };
 
 use super::GroupRequest;
-use super::home::Coordinated;
+use super::home::{Coordinated, HeldAnswer};
 use super::lag::GroupLagging;
 use super::tell::{GroupAnswer, labels, member_on_wire};
 use crate::Shard;
@@ -29,6 +29,8 @@ const MEMBERS_PAGE: usize = 256;
 const PARTITIONS_PAGE: usize = 1024;
 /// Bytes of metadata in one answer, beyond which it is cut.
 const METADATA_PAGE_BYTES: usize = 256 << 10;
+/// Bytes of answers with offsets that a home holds until they are durable; more are refused. One has room in any case.
+const HOME_HELD_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a subscription that are shown.
 const SUBSCRIPTION_BYTES_MAX: usize = 1024;
 
@@ -158,7 +160,9 @@ impl Shard {
         let lag = |&(partition, committed): &(PartitionId, Option<Offset>)| {
             let status = self.storage.describe(partition)?;
             let (log_start, high_watermark) = (status.log_start, status.high_watermark);
-            let next = committed.map(|committed| committed.max(log_start));
+            // Where a turn begins without a committed offset only its reader knows; in an empty log it is behind nothing.
+            let is_empty = high_watermark <= log_start;
+            let next = committed.map(|committed| committed.max(log_start)).or_else(|| is_empty.then_some(log_start));
             let lag = next.map(|next| high_watermark.0.saturating_sub(next.0));
             let age = |next| {
                 let appended = self.storage.append_time(partition, next)?;
@@ -250,7 +254,15 @@ impl Shard {
                 metadata: committed.metadata.clone(),
             });
         }
-        known.held.push_back((None, request.asker, GroupAnswer::Offsets(answer)));
+        let bytes = bytes + answer.offsets.len() * size_of::<FetchedOffset>();
+        let would = home.held_bytes + bytes;
+        if 0 < home.held_bytes && HOME_HELD_BYTES_MAX < would {
+            let text = format!("answers of {would} bytes with offsets wait for the disk; try again in a moment");
+            return self.refuse(request.asker, None, Refused::new(ErrorCode::Busy, text));
+        }
+        home.held_bytes = would;
+        let answer = GroupAnswer::Offsets(answer);
+        known.held.push_back(HeldAnswer { position: None, asker: request.asker, answer, bytes });
         home.touch(&request.group);
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct Home {
     pub(super) log: HomeLog,
     /// Shared queues, which live beside the groups.
     pub(crate) queues: QueuesOfHome,
+    /// Bytes of answers that its groups hold until something is durable.
+    pub(super) held_bytes: usize,
 }
 
 /// Who waits for a ticket.
@@ -58,6 +60,17 @@ pub(crate) struct Asked {
     pub(super) joined: Option<(u32, u32)>,
     /// How many offsets were staged within a transaction.
     pub(super) staged: Option<u32>,
+}
+
+/// An answer that says what may not be durable yet.
+#[derive(Debug)]
+pub(crate) struct HeldAnswer {
+    /// What must be durable first; `None` until the round ends.
+    pub(super) position: Option<AppendPosition>,
+    pub(super) asker: Asker,
+    pub(super) answer: GroupAnswer,
+    /// What it counts for in [`Home::held_bytes`].
+    pub(super) bytes: usize,
 }
 
 /// A group and who talks to it.
@@ -74,8 +87,8 @@ pub(crate) struct Coordinated {
     pub(super) parked: VecDeque<Parked>,
     /// How many of them are of each member.
     pub(super) parked_of: BTreeMap<MemberId, u32>,
-    /// Answers that say what may not be durable yet, with the position that must be. `None` until the round ends.
-    pub(super) held: VecDeque<(Option<AppendPosition>, Asker, GroupAnswer)>,
+    /// Answers that say what may not be durable yet, in order.
+    pub(super) held: VecDeque<HeldAnswer>,
     pub(super) durable: AppendPosition,
     pub(super) is_touched: bool,
     /// Its entry in [`Home::deadlines`].
@@ -101,6 +114,12 @@ impl Coordinated {
             lag: BTreeMap::new(),
         }
     }
+
+    /// Nothing is told any more to those who are members no longer.
+    pub(super) fn forget_strangers(&mut self) {
+        let group = &self.group;
+        self.speakers.retain(|&member, _| group.has_member(member));
+    }
 }
 
 impl Home {
@@ -114,6 +133,7 @@ impl Home {
             stale: BTreeSet::new(),
             log: HomeLog::default(),
             queues: QueuesOfHome::default(),
+            held_bytes: 0,
         }
     }
 
@@ -196,8 +216,9 @@ impl Home {
         let mut askers = self.queues.take_askers();
         for known in self.groups.values_mut() {
             askers.extend(std::mem::take(&mut known.asked).into_values().map(|asked| asked.asker));
-            askers.extend(std::mem::take(&mut known.held).into_iter().map(|(_, asker, _)| asker));
+            askers.extend(std::mem::take(&mut known.held).into_iter().map(|held| held.asker));
         }
+        self.held_bytes = 0;
         askers
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use corelane_group::{AppendPosition, Effect, Group, GroupStats, Phase};
 use corelane_model::{GroupName, MonotonicNanos, Offset, PartitionId, PartitionIndex, TopicId};
 
-use super::home::{Coordinated, Home, HomePhase};
+use super::home::{Coordinated, HeldAnswer, Home, HomePhase};
 use super::log::{Owner, Reach};
 use super::tell::{Telling, tell_assignment, tell_fence, tell_hand_over};
 use crate::Shard;
@@ -163,7 +163,7 @@ impl Shard {
             known.is_touched = false;
             known.group.finish_round(self.now);
             let appended = known.group.appended();
-            known.held.iter_mut().for_each(|(position, _, _)| *position = position.or(Some(appended)));
+            known.held.iter_mut().for_each(|held| held.position = held.position.or(Some(appended)));
             let catalog = self.catalog.as_ref().expect("homes are opened when the catalog is known");
             let is_gone = pump((home, &name), self.now.monotonic, catalog, &mut out);
             home.arm(&name);
@@ -211,6 +211,7 @@ impl Shard {
 fn topics_of(group: &Group) -> impl Iterator<Item = TopicId> + use<> {
     let mut topics: Vec<TopicId> = group.slots().map(|(partition, _)| partition.topic).collect();
     topics.extend(group.offsets().map(|(partition, _)| partition.topic));
+    topics.extend(group.staged_partitions().map(|partition| partition.topic));
     topics.sort_unstable();
     topics.dedup();
     topics.into_iter()
@@ -223,7 +224,7 @@ fn pump(
     catalog: &corelane_catalog::Catalog,
     out: &mut Vec<Telling>,
 ) -> bool {
-    let Home { groups, log, .. } = home;
+    let Home { groups, log, held_bytes, .. } = home;
     let known = groups.get_mut(name).expect("the caller has it");
     let mut is_gone = false;
     while let Some(effect) = known.group.poll_effect() {
@@ -255,10 +256,10 @@ fn pump(
             Effect::Remove => is_gone = true,
         }
     }
-    while let Some((Some(position), _, _)) = known.held.front()
-        && *position <= known.durable
+    while let Some(HeldAnswer { asker, answer, bytes, .. }) =
+        known.held.pop_front_if(|held| held.position.is_some_and(|position| position <= known.durable))
     {
-        let (_, asker, answer) = known.held.pop_front().expect("it was there");
+        *held_bytes -= bytes;
         out.push(Telling::Answer(asker, answer));
     }
     is_gone
@@ -274,10 +275,64 @@ fn retire(home: &mut Home, name: &GroupName, retired: &mut GroupStats, out: &mut
     let askers =
         asked.into_values().map(|asked| asked.asker).chain(parked.into_iter().map(|parked| parked.request.asker));
     out.extend(askers.map(|asker| Telling::gone(asker, name)));
-    out.extend(held.into_iter().map(|(_, asker, answer)| Telling::Answer(asker, answer)));
+    for HeldAnswer { asker, answer, bytes, .. } in held {
+        home.held_bytes -= bytes;
+        out.push(Telling::Answer(asker, answer));
+    }
 }
 
 /// Whether a home takes requests.
 pub(super) const fn is_serving(home: &Home) -> bool {
     matches!(home.phase, HomePhase::Serving)
+}
+
+#[cfg(test)]
+mod tests {
+    use corelane_group::{Commit, Join, Leave, RequestTicket, Settings, Subscription, TopicShape};
+    use corelane_model::{
+        ConnectionKey, MemberId, Now, ProducerEpoch, ProducerId, ShardId, StaticId, TopicName, Transaction, WallMillis,
+    };
+
+    use super::*;
+    use crate::ask::Peer;
+
+    const NOW: Now = Now { monotonic: MonotonicNanos(1), wall: WallMillis(1) };
+
+    /// A group with one static member, which has the only partition of topic 5.
+    fn group() -> (Group, Join, PartitionId) {
+        let mut group = Group::new(NOW, GroupName::parse("g").unwrap(), Settings::default()).unwrap();
+        let topics = [TopicName::parse("t").unwrap()].into();
+        let shape = TopicShape { topic: TopicId(5), partitions: 1 };
+        let subscription = Subscription { topics, pattern: None };
+        let static_id = Some(StaticId::parse("s").unwrap());
+        let join = Join { static_id, ..Join::new(MemberId(7), subscription, vec![shape]) };
+        group.join(NOW, RequestTicket(1), join.clone()).unwrap();
+        group.finish_round(NOW);
+        (group, join, PartitionId::new(TopicId(5), PartitionIndex(0)))
+    }
+
+    #[test]
+    fn a_topic_of_which_only_something_is_staged_is_one_of_the_groups() {
+        let (mut group, join, partition) = group();
+        let transaction = Transaction::new(ProducerId(3), ProducerEpoch(0));
+        let fence = (join.member, group.generation());
+        let offsets = [Commit::new(partition, Offset(4))];
+        group.stage(NOW, RequestTicket(2), transaction, fence, &offsets).unwrap();
+        group.leave(NOW, RequestTicket(3), join.member, Leave::ForGood).unwrap();
+        group.finish_round(NOW);
+        assert_eq!((group.slots_len(), group.offsets().count()), (0, 0));
+        assert_eq!(topics_of(&group).collect::<Vec<_>>(), [TopicId(5)]);
+    }
+
+    #[test]
+    fn a_static_member_that_was_removed_is_told_nothing_more() {
+        let (group, join, _) = group();
+        let mut known = Coordinated::new(group, 1);
+        known.speakers.insert(join.member, Peer { shard: ShardId(0), connection: ConnectionKey(1) });
+        known.forget_strangers();
+        assert_eq!(known.speakers.len(), 1);
+        known.group.remove_static(NOW, RequestTicket(2), join.static_id.as_ref().unwrap()).unwrap();
+        known.forget_strangers();
+        assert!(known.speakers.is_empty());
+    }
 }

@@ -95,7 +95,7 @@ impl Shard {
                 return Err(Refused::new(ErrorCode::Recovering, text));
             }
         }
-        if home.log.is_full() {
+        if home.log.is_full() && !is_small(&request.ask) {
             return Err(busy());
         }
         if let Some(queue) = home.queues.of_group(&request.group) {
@@ -178,6 +178,7 @@ impl Shard {
         let ticket = RequestTicket(self.groups.ticket());
         let member = ask.member();
         let is_leaving = matches!(ask, GroupAsk::Leave { .. });
+        let is_removing = matches!(ask, GroupAsk::RemoveStatic { .. });
         let topics = match self.resolve_join(&ask) {
             Ok(topics) => topics,
             Err(refused) => {
@@ -194,6 +195,9 @@ impl Shard {
                 note_speaker(known, member.filter(|_| !is_leaving), asker);
                 if let Some(gone) = member.filter(|_| is_leaving) {
                     known.speakers.remove(&gone);
+                }
+                if is_removing {
+                    known.forget_strangers();
                 }
                 let generation = known.group.generation().0;
                 match ran {
@@ -244,6 +248,12 @@ impl Shard {
             home.remove(name);
         }
     }
+}
+
+/// Whether a request is taken even if the home's log is full: questions, which write nothing, and heartbeats, of which little
+/// is written, and without which members would be put out.
+const fn is_small(ask: &GroupAsk) -> bool {
+    matches!(ask, GroupAsk::Heartbeat { .. } | GroupAsk::Describe { .. } | GroupAsk::FetchOffsets { .. })
 }
 
 /// Where a member is told things from now on.

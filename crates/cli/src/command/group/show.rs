@@ -126,7 +126,7 @@ pub(super) fn description(group: &GroupDescription, is_json: bool) -> Outcome {
         summary.generation,
         group.standbys,
         Span(group.retention),
-        group.lag(),
+        number(group.lag()),
         group.lag_ms().map(|ms| format!(" and {ms} ms")).unwrap_or_default(),
     )?;
     if !group.members.is_empty() {
@@ -140,6 +140,10 @@ pub(super) fn description(group: &GroupDescription, is_json: bool) -> Outcome {
     Ok(())
 }
 
+fn number(value: Option<u64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
 fn members(out: &mut impl Write, group: &GroupDescription) -> Outcome {
     let rows: Vec<Vec<String>> = group
         .members
@@ -151,7 +155,7 @@ fn members(out: &mut impl Write, group: &GroupDescription) -> Outcome {
                 member.static_id.clone().unwrap_or_else(|| "-".to_owned()),
                 member_state(member.state).to_owned(),
                 member.owned.to_string(),
-                lag.to_string(),
+                number(lag),
                 lag_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
                 format!("{} ms", member.silent_ms),
                 member.processing_micros.map_or_else(|| "-".to_owned(), |micros| format!("{micros} µs")),
@@ -164,7 +168,6 @@ fn members(out: &mut impl Write, group: &GroupDescription) -> Outcome {
 }
 
 fn partitions(out: &mut impl Write, group: &GroupDescription) -> Outcome {
-    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     let rows: Vec<Vec<String>> = group
         .partitions
         .iter()
