@@ -21,6 +21,8 @@ fn a_demo_verifies_everything_marks_what_is_void_and_removes_nothing_of_others()
             assert_eq!(run[fault], 0, "{fault}: {run}");
         }
     }
+    let moved = report["group"]["moved"]["partitions"].as_u64().unwrap();
+    assert!(0 < moved, "the group was disturbed, and nothing moved: {report}");
     // A machine that is busy makes some of them void; then the text says so where the figures stand.
     let sweeps = runs[1..].iter().filter(|run| run["void"] == true).count();
     let table = text.split_once("N x M").unwrap().1;

@@ -14,6 +14,7 @@ mod compaction;
 mod delays;
 mod demo;
 mod full_disk;
+mod group_promises;
 mod groups;
 mod message_ids;
 mod queues;

@@ -92,8 +92,8 @@ fn large_commit(member: &Member) -> CommitOffsets {
 fn two_members(world: &mut World) -> (Member, Member) {
     let client = world.connect(0);
     world.create(client, "inputs", 64);
-    let mut a = Member::join(world, client, &join_of("lobby", 1, &["inputs"])).unwrap();
-    let mut b = Member::join(world, client, &join_of("lobby", 2, &["inputs"])).unwrap();
+    let mut a = Member::join(world, client, &join_of("lobby", 1, &["inputs"])).expect("it is taken");
+    let mut b = Member::join(world, client, &join_of("lobby", 2, &["inputs"])).expect("it is taken");
     settle(world, &mut [&mut a, &mut b]);
     assert_eq!((a.owned.len(), b.owned.len()), (32, 32));
     (a, b)
