@@ -17,6 +17,7 @@ mod full_disk;
 mod group_promises;
 mod groups;
 mod message_ids;
+mod programs;
 mod queues;
 mod redrive;
 mod refusals;
