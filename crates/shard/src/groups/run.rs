@@ -112,7 +112,7 @@ impl Shard {
                 let text = format!("consumer group {} is being deleted; try again in a moment", request.group);
                 Err(Refused::new(ErrorCode::Busy, text))
             }
-            Some(_) => Ok(()),
+            Some(known) => known.check_speaker(request),
             None if !request.ask.may_create() => Err(no_group(request)),
             None if HOME_GROUPS_MAX <= home.groups.len() => {
                 let text = format!("the home of group {} keeps {HOME_GROUPS_MAX} groups already", request.group);
@@ -176,7 +176,8 @@ impl Shard {
     fn run_ticketed(&mut self, index: PartitionIndex, request: GroupRequest, ends: &[Offset]) {
         let GroupRequest { asker, group: name, client, ask } = request;
         let ticket = RequestTicket(self.groups.ticket());
-        let member = ask.member();
+        // What is staged goes to the group through whichever shard the client talks to about its transactions.
+        let member = ask.member().filter(|_| !matches!(ask, GroupAsk::Stage { .. }));
         let is_leaving = matches!(ask, GroupAsk::Leave { .. });
         let is_removing = matches!(ask, GroupAsk::RemoveStatic { .. });
         let topics = match self.resolve_join(&ask) {
@@ -254,6 +255,25 @@ impl Shard {
 /// is written, and without which members would be put out.
 const fn is_small(ask: &GroupAsk) -> bool {
     matches!(ask, GroupAsk::Heartbeat { .. } | GroupAsk::Describe { .. } | GroupAsk::FetchOffsets { .. })
+}
+
+impl Coordinated {
+    /// A member has gone on to speak on another connection: what comes late on the one before it has said again, and more.
+    /// An old commit among that would take back a newer one, and its assignments would go where it does not hear them.
+    fn check_speaker(&self, request: &GroupRequest) -> Result<(), Refused> {
+        if matches!(request.ask, GroupAsk::Stage { .. }) {
+            return Ok(());
+        }
+        let Some(member) = request.ask.member() else { return Ok(()) };
+        let peer = request.asker.peer;
+        match self.speakers.get(&member) {
+            Some(speaker) if speaker.shard == peer.shard && peer.connection < speaker.connection => {
+                let text = format!("member {member} of group {} speaks on a newer connection by now", request.group);
+                Err(Refused::new(ErrorCode::StaleGeneration, text))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Where a member is told things from now on.

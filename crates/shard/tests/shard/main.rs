@@ -13,6 +13,7 @@ mod inquiries;
 mod late_transactions;
 mod lifecycle;
 mod members;
+mod newer_connections;
 mod produce;
 mod queue_transactions;
 mod queues;
