@@ -449,3 +449,33 @@ impl Membership {
         self.processing_micros = Some(micros);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use corelane_model::{ErrorCode, GroupName};
+
+    use super::*;
+
+    const BEFORE: ConnectionKey = ConnectionKey(1);
+    const AFTER: ConnectionKey = ConnectionKey(2);
+
+    fn at(ms: u64) -> MonotonicNanos {
+        MonotonicNanos(ms * 1_000_000)
+    }
+
+    #[test]
+    fn what_is_said_on_a_connection_that_it_has_left_means_nothing() {
+        let settings = GroupSettings::new(GroupName::parse("g").unwrap());
+        let mut membership = Membership::new(settings, MemberId(7), at(1_000));
+        assert_eq!(membership.poll(at(0), Some(BEFORE)), [Ask::Join]);
+        membership.on_joined(at(1), BEFORE);
+        let reports = |asks: &[Ask]| asks.iter().filter(|ask| matches!(ask, Ask::Report { .. })).count();
+        // Its coordinator turns out to be elsewhere.
+        assert_eq!(reports(&membership.poll(at(2), Some(AFTER))), 1);
+        let refused = (ErrorCode::UnknownMember, "there is no such member".to_owned());
+        membership.on_refused((BEFORE, Asked::Report), refused.clone(), at(3), MemberId(8));
+        assert_eq!((membership.member, membership.conversation()), (MemberId(7), Some(AFTER)));
+        membership.on_refused((AFTER, Asked::Report), refused, at(3), MemberId(8));
+        assert_eq!((membership.member, membership.conversation()), (MemberId(8), None));
+    }
+}

@@ -283,7 +283,7 @@ impl ClientCore {
                 let retry_at = self.pause(now, 2);
                 self.retry_homes(retry_at);
             }
-            Asker::Group(group, asked) => self.on_group_refused(now, (group, asked), code, text),
+            Asker::Group(group, asked) => self.on_group_refused(now, connection, (group, asked), (code, text)),
             Asker::Queue(queue, asked) => self.on_queue_refused(now, (queue, asked), code, text),
         }
     }

@@ -335,7 +335,7 @@ impl ClientCore {
             }
             Asked::Report | Asked::GiveUp(_) | Asked::Commit(_) | Asked::Leave => {
                 corelane_wire::access::<corelane_wire::GroupDone>(frame)?;
-                self.call_group(key, |membership| membership.on_done(asked));
+                self.call_group(key, |membership| membership.on_done(connection, asked));
             }
         }
         Ok(())
@@ -344,15 +344,15 @@ impl ClientCore {
     pub(super) fn on_group_refused(
         &mut self,
         now: Now,
+        connection: ConnectionKey,
         (key, asked): (GroupKey, Asked),
-        code: ErrorCode,
-        text: String,
+        (code, text): (ErrorCode, String),
     ) {
         let Some(membership) = self.groups.get_mut(key) else { return };
         let attempts = membership.attempts;
         let retry_at = self.pause(now, attempts);
         let fresh = self.fresh_member();
-        self.call_group(key, |membership| membership.on_refused(asked, (code, text), retry_at, fresh));
+        self.call_group(key, |membership| membership.on_refused((connection, asked), (code, text), retry_at, fresh));
         self.groups.renamed(key);
     }
 

@@ -1,6 +1,6 @@
 //! What becomes of requests: done, put off, or refused.
 
-use corelane_model::{ErrorCode, MemberId, MonotonicNanos, Retry};
+use corelane_model::{ConnectionKey, ErrorCode, MemberId, MonotonicNanos, Retry};
 
 use super::{Asked, Membership, State};
 use crate::{CommitError, FenceReason, GroupNews, MembershipError};
@@ -11,7 +11,11 @@ const GIVING_RESERVE: u32 = 4;
 
 impl Membership {
     /// Anything but a join was answered.
-    pub(crate) fn on_done(&mut self, asked: Asked) {
+    pub(crate) fn on_done(&mut self, connection: ConnectionKey, asked: Asked) {
+        // Where it does not speak any more that means nothing: it has said the same again on the next connection.
+        if self.conversation() != Some(connection) {
+            return;
+        }
         self.attempts = 0;
         match asked {
             Asked::Commit(id) => {
@@ -27,11 +31,14 @@ impl Membership {
     /// A request was refused. `retry_at` is when it may be repeated, `fresh` the member's next id if it needs one.
     pub(crate) fn on_refused(
         &mut self,
-        asked: Asked,
+        (connection, asked): (ConnectionKey, Asked),
         (code, text): (ErrorCode, String),
         retry_at: MonotonicNanos,
         fresh: MemberId,
     ) {
+        if self.conversation() != Some(connection) {
+            return;
+        }
         let is_out = matches!(code, ErrorCode::UnknownMember | ErrorCode::MemberFenced) || reason_of(code).is_some();
         let is_put_off = code.retry() == Retry::Later;
         if is_put_off || asked == Asked::Join {
