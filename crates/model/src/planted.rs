@@ -33,7 +33,7 @@ macro_rules! bugs {
             /// Whether the simulator's workload leads to it. The others are found by the random histories of their crate.
             #[must_use]
             pub const fn is_simulated(self) -> bool {
-                !matches!(self, Self::StaleCommit | Self::StablePastOpen | Self::TrustUnproven)
+                !matches!(self, Self::StaleCommit | Self::TrustUnproven)
             }
 
             /// The bug of that name.

@@ -4,6 +4,7 @@ mod delayed;
 mod group;
 mod keyed;
 mod manage;
+mod pipeline;
 mod repeats;
 mod shared_queue;
 mod transaction;
@@ -28,6 +29,8 @@ pub(crate) use self::group::GroupTodo;
 use self::group::GroupWorker;
 use self::keyed::Keyed;
 use self::manage::Asked;
+pub(crate) use self::pipeline::PipelineTodo;
+use self::pipeline::PipelineWorker;
 use self::repeats::Repeats;
 pub(crate) use self::shared_queue::QueueTodo;
 use self::shared_queue::QueueWorker;
@@ -58,6 +61,8 @@ pub(crate) enum Todo {
     Group(GroupTodo),
     /// Do something with memberships of a shared queue.
     Queue(QueueTodo),
+    /// Do something with workers of a pipeline.
+    Pipeline(PipelineTodo),
 }
 
 /// What the application wants done next, and when.
@@ -109,6 +114,8 @@ pub(crate) struct Client {
     /// Memberships of a shared queue, if it has any.
     shared_queue: Option<QueueWorker>,
     delayed: Delayed,
+    /// Workers of a pipeline, if it has any.
+    pipeline: Option<PipelineWorker>,
 }
 
 impl Client {
@@ -120,6 +127,7 @@ impl Client {
             .collect::<Vec<_>>();
         clients.extend(Self::members_of_groups(clients.len(), scenario));
         clients.extend(Self::members_of_queues(clients.len(), scenario));
+        clients.extend(Self::workers_of_pipelines(clients.len(), scenario));
         clients
     }
 
@@ -161,12 +169,14 @@ impl Client {
             group: None,
             shared_queue: None,
             delayed: Delayed::new(seed, scenario),
+            pipeline: None,
         }
     }
 
     pub(crate) fn has_sent_all(&self) -> bool {
         let is_through = self.group.as_ref().is_none_or(GroupWorker::is_through)
-            && self.shared_queue.as_ref().is_none_or(QueueWorker::is_through);
+            && self.shared_queue.as_ref().is_none_or(QueueWorker::is_through)
+            && self.pipeline.as_ref().is_none_or(PipelineWorker::is_through);
         self.left == 0 && is_through && self.transactor.as_ref().is_none_or(Transactor::has_begun_all)
     }
 
@@ -180,6 +190,9 @@ impl Client {
             worker.calm_down();
         }
         if let Some(worker) = &mut self.shared_queue {
+            worker.calm_down();
+        }
+        if let Some(worker) = &mut self.pipeline {
             worker.calm_down();
         }
     }
@@ -268,6 +281,7 @@ impl Client {
             }
             Todo::Group(todo) => self.act_in_group(now, oracle, todo),
             Todo::Queue(todo) => self.act_in_queue(now, oracle, todo),
+            Todo::Pipeline(todo) => self.act_in_pipeline(now, oracle, todo),
         }
     }
 

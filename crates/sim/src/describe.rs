@@ -20,6 +20,14 @@ pub(crate) fn describe(frame: &Frame) -> String {
         FrameKind::Push => push(&mut text, frame),
         FrameKind::PushMany => push_bundle(&mut text, frame),
         FrameKind::Refusal => refusal(&mut text, frame),
+        FrameKind::JoinGroup => member(&mut text, frame, |body: wire::JoinGroup| body.member),
+        FrameKind::GroupHeartbeat => member(&mut text, frame, |body: wire::GroupHeartbeat| body.member),
+        FrameKind::LeaveGroup => member(&mut text, frame, |body: wire::LeaveGroup| body.member),
+        FrameKind::MemberFenced => member(&mut text, frame, |body: wire::MemberFenced| body.member),
+        FrameKind::GroupAssignment => assignment(&mut text, frame),
+        FrameKind::GiveUp => given_up(&mut text, frame),
+        FrameKind::CommitOffsets => commit(&mut text, frame),
+        FrameKind::StageOffsets => staged(&mut text, frame),
         _ => Ok(()),
     };
     text
@@ -103,4 +111,43 @@ fn push_bundle(text: &mut String, frame: &Frame) -> std::fmt::Result {
 fn refusal(text: &mut String, frame: &Frame) -> std::fmt::Result {
     let Ok(body) = wire::decode::<wire::Refusal>(frame) else { return Ok(()) };
     write!(text, " {}: {}", body.code, body.text)
+}
+
+fn member<B: wire::Body>(text: &mut String, frame: &Frame, of: impl Fn(B) -> (u64, u64)) -> std::fmt::Result {
+    let Ok(body) = wire::decode::<B>(frame) else { return Ok(()) };
+    write!(text, " member {:016x}", of(body).0)
+}
+
+fn assignment(text: &mut String, frame: &Frame) -> std::fmt::Result {
+    let Ok(body) = wire::decode::<wire::GroupAssignment>(frame) else { return Ok(()) };
+    write!(text, " member {:016x} generation {}", body.member.0, body.generation)?;
+    for of in &body.owned {
+        write!(text, ", {}/{} since {} from {:?}", of.topic, of.partition, of.since, of.committed)?;
+    }
+    body.revoking.iter().try_for_each(|of| write!(text, ", gives up {}/{}", of.topic, of.partition))
+}
+
+fn given_up(text: &mut String, frame: &Frame) -> std::fmt::Result {
+    let Ok(body) = wire::decode::<wire::GiveUp>(frame) else { return Ok(()) };
+    write!(text, " member {:016x} generation {} {}/{}", body.member.0, body.seen, body.topic, body.partition)
+}
+
+fn commit(text: &mut String, frame: &Frame) -> std::fmt::Result {
+    let Ok(body) = wire::decode::<wire::CommitOffsets>(frame) else { return Ok(()) };
+    offsets(text, body.member, body.generation, &body.offsets)
+}
+
+fn staged(text: &mut String, frame: &Frame) -> std::fmt::Result {
+    let Ok(body) = wire::decode::<wire::StageOffsets>(frame) else { return Ok(()) };
+    offsets(text, body.member, body.generation, &body.offsets)
+}
+
+fn offsets(
+    text: &mut String,
+    (member, _): (u64, u64),
+    generation: u64,
+    offsets: &[wire::OffsetCommit],
+) -> std::fmt::Result {
+    write!(text, " member {member:016x} generation {generation}")?;
+    offsets.iter().try_for_each(|of| write!(text, ", {}/{} to {}", of.topic, of.partition, of.offset))
 }

@@ -29,5 +29,8 @@ pub use oracle::{
 pub use queue::Queue;
 pub use random::Random;
 pub use run::{Report, Seeds, Summary, find, run, run_all};
-pub use scenario::{ClientPlan, DiskFaults, GroupPlan, NetworkFaults, QueuePlan, Scenario, TopicPlan, TransactionPlan};
+pub use scenario::{
+    ClientPlan, DiskFaults, GroupPlan, HoldUps, NetworkFaults, PipelinePlan, QueuePlan, Scenario, TopicPlan,
+    TransactionPlan,
+};
 pub use trace::{Detail, Trace};

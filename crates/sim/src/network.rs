@@ -42,6 +42,8 @@ pub(crate) struct Link {
     is_cut: bool,
     /// When the latest frame of each stream arrives.
     latest: BTreeMap<Lane, MonotonicNanos>,
+    /// Until when nothing arrives of what enters, towards the client and towards the shard.
+    held_up: [MonotonicNanos; 2],
     /// Requests of the client that are not answered.
     open: BTreeSet<u64>,
     /// Subscriptions that are not answered: the partition, and the durable end that was told when the request left.
@@ -87,6 +89,7 @@ impl Network {
             is_established: false,
             is_cut: false,
             latest: BTreeMap::new(),
+            held_up: [MonotonicNanos(0); 2],
             open: BTreeSet::new(),
             subscribing: BTreeMap::new(),
             ends: BTreeMap::new(),
@@ -141,8 +144,17 @@ impl Network {
         let delay = self.delay();
         let state = self.links.get_mut(&link).filter(|state| !state.is_cut)?;
         let latest = state.latest.entry(lane).or_insert(now);
-        *latest = (*latest).max(now.after(delay));
+        let held_up = state.held_up[usize::from(lane.is_from_client())];
+        *latest = (*latest).max(now.max(held_up).after(delay));
         Some(*latest)
+    }
+
+    /// What enters a connection from now on does not arrive before a moment, towards the client or towards the shard.
+    pub(crate) fn hold_up(&mut self, link: LinkId, [to_client, to_shard]: [MonotonicNanos; 2]) {
+        if let Some(state) = self.links.get_mut(&link) {
+            let [client, shard] = state.held_up;
+            state.held_up = [client.max(to_client), shard.max(to_shard)];
+        }
     }
 
     /// Nothing more enters. Says when the last frame towards the client, or towards the shard, arrives.
@@ -290,6 +302,7 @@ const fn is_request(kind: FrameKind) -> bool {
             | FrameKind::SubscribeCommitted
             | FrameKind::InitialiseTransactions
             | FrameKind::EndTransaction
+            | FrameKind::StageOffsets
             | FrameKind::JoinGroup
             | FrameKind::GroupHeartbeat
             | FrameKind::GiveUp
@@ -320,6 +333,7 @@ const fn is_answer(kind: FrameKind) -> bool {
             | FrameKind::SubscribeAnswer
             | FrameKind::InitialiseTransactionsAnswer
             | FrameKind::EndTransactionAnswer
+            | FrameKind::StageOffsetsAnswer
             | FrameKind::JoinGroupAnswer
             | FrameKind::GroupDone
             | FrameKind::ListGroupsAnswer

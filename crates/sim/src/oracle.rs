@@ -6,6 +6,7 @@
 pub(crate) mod groups;
 mod ids;
 mod keys;
+pub(crate) mod pipeline;
 pub(crate) mod queues;
 mod transactions;
 mod violation;
@@ -20,6 +21,7 @@ use self::groups::Groups;
 pub(crate) use self::ids::Repeatable;
 use self::keys::Keys;
 pub use self::keys::{KeyViolation, ReadSpan};
+use self::pipeline::Pipeline;
 use self::queues::Queues;
 use self::transactions::Transactions;
 pub use self::transactions::{Claim, Fate, TransactionKey, TransactionViolation};
@@ -89,6 +91,7 @@ pub struct Oracle {
     /// The broker's present start.
     incarnation: Incarnation,
     pub(crate) groups: Groups,
+    pub(crate) pipeline: Pipeline,
     pub(crate) queues: Queues,
 }
 
@@ -267,6 +270,7 @@ impl Oracle {
         if is_committed {
             self.transactions.on_range_passed(partition, ledger, passed)?;
             self.transactions.on_shown(partition, offset, record)?;
+            self.pipeline.on_visible(client, (partition, offset), record)?;
         }
         if let Some(key) = ledger.keys.key(record).filter(|_| ledger.class == TopicClass::Latest) {
             if let Some(&floor) = reader.floor.get(&key).filter(|&&floor| offset < floor) {

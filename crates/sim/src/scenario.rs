@@ -3,6 +3,7 @@
 //! Swarm style: each seed switches some features off altogether, because faults hide each other.
 
 mod parties;
+mod pipeline;
 mod queues;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use corelane_model::{Acks, Isolation, TopicClass, TopicSettings};
 
 use crate::Random;
 pub use parties::GroupPlan;
+pub use pipeline::PipelinePlan;
 pub use queues::QueuePlan;
 
 /// The smallest journal file that a journal takes.
@@ -42,6 +44,28 @@ pub struct NetworkFaults {
     pub cut_rarity: u64,
     /// How rarely an attempt to connect fails.
     pub refuse_rarity: u64,
+    /// Single connections whose frames do not get through for a while, in some seeds.
+    pub hold_ups: Option<HoldUps>,
+}
+
+impl NetworkFaults {
+    /// All but hold-ups, which are drawn last.
+    fn draw(random: &mut Random) -> Self {
+        Self { cut_rarity: rarity(random, 2, 30..600), refuse_rarity: rarity(random, 3, 3..20), hold_ups: None }
+    }
+}
+
+/// Frames that are late: whoever sent them may be taken for dead when they arrive, and its work be another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldUps {
+    /// Time between two of them, at most.
+    pub every_max: Duration,
+    /// How long one lasts, at most.
+    pub lasts_max: Duration,
+    /// How rarely one begins as offsets are staged: their member may give up what they are of while they are on their way.
+    pub staging_rarity: u64,
+    /// What they are drawn from.
+    pub seed: u64,
 }
 
 /// A topic of the workload.
@@ -59,12 +83,22 @@ pub struct TopicPlan {
     pub are_ids_shared: bool,
     /// Some records have no value, and stay for this time at least.
     pub deletions_ms: Option<u64>,
+    /// Nobody truncates it.
+    pub is_kept: bool,
 }
 
 impl TopicPlan {
     /// A topic that only keeps records.
     const fn plain(partitions: u32, class: TopicClass) -> Self {
-        Self { partitions, class, compacted_ms: None, has_ids: false, are_ids_shared: false, deletions_ms: None }
+        Self {
+            partitions,
+            class,
+            compacted_ms: None,
+            has_ids: false,
+            are_ids_shared: false,
+            deletions_ms: None,
+            is_kept: false,
+        }
     }
 
     /// Whether batches of transactions are written to it.
@@ -191,6 +225,8 @@ pub struct Scenario {
     pub group: Option<GroupPlan>,
     /// A shared queue, in some seeds.
     pub queue: Option<QueuePlan>,
+    /// A pipeline, in some seeds.
+    pub pipeline: Option<PipelinePlan>,
 }
 
 impl Scenario {
@@ -224,7 +260,7 @@ impl Scenario {
                 write_error_rarity: rarity(random, 6, 100..800),
                 sync_error_rarity: rarity(random, 6, 100..800),
             },
-            network: NetworkFaults { cut_rarity: rarity(random, 2, 30..600), refuse_rarity: rarity(random, 3, 3..20) },
+            network: NetworkFaults::draw(random),
             crash_every: if random.is_one_in(5) { 0 } else { random.skewed(20..6_000) },
             crash_at_file_rarity: 0,
             crashes_max: random.within(1..16),
@@ -253,6 +289,7 @@ impl Scenario {
             value_bytes_max: random.skewed(32..u64::from(batch_bytes_max) - 512),
             group: None,
             queue: None,
+            pipeline: None,
         };
         // Drawn last, so that kept seeds stay what they were.
         if random.is_one_in(3) {
@@ -264,15 +301,14 @@ impl Scenario {
         scenario.decide_topics(random);
         scenario.decide_transactions(random);
         scenario.decide_keys(random);
-        scenario.decide_parties(&mut random.fork());
-        scenario.decide_queue(&mut random.fork());
+        scenario.decide_members(random);
         scenario
     }
 
     /// Whether some client has transactions.
     #[must_use]
     pub fn has_transactions(&self) -> bool {
-        self.clients.iter().any(|client| client.transactions.is_some())
+        self.pipeline.is_some() || self.clients.iter().any(|client| client.transactions.is_some())
     }
 
     /// A small ring comes round often: many crashes meet files that were used before.
@@ -322,6 +358,14 @@ impl Scenario {
         }
     }
 
+    /// Who is a member of something, and whose words are late.
+    fn decide_members(&mut self, random: &mut Random) {
+        self.decide_parties(&mut random.fork());
+        self.decide_queue(&mut random.fork());
+        self.decide_pipeline(&mut random.fork());
+        self.decide_hold_ups(&mut random.fork());
+    }
+
     /// Who shares topics.
     fn decide_parties(&mut self, random: &mut Random) {
         self.group = GroupPlan::draw(random, &self.topics);
@@ -338,6 +382,19 @@ impl Scenario {
         if self.queue.is_some() {
             let times = u32::try_from(random.within(1..6)).expect("few");
             self.clients.iter_mut().for_each(|client| client.pause *= times);
+        }
+    }
+
+    /// Late frames, mostly where somebody may be put out for silence.
+    fn decide_hold_ups(&mut self, random: &mut Random) {
+        let has_members = self.group.is_some() || self.queue.is_some() || self.pipeline.is_some();
+        if random.is_one_in(if has_members { 2 } else { 6 }) {
+            self.network.hold_ups = Some(HoldUps {
+                every_max: Duration::from_micros(random.skewed(20_000..2_000_000)),
+                lasts_max: Duration::from_millis(random.within(200..8_000)),
+                staging_rarity: random.within(1..5),
+                seed: random.bits(),
+            });
         }
     }
 

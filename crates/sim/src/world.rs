@@ -3,6 +3,7 @@
 mod clients;
 mod faults;
 mod parties;
+mod pipeline;
 mod queues;
 mod shards;
 
@@ -79,10 +80,22 @@ pub(crate) enum Fault {
     Jump { by_ms: i64 },
     /// A connection is cut.
     Cut,
+    /// Frames of one of the connections that stand are late, one way or both, and perhaps the connection is cut meanwhile.
+    HoldUp { nth: u64, way: Way, lasts: Duration, is_cut: bool },
+    /// This connection is cut.
+    CutLink { link: LinkId },
     /// Much waits to be sent on a connection, for a while.
     Congest,
     /// Nothing: the end of a fault that has none.
     None,
+}
+
+/// Which frames of a connection are late.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    ToClient,
+    ToShard,
+    Both,
 }
 
 /// Where a run is.
@@ -104,6 +117,8 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) scenario: Scenario,
     random: Random,
+    /// When offsets are staged late.
+    late: Random,
     queue: Queue<Happening>,
     broker: Broker,
     network: Network,
@@ -128,6 +143,7 @@ impl World {
         let clients = Client::from_scenario(&scenario, &mut random);
         let mut world = Self {
             trace: Trace::new(detail),
+            late: Random::new(scenario.network.hold_ups.map_or(0, |hold_ups| !hold_ups.seed)),
             random,
             queue: Queue::new(WallMillis(1_700_000_000_000)),
             broker,
@@ -207,6 +223,7 @@ impl World {
         self.queue.after(Duration::ZERO, Happening::Start { generation: 0 });
         self.queue.after(SUPERVISION, Happening::Supervise);
         self.schedule_faults();
+        self.schedule_hold_ups();
         if self.scenario.is_jumping {
             self.oracle.queues.loosen_clock();
         }

@@ -73,6 +73,7 @@ impl Client {
             }
             wishes.extend(self.begin_party());
             wishes.extend(self.begin_queue(oracle));
+            wishes.extend(self.begin_pipeline());
             return wishes;
         }
         if self.number == 0 {
@@ -106,7 +107,7 @@ impl Client {
             1 => (Request::CreateTopic { name: scratch, partitions: 2, settings }, Asked::Change),
             2 => (Request::DeleteTopic { name: scratch }, Asked::Change),
             // What is truncated takes its message ids along.
-            3 if plan.class == TopicClass::Durable && !plan.has_ids => {
+            3 if plan.class == TopicClass::Durable && !plan.has_ids && !plan.is_kept => {
                 let before = oracle.slowest_reader(partition);
                 let before = Offset(self.random.within(0..before.0 + 1));
                 oracle.on_truncating(partition, before);

@@ -30,11 +30,11 @@ pub(super) struct Target {
 
 /// Who the client is to the coordinator.
 #[derive(Clone, Copy, Debug)]
-struct Producer {
-    id: u64,
-    epoch: u16,
-    home: u16,
-    claim: Claim,
+pub(super) struct Producer {
+    pub(super) id: u64,
+    pub(super) epoch: u16,
+    pub(super) home: u16,
+    pub(super) claim: Claim,
 }
 
 /// A transaction that goes on.
@@ -50,11 +50,11 @@ struct Writing {
 }
 
 #[derive(Debug)]
-struct Sent {
-    partition: PartitionId,
-    records: Vec<RecordId>,
+pub(super) struct Sent {
+    pub(super) partition: PartitionId,
+    pub(super) records: Vec<RecordId>,
     /// When it left, somebody else had the id already.
-    was_taken_over: bool,
+    pub(super) was_taken_over: bool,
 }
 
 #[derive(Debug)]

@@ -31,6 +31,8 @@ struct Life {
     session_timeout: Duration,
     rebalance_timeout: Duration,
     joined: MonotonicNanos,
+    /// The newest connection that it spoke on: what comes late on others is not heard any more.
+    link: u64,
     heard: MonotonicNanos,
     longest_silence: Duration,
     has_left: bool,
@@ -45,12 +47,23 @@ struct Share {
     since: Generation,
     /// Who was told that this turn is theirs.
     told: BTreeSet<MemberName>,
+    /// What was known when a member was first told of a turn. It may hear of it late.
+    begun: BTreeMap<(MemberName, Generation), Begun>,
     /// Who works on it, in which turn and since when.
     workers: BTreeMap<MemberName, (Generation, MonotonicNanos)>,
     /// The furthest offset that was told to be committed.
     committed: Option<Offset>,
     /// Everything before it was shown to some member.
     shown: Offset,
+}
+
+/// What was known when the word of a turn left the broker.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    at: MonotonicNanos,
+    committed: Option<Offset>,
+    /// What a pipeline's transactions had committed.
+    in_transactions: Option<Offset>,
 }
 
 /// A commit that arrived and was not answered.
@@ -60,6 +73,8 @@ struct Asked {
     offsets: Vec<(PartitionId, Offset)>,
     /// Why it must not be taken.
     objection: Option<String>,
+    /// Who is heard if it is taken, and when it came.
+    heard: Option<(MemberName, MonotonicNanos)>,
 }
 
 /// Everything that is known of groups from outside.
@@ -68,6 +83,8 @@ pub(crate) struct Groups {
     lives: BTreeMap<MemberName, Life>,
     shares: BTreeMap<(String, PartitionId), Share>,
     asked: BTreeMap<(u64, u64), Asked>,
+    /// Offsets whose commit arrived outside of transactions, taken or not.
+    by_themselves: BTreeSet<(PartitionId, Offset)>,
 }
 
 const fn partition(topic: u64, index: u32) -> PartitionId {
@@ -87,41 +104,53 @@ impl Groups {
     /// A frame of a client arrives at the broker.
     pub(crate) fn on_arrived(&mut self, now: MonotonicNanos, link: u64, frame: &Frame) {
         match frame.head.kind {
-            FrameKind::JoinGroup => self.on_join(now, body(frame)),
-            FrameKind::GroupHeartbeat => self.on_heard(now, body::<wire::GroupHeartbeat>(frame).member),
-            FrameKind::GiveUp => self.on_heard(now, body::<wire::GiveUp>(frame).member),
+            FrameKind::JoinGroup => self.on_join(now, link, body(frame)),
+            FrameKind::GroupHeartbeat => self.on_heard(now, link, body::<wire::GroupHeartbeat>(frame).member),
+            FrameKind::GiveUp => self.on_heard(now, link, body::<wire::GiveUp>(frame).member),
             FrameKind::LeaveGroup => {
                 let member = body::<wire::LeaveGroup>(frame).member;
-                self.on_heard(now, member);
+                self.on_heard(now, link, member);
                 self.lives.entry(member).and_modify(|life| life.has_left = true);
             }
             FrameKind::CommitOffsets => {
                 let commit = body::<wire::CommitOffsets>(frame);
-                self.on_heard(now, commit.member);
+                self.on_heard(now, link, commit.member);
                 let objection = self.objection(&commit);
                 let offsets = commit.offsets.iter();
-                let offsets = offsets.map(|of| (partition(of.topic, of.partition), Offset(of.offset))).collect();
-                let asked = Asked { group: commit.group, offsets, objection };
+                let offsets = offsets.map(|of| (partition(of.topic, of.partition), Offset(of.offset)));
+                let offsets = offsets.collect::<Vec<_>>();
+                self.by_themselves.extend(offsets.iter().copied());
+                let asked = Asked { group: commit.group, offsets, objection, heard: None };
+                self.asked.insert((link, frame.head.correlation.0), asked);
+            }
+            FrameKind::StageOffsets => {
+                let wire::StageOffsets { group, member, generation, offsets, .. } = body(frame);
+                let staged = wire::CommitOffsets { group, member, generation, offsets };
+                let objection = self.objection(&staged);
+                // The group hears of it only if its transaction is in order.
+                let heard = Some((member, now));
+                let asked = Asked { group: staged.group, offsets: Vec::new(), objection, heard };
                 self.asked.insert((link, frame.head.correlation.0), asked);
             }
             _ => {}
         }
     }
 
-    fn on_join(&mut self, now: MonotonicNanos, join: wire::JoinGroup) {
+    fn on_join(&mut self, now: MonotonicNanos, link: u64, join: wire::JoinGroup) {
         if let Some(static_id) = &join.static_id {
             let twins = self.lives.iter_mut().filter(|(name, life)| {
                 **name != join.member && life.group == join.group && life.static_id.as_ref() == Some(static_id)
             });
             twins.for_each(|(_, life)| life.is_replaced = true);
         }
-        self.on_heard(now, join.member);
+        self.on_heard(now, link, join.member);
         self.lives.entry(join.member).or_insert_with(|| Life {
             group: join.group,
             static_id: join.static_id,
             session_timeout: Duration::from_millis(join.session_timeout_ms.into()),
             rebalance_timeout: Duration::from_millis(join.rebalance_timeout_ms.into()),
             joined: now,
+            link,
             heard: now,
             longest_silence: Duration::ZERO,
             has_left: false,
@@ -129,10 +158,10 @@ impl Groups {
         });
     }
 
-    fn on_heard(&mut self, now: MonotonicNanos, member: MemberName) {
-        if let Some(life) = self.lives.get_mut(&member) {
-            life.longest_silence = life.longest_silence.max(now.since(life.heard));
-            life.heard = now;
+    fn on_heard(&mut self, now: MonotonicNanos, link: u64, member: MemberName) {
+        if let Some(life) = self.lives.get_mut(&member).filter(|life| life.link <= link) {
+            life.link = link;
+            life.hear(now);
         }
     }
 
@@ -154,16 +183,22 @@ impl Groups {
     }
 
     /// A frame of the broker leaves.
-    ///
-    /// # Errors
-    /// It gives a partition to a second member, or takes a commit that is not its sender's to make.
-    pub(crate) fn on_left(&mut self, now: MonotonicNanos, link: u64, frame: &Frame) -> Result<(), Violation> {
+    fn on_left(
+        &mut self,
+        now: MonotonicNanos,
+        link: u64,
+        frame: &Frame,
+        in_transactions: impl Fn(PartitionId) -> Option<Offset>,
+    ) -> Result<(), Violation> {
         match frame.head.kind {
-            FrameKind::GroupAssignment => self.on_assignment(now, &body(frame)),
-            FrameKind::GroupDone => match self.asked.remove(&(link, frame.head.correlation.0)) {
-                Some(asked) => self.on_committed(asked),
-                None => Ok(()),
-            },
+            FrameKind::GroupAssignment => self.on_assignment(now, &body(frame), in_transactions),
+            // What is staged is committed when its transaction is, and fenced now.
+            FrameKind::GroupDone | FrameKind::StageOffsetsAnswer => {
+                match self.asked.remove(&(link, frame.head.correlation.0)) {
+                    Some(asked) => self.on_committed(asked),
+                    None => Ok(()),
+                }
+            }
             FrameKind::Refusal => {
                 self.asked.remove(&(link, frame.head.correlation.0));
                 Ok(())
@@ -173,9 +208,12 @@ impl Groups {
     }
 
     fn on_committed(&mut self, asked: Asked) -> Result<(), Violation> {
-        let Asked { group, offsets, objection } = asked;
+        let Asked { group, offsets, objection, heard } = asked;
         if let Some(objection) = objection {
             return Err(broken(&group, format!("a commit was taken although {objection}")));
+        }
+        if let Some((member, at)) = heard {
+            self.lives.entry(member).and_modify(|life| life.hear(at));
         }
         for (partition, offset) in offsets {
             let share = self.shares.entry((group.clone(), partition)).or_default();
@@ -184,13 +222,20 @@ impl Groups {
         Ok(())
     }
 
-    fn on_assignment(&mut self, now: MonotonicNanos, told: &wire::GroupAssignment) -> Result<(), Violation> {
+    fn on_assignment(
+        &mut self,
+        now: MonotonicNanos,
+        told: &wire::GroupAssignment,
+        in_transactions: impl Fn(PartitionId) -> Option<Offset>,
+    ) -> Result<(), Violation> {
         let is_replaced = self.is_replaced(told.member);
         for owned in &told.owned {
             let partition = partition(owned.topic, owned.partition);
             let since = Generation(owned.since);
             let key = (told.group.clone(), partition);
             let share = self.shares.entry(key.clone()).or_default();
+            let begun = Begun { at: now, committed: share.committed, in_transactions: in_transactions(partition) };
+            share.begun.entry((told.member, since)).or_insert(begun);
             if since < share.since {
                 // It waited for a message between shards, and was overtaken.
                 continue;
@@ -300,6 +345,22 @@ impl Groups {
         self.shares.get(&(group.to_owned(), partition)).and_then(|share| share.committed)
     }
 
+    /// What the group's transactions were known to have committed of a partition when a member was told of its turn.
+    pub(crate) fn committed_at_turn(
+        &self,
+        group: &str,
+        partition: PartitionId,
+        turn: (MemberName, Generation),
+    ) -> Option<Offset> {
+        let share = self.shares.get(&(group.to_owned(), partition))?;
+        share.begun.get(&turn).and_then(|begun| begun.in_transactions)
+    }
+
+    /// Whether anybody asked to commit this outside of a transaction, as members do with where a group begins.
+    pub(super) fn may_be_committed_by_itself(&self, partition: PartitionId, offset: Offset) -> bool {
+        self.by_themselves.contains(&(partition, offset))
+    }
+
     /// How many members work on a partition.
     pub(crate) fn workers(&self, group: &str, partition: PartitionId) -> usize {
         self.shares.get(&(group.to_owned(), partition)).map_or(0, |share| share.workers.len())
@@ -307,13 +368,20 @@ impl Groups {
 }
 
 impl Oracle {
-    /// A member begins to work on a partition.
+    /// A frame about groups leaves the broker.
     ///
     /// # Errors
-    /// It begins before an offset whose commit was answered, or after records that nobody was shown.
+    /// It gives a partition to a second member, or takes a commit that is not its sender's to make.
+    pub(crate) fn on_group_left(&mut self, now: MonotonicNanos, link: u64, frame: &Frame) -> Result<(), Violation> {
+        self.groups.on_left(now, link, frame, |partition| self.pipeline.committed(partition))
+    }
+
+    /// A member begins to work on a partition, perhaps long after it was told to.
+    ///
+    /// # Errors
+    /// It begins before an offset whose commit had been answered when it was told, or after records that nobody was shown.
     pub(crate) fn on_turn(
         &mut self,
-        now: MonotonicNanos,
         group: &str,
         partition: PartitionId,
         member: MemberName,
@@ -321,18 +389,24 @@ impl Oracle {
     ) -> Result<(), Violation> {
         let log_start = self.log_start(partition);
         let share = self.groups.shares.entry((group.to_owned(), partition)).or_default();
-        share.workers.insert(member, (turn, now));
+        let Some(&begun) = share.begun.get(&(member, turn)) else {
+            return Err(broken(
+                group,
+                format!("{partition} is {}'s since {turn}, which nobody told it", display(member)),
+            ));
+        };
+        share.workers.insert(member, (turn, begun.at));
         let start = match start {
             GroupStart::Committed(offset) => Some(offset),
             GroupStart::Reset(_) | GroupStart::Nowhere => None,
         };
-        if start < share.committed {
-            let committed = share.committed;
+        if start < begun.committed {
+            let committed = begun.committed;
             let what = format!("{partition} begins at {start:?}, a commit of {committed:?} was answered");
             return Err(broken(group, what));
         }
         // What is told is durable, whether the commit was answered or not.
-        share.committed = start;
+        share.committed = share.committed.max(start);
         let shown = share.shown.max(log_start);
         match start.filter(|start| shown < *start) {
             Some(start) => Err(broken(group, format!("{partition} begins at {start}, it was shown to {shown}"))),
@@ -342,6 +416,14 @@ impl Oracle {
 }
 
 impl Life {
+    /// It was heard of at that moment; perhaps that is known late.
+    fn hear(&mut self, at: MonotonicNanos) {
+        if self.heard < at {
+            self.longest_silence = self.longest_silence.max(at.since(self.heard));
+            self.heard = at;
+        }
+    }
+
     /// Whether it was silent for its session time-out, as far as can be told from here.
     fn may_have_expired(&self, now: MonotonicNanos) -> bool {
         self.session_timeout <= self.longest_silence.max(now.since(self.heard)) + HANDLING

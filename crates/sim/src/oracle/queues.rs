@@ -74,6 +74,8 @@ struct Handed {
     acks: u32,
     /// An acknowledgement was answered as durable.
     is_done: bool,
+    /// Of which delivery that was, and when.
+    done: Option<(u32, MonotonicNanos)>,
     /// Somebody gave it up for good.
     may_die_early: bool,
     /// It was given up for good, or failed as often as it may, and that was answered as durable.
@@ -271,7 +273,7 @@ impl Queues {
     }
 
     /// A verdict was answered: it is durable but for what is refused.
-    fn on_answered(&mut self, ticket: Ticket, refused: &[LeaseRange]) -> Result<(), Violation> {
+    fn on_answered(&mut self, now: MonotonicNanos, ticket: Ticket, refused: &[LeaseRange]) -> Result<(), Violation> {
         let Some(Asked { name, member, leases, arrived, what }) = self.asked.remove(&ticket) else { return Ok(()) };
         // What a request names twice may be taken once and refused once.
         let mut refusals = BTreeMap::<_, u32>::new();
@@ -284,7 +286,7 @@ impl Queues {
             let is_taken = refusals.is_none();
             refusals.into_iter().for_each(|refusals| *refusals -= 1);
             match what {
-                Said::Ack if is_taken => record.on_done(lives, member, attempt),
+                Said::Ack if is_taken => record.on_done(now, lives, member, attempt),
                 Said::Ack => {
                     record.acks -= 1;
                     Ok(())
@@ -326,6 +328,8 @@ impl Queues {
         self.lives.clear();
         for record in self.views.values_mut().flat_map(|view| view.records.values_mut()) {
             record.lease = None;
+            // Nothing that was decided before comes late any more.
+            record.done = None;
             record.rests_until = MonotonicNanos(0);
         }
     }
@@ -346,8 +350,15 @@ impl Queues {
 
 impl Handed {
     /// An acknowledgement of a delivery is durable.
-    fn on_done(&mut self, lives: &BTreeMap<MemberName, Life>, member: MemberName, attempt: u32) -> Result<(), String> {
+    fn on_done(
+        &mut self,
+        now: MonotonicNanos,
+        lives: &BTreeMap<MemberName, Life>,
+        member: MemberName,
+        attempt: u32,
+    ) -> Result<(), String> {
         self.is_done = true;
+        self.done = Some((attempt, now));
         if !self.letters.is_empty() {
             return Err("it is acknowledged and was a dead letter before".to_owned());
         }
@@ -413,7 +424,9 @@ impl Oracle {
         let ticket = (link, frame.head.correlation.0);
         match frame.head.kind {
             FrameKind::QueueDeliver => self.on_handed_out(now, &body(frame), &frame.attachment),
-            FrameKind::LeasesAnswer => self.queues.on_answered(ticket, &body::<wire::LeasesAnswer>(frame).refused),
+            FrameKind::LeasesAnswer => {
+                self.queues.on_answered(now.monotonic, ticket, &body::<wire::LeasesAnswer>(frame).refused)
+            }
             FrameKind::QueueFenced => self.queues.on_fenced(now.monotonic, &body(frame)),
             FrameKind::Refusal => {
                 self.queues.on_refused(ticket, body::<wire::Refusal>(frame).code);

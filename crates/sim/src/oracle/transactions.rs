@@ -171,6 +171,29 @@ impl Transactions {
         Ok(())
     }
 
+    /// What is known of a transaction's end.
+    pub(super) fn fate(&self, transaction: TransactionKey) -> Fate {
+        self.known[&transaction].fate
+    }
+
+    /// Somebody is told that an offset is committed which this transaction alone may have committed.
+    pub(super) fn on_offsets_seen(
+        &mut self,
+        transaction: TransactionKey,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> Result<(), Violation> {
+        let known = self.known(transaction);
+        known.is_seen = true;
+        if known.is_passed {
+            let what = format!(
+                "offset {offset} of {partition} is committed, and a record of its transaction {transaction} was left out"
+            );
+            return Err(Violation::Pipeline { what });
+        }
+        Ok(())
+    }
+
     /// A reader of committed records is past a record that it was not shown.
     fn on_passed(
         &mut self,

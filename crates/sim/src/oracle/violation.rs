@@ -184,6 +184,12 @@ pub enum Violation {
         /// What it does.
         what: String,
     },
+    /// What is made of records within transactions is not made once.
+    #[error("pipeline: {what}")]
+    Pipeline {
+        /// What is wrong.
+        what: String,
+    },
     /// A machine panicked: one of its assertions failed.
     #[error("panic: {text}")]
     Panic {

@@ -2,7 +2,7 @@
 
 use corelane_client_core::{Answer, ConnectFailure, Effect, Event, OperationKey, OutStream, RequestError};
 use corelane_model::{ErrorCode, MonotonicNanos};
-use corelane_wire::Frame;
+use corelane_wire::{Frame, FrameKind};
 
 use super::{Happening, Phase, World};
 use crate::client::{Todo, Wish};
@@ -114,7 +114,8 @@ impl World {
                 self.log(format_args!("c{client} cannot reach s{shard}: {failure}"));
             }
             told => {
-                if let Some(told) = self.tell_party(client, told).and_then(|told| self.tell_queue(client, told)) {
+                let told = self.tell_pipeline(client, told).and_then(|told| self.tell_party(client, told));
+                if let Some(told) = told.and_then(|told| self.tell_queue(client, told)) {
                     self.tell(client, told);
                 }
             }
@@ -197,6 +198,8 @@ impl World {
             Ok(state.on_queue_answer(&mut self.oracle, incarnation, operation, answer))
         } else if state.is_of_transaction(operation) {
             state.on_transaction_done(now, &mut self.oracle, operation, answer)
+        } else if state.is_of_pipeline(operation) {
+            state.on_pipeline_done(now, &mut self.oracle, operation, answer)
         } else {
             state.on_done(now, &mut self.oracle, operation, answer.ok())
         };
@@ -209,6 +212,9 @@ impl World {
 
     fn send_to_shard(&mut self, link: LinkId, lane: Lane, frame: Frame) {
         let now = self.now().monotonic;
+        if frame.head.kind == FrameKind::StageOffsets {
+            self.plan_late_staging(link);
+        }
         let Some(arrival) = self.network.enter(now, link, lane) else { return };
         self.network.check_request(&self.oracle, link, &frame);
         self.log(format_args!("link {} {lane:?} {}", link.0, describe(&frame)));

@@ -2,19 +2,23 @@
 
 use std::time::Duration;
 
-use corelane_model::{Isolation, ShardId};
+use corelane_model::{Isolation, MonotonicNanos, ShardId};
 
-use super::{Fault, Happening, LIVENESS, LOAD_MAX, Phase, SUPERVISION, World};
-use crate::ReadSpan;
+use super::{Fault, Happening, LIVENESS, LOAD_MAX, Phase, SUPERVISION, Way, World};
 use crate::broker::SHARDS;
 use crate::client::{Client, Todo};
 use crate::describe::file_name;
+use crate::network::LinkId;
+use crate::{HoldUps, Random, ReadSpan};
+
+/// How late offsets are that are staged late, in microseconds: longer than visitors of their group stay.
+const LATE_STAGING_MICROS: u64 = 1_200_000;
 
 impl World {
     /// Puts the faults of the first minute into the queue; those that come after the load is over are not carried out.
     pub(super) fn schedule_faults(&mut self) {
         let mut random = self.random.fork();
-        let span = |random: &mut crate::Random, range| Duration::from_micros(random.skewed(range));
+        let span = |random: &mut Random, range| Duration::from_micros(random.skewed(range));
         let every = u64::try_from(self.scenario.fault_every_max.as_micros()).expect("seconds");
         let mut at = Duration::ZERO;
         while at < LOAD_MAX {
@@ -42,6 +46,59 @@ impl World {
         }
     }
 
+    /// Puts late frames into the queue, drawn apart from all else: what a seed does without them stays what it was.
+    pub(super) fn schedule_hold_ups(&mut self) {
+        let Some(HoldUps { every_max, lasts_max, seed, .. }) = self.scenario.network.hold_ups else { return };
+        let mut random = Random::new(seed);
+        let span = |random: &mut Random, most: Duration| {
+            let micros = u64::try_from(most.as_micros()).expect("seconds");
+            Duration::from_micros(random.within(1_000..micros))
+        };
+        let mut at = Duration::ZERO;
+        while at < LOAD_MAX {
+            at += span(&mut random, every_max);
+            let fault = Fault::HoldUp {
+                nth: random.bits(),
+                way: *random.pick(&[Way::ToShard, Way::ToShard, Way::ToClient, Way::Both]),
+                lasts: span(&mut random, lasts_max),
+                is_cut: random.is_one_in(3),
+            };
+            self.queue.after(at, Happening::Fault(fault));
+        }
+    }
+
+    /// Frames of a connection are late. One that is cut meanwhile is lost to the client before its last frames arrive.
+    fn hold_up(&mut self, nth: u64, way: Way, lasts: Duration, is_cut: bool) {
+        let live = self.network.live();
+        if live.is_empty() {
+            return;
+        }
+        let link = live[usize::try_from(nth % live.len() as u64).expect("few connections")];
+        let until = self.now().monotonic.after(lasts);
+        let never = MonotonicNanos(0);
+        let moments = match way {
+            Way::ToClient => [until, never],
+            Way::ToShard => [never, until],
+            Way::Both => [until, until],
+        };
+        self.log(format_args!("link {} is held up", link.0));
+        self.network.hold_up(link, moments);
+        if is_cut {
+            self.queue.after(lasts / 2, Happening::Fault(Fault::CutLink { link }));
+        }
+    }
+
+    /// Offsets are staged on a connection: perhaps they and what comes behind them are late.
+    pub(super) fn plan_late_staging(&mut self, link: LinkId) {
+        let Some(HoldUps { staging_rarity, .. }) = self.scenario.network.hold_ups else { return };
+        if self.phase == Phase::Load && self.late.is_one_in(staging_rarity) {
+            let until =
+                self.now().monotonic.after(Duration::from_micros(self.late.within(10_000..LATE_STAGING_MICROS)));
+            self.log(format_args!("link {} is held up", link.0));
+            self.network.hold_up(link, [MonotonicNanos(0), until]);
+        }
+    }
+
     pub(super) fn fault(&mut self, fault: Fault) {
         if self.phase != Phase::Load {
             return;
@@ -61,6 +118,8 @@ impl World {
                     self.queue.after(lasts, Happening::Relieve { link });
                 }
             }
+            Fault::HoldUp { nth, way, lasts, is_cut } => self.hold_up(nth, way, lasts, is_cut),
+            Fault::CutLink { link } => self.cut(link, None, "the network broke"),
             Fault::Cut => {
                 let live = self.network.live();
                 if !live.is_empty() {
@@ -198,12 +257,14 @@ impl World {
         let incarnation = self.broker.incarnation();
         let queue = |client: &Client| client.restless_queue(&self.oracle, incarnation);
         let client = client.or_else(|| self.clients.iter().find_map(queue));
+        let client = client.or_else(|| self.restless_pipeline());
         let unanswered = self.network.unanswered();
         client.or_else(|| (0 < unanswered).then(|| format!("{unanswered} requests are not answered")))
     }
 
     /// Everything is at rest: the broker is started once more, and somebody reads everything.
     fn begin_audit(&mut self) {
+        self.check_pipeline();
         self.log(format_args!("all is at rest"));
         self.phase = Phase::Audit { since: self.now().monotonic };
         let generation = self.broker.generation;
@@ -217,6 +278,7 @@ impl World {
         if self.scenario.is_rotting {
             // What rots in the home of a group is lost to it.
             self.clients.iter_mut().for_each(Client::retire);
+            self.clients.iter_mut().for_each(Client::retire_pipeline);
         }
         for client in 0..self.clients.len() {
             self.clients[client].read_letters_again(&mut self.oracle);
@@ -246,7 +308,7 @@ impl World {
         }
     }
 
-    fn audit(&mut self, since: corelane_model::MonotonicNanos) {
+    fn audit(&mut self, since: MonotonicNanos) {
         if let Some(what) = self.restless() {
             if LIVENESS < self.now().monotonic.since(since) {
                 let violation = self.not_live(what);
@@ -267,6 +329,7 @@ impl World {
             }
         }
         self.check(result);
+        self.check_pipeline();
         self.log(format_args!("the audit is over"));
         self.phase = Phase::Over;
     }

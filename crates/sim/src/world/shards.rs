@@ -189,7 +189,7 @@ impl World {
         let result = self.oracle.on_queue_left(now, link.0, &frame);
         self.check(result);
         let now = now.monotonic;
-        let result = self.oracle.groups.on_left(now, link.0, &frame);
+        let result = self.oracle.on_group_left(now, link.0, &frame);
         self.check(result);
         let arrival = self.network.enter(now, link, lane);
         self.log(format_args!("link {} {lane:?} {}", link.0, describe(&frame)));

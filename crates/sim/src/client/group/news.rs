@@ -36,7 +36,7 @@ impl Client {
         match news {
             GroupNews::Assigned(turns) => {
                 let Some((name, _)) = self.core.member_of_group(key) else { return Ok(Vec::new()) };
-                turns.into_iter().try_for_each(|turn| worker.on_assigned(now, oracle, (key, name), turn))?;
+                turns.into_iter().try_for_each(|turn| worker.on_assigned(oracle, (key, name), turn))?;
                 Ok(Vec::new())
             }
             GroupNews::Revoking(partitions) => Ok(worker.on_revoking(key, &partitions)),
@@ -129,14 +129,13 @@ impl GroupWorker {
 
     fn on_assigned(
         &mut self,
-        now: Now,
         oracle: &mut Oracle,
         (key, name): (GroupKey, MemberName),
         told: AssignedPartition,
     ) -> Result<(), Violation> {
         let AssignedPartition { partition, turn, start, subscription, blob, .. } = told;
         let group = self.group.as_str();
-        oracle.on_turn(now.monotonic, group, partition, name, (turn, start))?;
+        oracle.on_turn(group, partition, name, (turn, start))?;
         if let Some(word) = blob {
             let word = String::from_utf8_lossy(&word).into_owned();
             let is_for_it = word.split_once(' ').is_some_and(|(of, earlier)| {

@@ -104,7 +104,10 @@ impl View {
             *line = line.split_off(&log_start.0);
         }
         let is_late = record.lease.as_ref().is_some_and(|lease| lease.is_after(now, attempt));
-        if is_out(member) || is_late {
+        // Its member had it before the broker was started anew, and said at once that it is done: that went a shorter way than
+        // this frame.
+        let is_overtaken = record.done.is_some_and(|(done, at)| done == attempt && now < at.after(HANDLING));
+        if is_out(member) || is_late || is_overtaken {
             // Another may have had the record meanwhile, whose frame did not have to go as far.
             return Ok(());
         }
