@@ -219,6 +219,35 @@ fn weighted_members_share_by_what_they_declare() {
 }
 
 #[test]
+fn a_slow_member_has_less_by_response_time() {
+    with_lab(async |lab| {
+        let client = lab.client().await;
+        topic(&client, 8).await;
+        let join = || {
+            let builder = client.group("g").topics(["work"]).strategy(Strategy::LeastResponseTime);
+            // It commits more often than its heartbeats leave.
+            builder.auto_commit(Duration::from_millis(50)).session_timeout(Duration::from_secs(3)).join()
+        };
+        let (mut slow, mut fast) = (join().await.unwrap(), join().await.unwrap());
+        // Nobody is known to be slow yet, and one partition more or less gains too little to be moved.
+        share(&mut [&mut slow, &mut fast], &[5, 3]).await;
+        slow.processed(Duration::from_millis(9));
+        fast.processed(Duration::from_millis(3));
+        // Both work all the time, until load has moved; it is looked at each ten seconds.
+        let mut number = 0;
+        while (slow.partitions().count(), fast.partitions().count()) != (2, 6) {
+            produce(&client, "work", 8, number..number + 8).await;
+            number += 8;
+            for member in [&mut slow, &mut fast] {
+                while tokio::time::timeout(Duration::from_millis(5), member.next()).await.is_ok() {}
+            }
+        }
+        let described = client.groups().describe("g").await.unwrap();
+        assert!(described.members.iter().all(|member| member.processing_micros.is_some()), "{described:?}");
+    });
+}
+
+#[test]
 fn a_group_may_begin_at_a_time() {
     with_lab(async |lab| {
         let client = lab.client().await;
