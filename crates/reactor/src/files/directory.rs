@@ -37,10 +37,12 @@ fn ensure(root: &Path, directory: &Path) -> io::Result<()> {
     let parent = directory.parent().unwrap_or(root);
     ensure(root, parent)?;
     match std::fs::create_dir(directory) {
-        Ok(()) => sync(parent),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
+        Ok(()) => {}
+        // Another shard was quicker, and may not have synced it yet.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
     }
+    sync(parent)
 }
 
 fn sync(directory: &Path) -> io::Result<()> {
