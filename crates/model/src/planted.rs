@@ -33,7 +33,7 @@ macro_rules! bugs {
             /// Whether the simulator's workload leads to it. The others are found by the random histories of their crate.
             #[must_use]
             pub const fn is_simulated(self) -> bool {
-                !matches!(self, Self::StaleCommit | Self::TrustUnproven)
+                !matches!(self, Self::TrustUnproven)
             }
 
             /// The bug of that name.
@@ -74,7 +74,7 @@ bugs! {
     ForgetMessageIds = "forget-message-ids";
     /// A late report, from before a member had the partition that is asked back, counts as giving it up.
     TwoOwners = "two-owners";
-    /// A member may commit with the generation before the one that gave it the partition.
+    /// Who had a partition in an earlier generation may still commit, also a member that was put out.
     StaleCommit = "stale-commit";
     /// A member's session is measured by the wall clock, which jumps.
     WallClockSession = "wall-clock-session";
