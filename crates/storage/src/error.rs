@@ -167,7 +167,7 @@ pub enum ReadError {
     Corrupt {
         /// The partition.
         partition: PartitionId,
-        /// The first damaged record.
+        /// The first damaged record, or where the reader is if compaction left nothing in between.
         first: Offset,
         /// Their exclusive end.
         end: Offset,

@@ -162,7 +162,7 @@ pub enum Fetch {
     },
     /// These records are lost to damage of the disk; read on from `end`.
     Corrupt {
-        /// The first of them.
+        /// The first of them, or the offset that was asked for if compaction left nothing in between.
         first: Offset,
         /// Their exclusive end.
         end: Offset,

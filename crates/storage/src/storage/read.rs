@@ -15,18 +15,25 @@ impl Storage {
             known.log.prepare_fetch(from, bytes_max);
             self.table.refresh(partition);
         }
+        let asked = from;
         let mut from = from;
         // A segment of which compaction left nothing behind `from` is passed over; each takes one turn.
         loop {
-            match self.fetch_once(partition, from, bytes_max) {
+            match self.fetch_once(partition, (asked, from), bytes_max) {
                 Ok(fetch) => return fetch,
                 Err(end) => from = end,
             }
         }
     }
 
-    /// `Err` with the offset to go on with when there is nothing up to there.
-    fn fetch_once(&mut self, partition: PartitionId, from: Offset, bytes_max: u32) -> Result<Fetch, Offset> {
+    /// `Err` with the offset to go on with when there is nothing up to there. A loss is counted from where the reader
+    /// asked: it would otherwise wait for what lies between.
+    fn fetch_once(
+        &mut self,
+        partition: PartitionId,
+        (asked, from): (Offset, Offset),
+        bytes_max: u32,
+    ) -> Result<Fetch, Offset> {
         let Some(known) = self.table.open(partition).filter(|_| self.is_recovered()) else {
             return Ok(Fetch::Unknown);
         };
@@ -39,11 +46,11 @@ impl Storage {
             LogFetch::OutOfRange { log_start, high_watermark } => {
                 return Ok(Fetch::OutOfRange { log_start, high_watermark });
             }
-            LogFetch::Corrupt { first, end } => return Ok(Fetch::Corrupt { first, end }),
+            LogFetch::Corrupt { first, end } => return Ok(Fetch::Corrupt { first: first.min(asked), end }),
             LogFetch::Cold { segment, .. } => segment,
         };
         let view = known.view(segment).expect("the log named one of its segments");
-        Ok(match self.reads.look(partition, view, Goal::Records { asked: from, from, bytes_max }) {
+        Ok(match self.reads.look(partition, view, Goal::Records { asked, from, bytes_max }) {
             Reply::Hole { end } => return Err(end),
             Reply::Batches { batches, next } => Fetch::Batches { batches, next },
             Reply::Corrupt { first, end } => Fetch::Corrupt { first, end },

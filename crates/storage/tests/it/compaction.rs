@@ -146,6 +146,29 @@ fn superseded_records_go_and_offsets_stay() {
 }
 
 #[test]
+fn a_loss_behind_a_segment_without_records_begins_at_its_reader() {
+    // A few keys, so that nothing is left of the first segments.
+    let mut keyed = Keyed::new(1, compacted());
+    while keyed.passes() < 3 {
+        keyed.append(3);
+        keyed.run(1);
+    }
+    keyed.world.make_durable();
+    keyed.world.restart_cleanly();
+    for name in keyed.world.disk.segments() {
+        if 0 < keyed.world.disk.length(name) {
+            // In the head of its first extent.
+            keyed.world.disk.flip(name, 9);
+        }
+    }
+    let asked = Offset(1);
+    let lost = keyed.world.fetch(keyed.id, asked, 1_000);
+    let Fetch::Corrupt { first, end } = lost else { panic!("nothing is lost: {lost:?}") };
+    assert_eq!(first, asked, "whoever counts what is lost waits for what lies before {first}");
+    assert!(first < end);
+}
+
+#[test]
 fn compaction_that_stands_back_asks_for_no_rounds() {
     let mut keyed = Keyed::new(8, compacted());
     keyed.world.disk.faults.capacity = Some(keyed.world.disk.used() + (100 << 10));
