@@ -226,11 +226,8 @@ impl Queue {
         }
     }
 
-    /// Asks for more where members want it and the window has room.
+    /// Asks for more where the window has room. Only called in rounds in which a member had credit.
     pub(crate) fn ask(&mut self) {
-        if self.members.listed.is_empty() {
-            return;
-        }
         let share = QUEUE_READS_BYTES / (self.partitions.len() as u64).max(1);
         let share = share.clamp(QUEUE_READ_AHEAD_BYTES_MIN, QUEUE_READ_AHEAD_BYTES);
         for partition in &mut self.partitions {

@@ -81,8 +81,13 @@ impl Queue {
     /// Ends the round: hands out what is ready, asks for more, appends a record for everything that changed, and queues
     /// what is to be told behind the last of them.
     pub fn finish_round(&mut self, now: Now) {
+        // Also when all credit is used up at once: partitions that were not read yet would else wait for as long as others
+        // have something ready, which records that fail again and again always are.
+        let is_more_wanted = !self.members.listed.is_empty();
         self.hand_out(now);
-        self.ask();
+        if is_more_wanted {
+            self.ask();
+        }
         self.prune_clock();
         self.append_changes(now);
         self.send_dead_letters();

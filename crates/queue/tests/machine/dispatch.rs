@@ -183,3 +183,25 @@ fn records_that_fail_without_a_rest_do_not_keep_others_waiting() {
     }
     assert_eq!(others, 2, "every other turn is theirs");
 }
+
+#[test]
+fn a_partition_that_is_not_read_yet_waits_for_no_record_that_fails_again_and_again() {
+    let settings = QueueSettings { delivery_limit: None, dead_letter: None, ..settings() };
+    let mut world = World::new(settings, 1);
+    world.produce(0, None, None);
+    let at = world.member(1);
+    world.finish();
+    world.feed_all();
+    // Its beginning is known when the only member's credit goes to what fails already.
+    world.topic.push(Vec::new());
+    world.readers.push((0, 0));
+    world.queue.on_partitions(2);
+    world.produce(1, None, None);
+    let turns = (0..3).map(|_| {
+        let turn = turn(&mut world, at, Some(Verdict::Retry(Some(Duration::ZERO))));
+        world.feed_all();
+        turn.0
+    });
+    let turns: Vec<_> = turns.collect();
+    assert!(turns.contains(&1), "only {turns:?} had a turn");
+}
