@@ -38,6 +38,8 @@ struct Life {
     has_left: bool,
     /// A newer member came with its static id.
     is_replaced: bool,
+    /// It was told that it is put out if it still has then what it is asked for.
+    asked_until: Option<MonotonicNanos>,
 }
 
 /// A partition within a group.
@@ -155,6 +157,7 @@ impl Groups {
             longest_silence: Duration::ZERO,
             has_left: false,
             is_replaced: false,
+            asked_until: None,
         });
     }
 
@@ -228,6 +231,9 @@ impl Groups {
         told: &wire::GroupAssignment,
         in_transactions: impl Fn(PartitionId) -> Option<Offset>,
     ) -> Result<(), Violation> {
+        let within = told.revoking.iter().map(|revoked| Duration::from_millis(revoked.within_ms.into()));
+        let asked_until = within.min().map(|within| now.after(within));
+        self.lives.entry(told.member).and_modify(|life| life.asked_until = asked_until);
         let is_replaced = self.is_replaced(told.member);
         for owned in &told.owned {
             let partition = partition(owned.topic, owned.partition);
@@ -273,8 +279,13 @@ impl Groups {
         life.has_left || life.is_replaced || life.may_have_expired(now) || self.may_be_overdue(now, member, life)
     }
 
-    /// Whether a member may have been asked for something for its rebalance time-out.
+    /// Whether a member may have been asked for something for its rebalance time-out: as it was told, or if it was told of
+    /// nothing, since it has what it has. The time counts from the decision, which waits for the disk before it is told, even
+    /// together with the turn that it ends.
     fn may_be_overdue(&self, now: MonotonicNanos, member: MemberName, life: &Life) -> bool {
+        if life.asked_until.is_some_and(|until| until <= now.after(HANDLING)) {
+            return true;
+        }
         let works = self.shares.values().filter_map(|share| share.workers.get(&member));
         let oldest = works.map(|(_, from)| *from).min().unwrap_or(life.joined);
         life.rebalance_timeout <= now.since(oldest) + HANDLING
@@ -433,3 +444,6 @@ impl Life {
 fn display((high, _): MemberName) -> String {
     format!("member {high:016x}")
 }
+
+#[cfg(test)]
+mod tests;
