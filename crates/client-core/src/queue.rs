@@ -322,7 +322,8 @@ impl Queue {
         let remedy = match code {
             ErrorCode::OutOfSequence | ErrorCode::UnknownProducer if !is_first => {
                 // It follows a batch that was refused for a while and will be sent again before it.
-                self.window[at].set_waiting(false);
+                let is_doubtful = self.window[at].is_doubtful && self.may_come_late(at);
+                self.window[at].set_waiting(is_doubtful);
                 Remedy::None
             }
             ErrorCode::OutOfSequence => {
@@ -364,6 +365,13 @@ impl Queue {
         };
         self.trim();
         remedy
+    }
+
+    /// Whether a copy of a batch that left on a lost connection may still be taken, with copies of those before it. Only when
+    /// none of these is sent again as it was are its sequences out of reach.
+    fn may_come_late(&self, at: usize) -> bool {
+        let goes_as_it_was = |batch: &Batch| batch.phase == Phase::Waiting && batch.is_doubtful;
+        self.flow == Flow::Flowing || self.window.iter().take(at).any(goes_as_it_was)
     }
 
     /// Nothing leaves before this moment, nor before all that is under way is answered.

@@ -103,11 +103,11 @@ impl NewRecord<'_> {
     /// id, because a partition knows only the ids of its own records; else `sticky`.
     #[must_use]
     pub fn partition_among(&self, partitions: u32, sticky: u32) -> PartitionIndex {
-        match (self.partition, self.key.or_else(|| self.id())) {
-            (Some(partition), _) => partition,
-            (None, Some(name)) => partition_for_key(name, partitions),
-            (None, None) => PartitionIndex(sticky),
+        if let Some(partition) = self.partition {
+            return partition;
         }
+        let name = self.key.or_else(|| self.id());
+        name.map_or(PartitionIndex(sticky), |name| partition_for_key(name, partitions))
     }
 
     /// Holds its delivery time against the limit of shared queues.

@@ -260,6 +260,35 @@ fn a_refusal_for_a_while_is_waited_out_in_order() {
 }
 
 #[test]
+fn what_arrives_late_behind_a_refusal_for_a_while_is_not_written_twice() {
+    let mut world = world(TopicClass::Durable);
+    let producer = world.open("t", ProducerSettings::default());
+    let mut values = vec![world.send(producer, 0).0];
+    world.settle_all();
+    for _ in 0..3 {
+        values.push(world.send(producer, 0).0);
+        world.round();
+    }
+    // The three are on their way when the client loses the connection and sends them again. The first is refused for a while, so
+    // that the others are out of sequence.
+    let late = world.cut_late(0).expect("there is a connection");
+    world.broker.refusals = vec![ErrorCode::Busy];
+    while !world.broker.refusals.is_empty() {
+        world.advance(Duration::from_millis(1));
+        world.exchange();
+    }
+    assert_eq!(world.log_values("t", 0), values[..1]);
+    world.arrive(late);
+    assert_eq!(world.log_values("t", 0), values);
+    // A restart makes the client stamp anew what cannot be in the log.
+    world.broker.sync();
+    world.crash();
+    world.settle_all();
+    assert_eq!(world.log_values("t", 0), values, "each record once, in order");
+    assert_eq!(world.core.stats().records_failed, 0);
+}
+
+#[test]
 fn time_runs_out_for_what_cannot_leave() {
     let mut world = world(TopicClass::Durable);
     let producer = world.open("t", ProducerSettings::default());

@@ -27,6 +27,13 @@ struct Pipe {
     pushes: VecDeque<OutFrame>,
 }
 
+/// What was under way on a connection that the client has lost.
+#[derive(Debug)]
+pub(crate) struct Late {
+    connection: ConnectionKey,
+    pipe: Pipe,
+}
+
 /// The last word about a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Fate {
@@ -176,13 +183,28 @@ impl World {
 
     /// A connection breaks; whatever was under way in either direction is lost.
     pub(crate) fn cut(&mut self, pick: usize) {
+        if let Some(late) = self.cut_late(pick) {
+            self.broker.forget_session(late.connection.0);
+        }
+    }
+
+    /// A connection breaks for the client alone: what it had sent may still arrive.
+    pub(crate) fn cut_late(&mut self, pick: usize) -> Option<Late> {
         let keys: Vec<ConnectionKey> = self.pipes.keys().copied().collect();
-        if let Some(&connection) = keys.get(pick % keys.len().max(1)) {
-            self.pipes.remove(&connection);
-            self.broker.forget_session(connection.0);
-            let event = Event::Disconnected { connection, code: None, reason: "cut".to_owned() };
-            self.core.handle(self.now, event);
-            self.round();
+        let &connection = keys.get(pick % keys.len().max(1))?;
+        let pipe = self.pipes.remove(&connection).expect("it is one of them");
+        let event = Event::Disconnected { connection, code: None, reason: "cut".to_owned() };
+        self.core.handle(self.now, event);
+        self.round();
+        Some(Late { connection, pipe })
+    }
+
+    /// What was sent on a connection that the client has lost arrives. Nobody hears the answers.
+    pub(crate) fn arrive(&mut self, late: Late) {
+        for (stream, frames) in late.pipe.up {
+            for sent in frames {
+                self.broker.handle(late.connection.0, late.pipe.shard, stream, &frame(sent));
+            }
         }
     }
 
