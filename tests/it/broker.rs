@@ -32,7 +32,12 @@ impl Place {
 
     /// The program with arguments, and nothing of the environment that could lead it to another broker.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_corelane"));
+        self.program(Path::new(env!("CARGO_BIN_EXE_corelane")), args)
+    }
+
+    /// Another program, in the same environment.
+    pub(crate) fn program(&self, path: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(path);
         command.args(args).env("XDG_RUNTIME_DIR", self.path().join("run")).env_remove("CORELANE_BROKER");
         command.env_remove("CORELANE_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -133,7 +138,12 @@ pub(crate) struct Running {
 impl Running {
     /// Starts a command.
     pub(crate) fn start(place: &Place, args: &[&str]) -> Self {
-        let mut child = place.command(args).stderr(Stdio::inherit()).spawn().unwrap();
+        Self::spawn(&mut place.command(args))
+    }
+
+    /// Starts a program.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let (sender, printed) = channel();
         std::thread::spawn(move || {
@@ -166,10 +176,16 @@ impl Running {
         &self.lines
     }
 
-    /// SIGINT, and waits for its good end.
+    /// SIGINT, and waits for its good end; all that it printed.
     #[track_caller]
-    pub(crate) fn interrupt(mut self) {
+    pub(crate) fn interrupt(self) -> Vec<String> {
         Process::new(&self.child).signal(Signal::INT);
+        self.finish()
+    }
+
+    /// Waits for its good end; all that it printed.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Vec<String> {
         let since = std::time::Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -178,7 +194,9 @@ impl Running {
             assert!(since.elapsed() < DEADLINE, "the command did not end");
             std::thread::yield_now();
         };
-        assert_eq!(status.code(), Some(0));
+        self.lines.extend(self.printed.iter());
+        assert_eq!(status.code(), Some(0), "{:?}", self.lines);
+        std::mem::take(&mut self.lines)
     }
 }
 

@@ -13,6 +13,7 @@ mod command_line;
 mod compaction;
 mod delays;
 mod demo;
+mod examples;
 mod full_disk;
 mod group_promises;
 mod groups;

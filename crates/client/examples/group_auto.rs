@@ -11,7 +11,8 @@ use corelane::{Event, ResetPolicy};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let client = corelane::connect("corelane://127.0.0.1:7420").await?;
+    let broker = std::env::var("CORELANE_BROKER").unwrap_or_else(|_| "127.0.0.1:7420".to_owned());
+    let client = corelane::connect(&broker).await?;
     let mut group = client
         .group("statistics")
         .topics(["chat"])

@@ -1,5 +1,6 @@
 //! A member of a consumer group that says itself what is done: start it twice, and the two share the topic:
-//! `cargo run -p corelane --example group_manual -- chat`.
+//! `cargo run -p corelane --example group_manual -- chat`. With a number as the second argument it leaves after so many
+//! records.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
@@ -7,11 +8,16 @@ use corelane::{Event, ResetPolicy};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let topic = std::env::args().nth(1).unwrap_or_else(|| "chat".to_owned());
-    let client = corelane::connect("corelane://127.0.0.1:7420").await?;
+    let mut arguments = std::env::args().skip(1);
+    let topic = arguments.next().unwrap_or_else(|| "chat".to_owned());
+    let mut left = arguments.next().map_or(Ok(usize::MAX), |records| records.parse())?;
+    let broker = std::env::var("CORELANE_BROKER").unwrap_or_else(|_| "127.0.0.1:7420".to_owned());
+    let client = corelane::connect(&broker).await?;
     let group = client.group("archive").topics([&topic]).reset(ResetPolicy::Earliest).manual_commit();
     let mut consumer = group.join().await?;
-    while let Some(event) = consumer.next().await {
+    while 0 < left
+        && let Some(event) = consumer.next().await
+    {
         match event? {
             Event::Batch(batch) => {
                 for record in &batch {
@@ -20,6 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
                 // Cheap: it is gathered with those that follow. Whoever must know that it is on disk awaits the ticket.
                 consumer.commit_batch(&batch).durable().await?;
+                left = left.saturating_sub(batch.len());
             }
             Event::Assigned(assigned) => {
                 for one in assigned {
@@ -32,5 +39,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             Event::Standby(_) | Event::Followed(_) | Event::Lagging { .. } => {}
         }
     }
+    consumer.close().await?;
     Ok(())
 }

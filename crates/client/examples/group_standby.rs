@@ -1,6 +1,6 @@
 //! A server that keeps the states of matches warm that others run, and goes on with one when its server is gone, without
 //! a replay: `corelane group alter servers --standbys 1`, then two of
-//! `cargo run -p corelane --example group_standby`, and kill one.
+//! `cargo run -p corelane --example group_standby`, and kill one. Interrupted, a server leaves in order.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
@@ -31,12 +31,19 @@ impl State {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let client = corelane::connect("corelane://127.0.0.1:7420").await?;
+    let broker = std::env::var("CORELANE_BROKER").unwrap_or_else(|_| "127.0.0.1:7420".to_owned());
+    let client = corelane::connect(&broker).await?;
     let group = client.group("servers").topics(["match-inputs"]).reset(ResetPolicy::Earliest);
     let group = group.session_timeout(Duration::from_secs(2)).follow_standbys(StartAt::Earliest);
     let mut consumer = group.join().await?;
     let mut states: BTreeMap<Arc<TopicPartition>, State> = BTreeMap::new();
-    while let Some(event) = consumer.next().await {
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        let event = tokio::select! {
+            event = consumer.next() => event,
+            _ = &mut interrupted => break,
+        };
+        let Some(event) = event else { break };
         match event? {
             // What an owner does beside (answering players, writing results) belongs here.
             Event::Batch(batch) => states.entry(Arc::clone(batch.topic_partition())).or_default().take(&batch),
@@ -58,5 +65,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             Event::Lost { .. } | Event::Revoking { .. } | Event::Lagging { .. } => {}
         }
     }
+    for (partition, state) in &states {
+        println!("{partition}: {state:?}");
+    }
+    consumer.close().await?;
     Ok(())
 }

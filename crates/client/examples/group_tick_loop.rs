@@ -1,6 +1,6 @@
 //! A game server's loop at 60 Hz as a member of a group: several servers share the matches, and each tick takes what has
 //! come without waiting. A server that takes a match over gets what the one before left for it:
-//! `cargo run -p corelane --example group_tick_loop`.
+//! `cargo run -p corelane --example group_tick_loop`. It leaves after a minute, or when it is interrupted.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
@@ -18,7 +18,8 @@ const EVENTS_OF_TICK: usize = 64;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let client = corelane::connect("corelane://127.0.0.1:7420").await?;
+    let broker = std::env::var("CORELANE_BROKER").unwrap_or_else(|_| "127.0.0.1:7420".to_owned());
+    let client = corelane::connect(&broker).await?;
     let mut consumer = client
         .group("servers")
         .topics(["match-inputs"])
@@ -30,8 +31,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut states: BTreeMap<Arc<TopicPartition>, u64> = BTreeMap::new();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     for _ in 0..TICKS {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = &mut interrupted => break,
+        }
         let mut going = Vec::new();
         for event in consumer.drain(EVENTS_OF_TICK) {
             match event? {
@@ -41,7 +46,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Event::Assigned(assigned) => {
                     for one in assigned {
                         let state = one.blob.and_then(|blob| Some(u64::from_le_bytes(blob[..].try_into().ok()?)));
-                        states.insert(one.partition, state.unwrap_or_default());
+                        let state = state.unwrap_or_default();
+                        println!("{} is ours, with {state} inputs", one.partition);
+                        states.insert(one.partition, state);
                     }
                 }
                 Event::Revoking { partitions, .. } => {

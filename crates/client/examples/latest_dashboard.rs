@@ -1,5 +1,6 @@
 //! A dashboard of newest values: players report where they are, a dashboard that opens at any moment shows all of them at
-//! once and then follows, however slow it is: `cargo run -p corelane --example latest_dashboard`.
+//! once and then follows, however slow it is: `cargo run -p corelane --example latest_dashboard`. It ends when the players
+//! have made their reports, 60 a second; how many is its argument.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
@@ -10,11 +11,13 @@ use corelane::{Acks, Error, ErrorCode, Record, RequestError, StartAt, TopicSetti
 use tokio::time::{MissedTickBehavior, interval};
 
 const PLAYERS: u32 = 20;
-const REPORTS: u32 = 600;
+const REPORTS_DEFAULT: u32 = 600;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let client = corelane::connect("corelane://127.0.0.1:7420").await?;
+    let reports = std::env::args().nth(1).map_or(Ok(REPORTS_DEFAULT), |reports| reports.parse())?;
+    let broker = std::env::var("CORELANE_BROKER").unwrap_or_else(|_| "127.0.0.1:7420".to_owned());
+    let client = corelane::connect(&broker).await?;
     // Positions are worth nothing after a crash, and only the newest of each player counts. One that is not heard of for
     // ten seconds is forgotten.
     let settings = TopicSettings { retention_ms: Some(10_000), ..TopicSettings::latest() };
@@ -22,7 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok(_) | Err(Error::Request(RequestError::Refused { code: ErrorCode::TopicExists, .. })) => {}
         Err(error) => return Err(error.into()),
     }
-    let players = report(client.clone());
+    let players = report(client.clone(), reports);
     let dashboard = show(client.clone());
     let (reported, shown) = tokio::join!(players, dashboard);
     reported?;
@@ -32,11 +35,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// All players report at 60 Hz; at the end each is taken away by a null value.
-async fn report(client: corelane::Client) -> Result<(), Box<dyn std::error::Error>> {
+async fn report(client: corelane::Client, reports: u32) -> Result<(), Box<dyn std::error::Error>> {
     let positions = client.producer("positions").acks(Acks::Received).open().await?;
     let mut ticks = interval(Duration::from_nanos(1_000_000_000 / 60));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    for tick in 0..REPORTS {
+    for tick in 0..reports {
         ticks.tick().await;
         let (key, value) = (format!("player-{}", tick % PLAYERS), format!("x={tick} y={}", tick * 2));
         let record = Record::new(&value).key(&key);

@@ -9,7 +9,8 @@ use corelane::{Error, ErrorCode, Record, RequestError, TopicSettings};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let topic = arguments.next().unwrap_or_else(|| "chat".to_owned());
-    let client = corelane::connect("corelane://127.0.0.1:7420").await?;
+    let broker = std::env::var("CORELANE_BROKER").unwrap_or_else(|_| "127.0.0.1:7420".to_owned());
+    let client = corelane::connect(&broker).await?;
 
     match client.admin().create_topic(&topic, 1, TopicSettings::default()).await {
         Ok(_) | Err(Error::Request(RequestError::Refused { code: ErrorCode::TopicExists, .. })) => {}

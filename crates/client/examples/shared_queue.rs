@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! corelane topic create jobs -p 4 && corelane topic create jobs.dead
-//! cargo run --package corelane --example shared_queue
+//! cargo run --package corelane --example shared_queue          # with a number it leaves after so many deliveries
 //! printf 'resize 7\nbroken\n' | corelane produce jobs
 //! corelane consume jobs.dead -f '%s %h\n'
 //! corelane queue redrive jobs -g workers
@@ -16,8 +16,9 @@ use corelane::{Backoff, Nack};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "corelane://127.0.0.1:7420".to_owned());
-    let client = corelane::connect(&address).await?;
+    let mut left = std::env::args().nth(1).map_or(Ok(u64::MAX), |deliveries| deliveries.parse())?;
+    let broker = std::env::var("CORELANE_BROKER").unwrap_or_else(|_| "127.0.0.1:7420".to_owned());
+    let client = corelane::connect(&broker).await?;
     let mut jobs = client
         .queue("workers", "jobs")
         .visibility(Duration::from_secs(10))
@@ -26,8 +27,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .dead_letter("jobs.dead")
         .join()
         .await?;
-    while let Some(leased) = jobs.next().await {
+    while 0 < left
+        && let Some(leased) = jobs.next().await
+    {
         for record in &leased? {
+            left = left.saturating_sub(1);
             let job = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
             match work(&job) {
                 // Nobody waits for the ticket: should the acknowledgement be lost, the job is done again.
@@ -42,6 +46,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     }
+    // Waits until the broker has heard of all of it.
+    jobs.close().await?;
     Ok(())
 }
 

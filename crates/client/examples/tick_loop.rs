@@ -1,5 +1,6 @@
 //! A game server's loop at 60 Hz: each tick it takes the inputs that have come, without waiting, and sends the state of
-//! its match, without waiting: `cargo run -p corelane --example tick_loop`.
+//! its match, without waiting: `cargo run -p corelane --example tick_loop`. It ends after a minute, or when it is
+//! interrupted.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
 
@@ -11,11 +12,12 @@ use corelane::{
 use tokio::time::{MissedTickBehavior, interval};
 
 const TICK: Duration = Duration::from_nanos(1_000_000_000 / 60);
-const TICKS: u32 = 600;
+const TICKS: u32 = 3_600;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let client = corelane::connect("corelane://127.0.0.1:7420").await?;
+    let broker = std::env::var("CORELANE_BROKER").unwrap_or_else(|_| "127.0.0.1:7420".to_owned());
+    let client = corelane::connect(&broker).await?;
     // Inputs and states are worth nothing after a crash: they live in memory, for two seconds.
     let settings = TopicSettings { class: TopicClass::Memory, retention_ms: Some(2_000), ..TopicSettings::default() };
     for topic in ["match-inputs", "match-states"] {
@@ -30,8 +32,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut applied = 0_u64;
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     for tick in 0..TICKS {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = &mut interrupted => break,
+        }
         while let Some(batch) = inputs.try_next() {
             applied += batch?.iter().count() as u64;
         }
