@@ -1,6 +1,7 @@
 //! Who gets which partition: one trait, pure functions.
 
 mod balance;
+mod classes;
 mod range;
 mod round_robin;
 mod strategies;
@@ -9,6 +10,8 @@ use std::collections::BTreeMap;
 
 use corelane_model::{PartitionId, TopicId};
 
+pub(crate) use balance::Balance;
+pub(crate) use classes::Classes;
 pub use range::Range;
 pub use round_robin::RoundRobin;
 pub use strategies::{CooperativeSticky, LeastResponseTime, Sticky, Weighted};
@@ -81,6 +84,24 @@ impl Problem<'_> {
     /// Who subscribes to a topic, in the order of joining.
     pub(crate) fn subscribers(&self, topic: TopicId) -> Vec<usize> {
         (0..self.candidates.len()).filter(|&at| self.candidates[at].topics.contains_key(&topic)).collect()
+    }
+
+    /// The distinct subscriptions, and which of them each member has.
+    pub(crate) fn kinds(&self) -> (Vec<&BTreeMap<TopicId, u32>>, Vec<usize>) {
+        let mut kinds: Vec<&BTreeMap<TopicId, u32>> = Vec::new();
+        let mut known: BTreeMap<&BTreeMap<TopicId, u32>, usize> = BTreeMap::new();
+        let mut kind_of: Vec<usize> = Vec::with_capacity(self.candidates.len());
+        for candidate in &self.candidates {
+            // Neighbours often share one, which need not be compared then.
+            let last = kind_of.last().copied().filter(|&kind| std::ptr::eq(kinds[kind], candidate.topics));
+            kind_of.push(last.unwrap_or_else(|| {
+                *known.entry(candidate.topics).or_insert_with(|| {
+                    kinds.push(candidate.topics);
+                    kinds.len() - 1
+                })
+            }));
+        }
+        (kinds, kind_of)
     }
 
     /// What an assignment must keep; strategies are ours, so a breach is a bug.

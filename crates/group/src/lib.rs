@@ -32,6 +32,7 @@ mod staged;
 mod standbys;
 mod stats;
 mod subscriptions;
+mod targets;
 
 pub use admin::{Change, OffsetReset};
 pub use assign::{

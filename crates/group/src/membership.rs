@@ -84,8 +84,12 @@ impl Group {
         let is_changed = member.subscription != subscription || member.capacity != join.capacity;
         let old = std::mem::replace(&mut member.subscription, subscription);
         member.apply(join);
+        let place = (member.seat, join.member);
         self.subscriptions.release(old);
         self.round.is_stale |= is_changed;
+        if is_changed {
+            self.round.reseated.insert(place);
+        }
     }
 
     /// A new member sits down.
@@ -93,6 +97,7 @@ impl Group {
         let mut member = Member::new(self.next_seat, subscription);
         member.static_id.clone_from(&join.static_id);
         member.apply(join);
+        self.round.reseated.insert((self.next_seat, join.member));
         self.next_seat += 1;
         if let Some(static_id) = &join.static_id {
             self.statics.insert(static_id.clone(), join.member);
@@ -109,6 +114,7 @@ impl Group {
         let is_changed = old.subscription != subscription || old.capacity != join.capacity;
         let (holds, follows) = (old.holds, old.follows);
         let old_key = old.subscription;
+        self.round.reseated.extend([(old.seat, before), (old.seat, join.member)]);
         let mut member = Member::new(old.seat, subscription);
         member.static_id = old.static_id;
         member.displaced = if old.presence == Presence::Present { Some(before) } else { old.displaced };
@@ -240,6 +246,7 @@ impl Group {
             self.statics.remove(static_id);
         }
         self.subscriptions.release(member.subscription);
+        self.round.reseated.insert((member.seat, id));
         for partition in member.follows {
             self.replace_standby(partition, id, None);
         }

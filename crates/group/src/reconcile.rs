@@ -1,14 +1,13 @@
 //! From what is to what is meant to be, partition by partition.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use corelane_model::limits::{GROUP_HANDOVER_BYTES_MAX, GROUP_HANDOVERS_BYTES_MAX};
 use corelane_model::{Generation, MemberId, Now, PartitionId, PartitionIndex, TopicId};
 
 use crate::deadlines::Timer;
-use crate::subscriptions::Topics;
-use crate::{Candidate, Group, GroupError, Hold, Phase, Problem, Slot, Subscription, TopicShape, assignor};
+use crate::{Group, GroupError, Hold, Slot, Subscription, TopicShape};
 
 impl Group {
     /// The catalog changed: topics came, grew or went. `resolve` says what a subscription means now.
@@ -197,18 +196,19 @@ impl Group {
 
     /// Decides anew who is meant to have what, and begins to make it so.
     pub(crate) fn reassign(&mut self, now: Now) {
-        let (union, order) = self.union_and_order();
-        let targets = self.targets(&union, &order);
-        let is_moved = |(partition, target): (&PartitionId, &Option<MemberId>)| {
-            self.slots.get(partition).and_then(|slot| slot.hold.target()) != *target
-        };
-        if self.round.is_membership_changed || targets.iter().any(is_moved) {
+        // Nobody follows anything where a balance was kept.
+        let is_followed = self.settings.standbys != 0 || !self.is_balance_kept();
+        let moved = self.moved_targets();
+        if self.round.is_membership_changed || !moved.is_empty() {
             self.advance_generation();
         }
-        for (&partition, &target) in &targets {
+        for (partition, target) in moved {
             self.aim(now, partition, target);
         }
-        self.choose_standbys(&union, &order);
+        if is_followed {
+            let (union, order) = self.union_and_order();
+            self.choose_standbys(&union, &order);
+        }
     }
 
     /// Chooses standbys anew while everybody keeps what it is meant to have.
@@ -217,47 +217,6 @@ impl Group {
             let (union, order) = self.union_and_order();
             self.choose_standbys(&union, &order);
         }
-    }
-
-    /// What the members want, and the members in the order of their seats.
-    fn union_and_order(&self) -> (Topics, Vec<MemberId>) {
-        let union = if self.phase == Phase::Open { self.subscriptions.union() } else { Topics::new() };
-        let mut seats: Vec<_> = self.members.iter().map(|(&id, member)| (member.seat, id)).collect();
-        seats.sort_unstable();
-        (union, seats.into_iter().map(|(_, id)| id).collect())
-    }
-
-    /// Who is meant to have each partition that somebody has or wants.
-    fn targets(&self, union: &Topics, order: &[MemberId]) -> BTreeMap<PartitionId, Option<MemberId>> {
-        let places: BTreeMap<MemberId, usize> = order.iter().enumerate().map(|(at, &id)| (id, at)).collect();
-        let partitions: Vec<PartitionId> = union
-            .iter()
-            .flat_map(|(&topic, &end)| (0..end).map(move |index| PartitionId::new(topic, PartitionIndex(index))))
-            .collect();
-        let place = |member: MemberId| places.get(&member).copied();
-        let slot = |partition: &PartitionId| self.slots.get(partition);
-        let current =
-            partitions.iter().map(|partition| slot(partition).and_then(|slot| slot.hold.target()).and_then(place));
-        let followers = |partition: &PartitionId| {
-            slot(partition).map_or_else(Vec::new, |slot| slot.standbys.iter().filter_map(|&id| place(id)).collect())
-        };
-        let standbys =
-            if self.settings.standbys == 0 { Vec::new() } else { partitions.iter().map(followers).collect() };
-        let candidates = order.iter().map(|id| {
-            let member = &self.members[id];
-            Candidate {
-                capacity: member.capacity,
-                processing_micros: member.processing_micros,
-                topics: self.subscriptions.topics(member.subscription),
-            }
-        });
-        let problem = Problem { candidates: candidates.collect(), current: current.collect(), standbys, partitions };
-        let assigned = assignor(self.settings.strategy).assign(&problem);
-        problem.check(&assigned);
-        let mut targets: BTreeMap<_, _> = self.slots.keys().map(|&partition| (partition, None)).collect();
-        let owners = assigned.into_iter().map(|owner| owner.map(|at| order[at]));
-        targets.extend(problem.partitions.into_iter().zip(owners));
-        targets
     }
 
     /// Makes `target` who is meant to have the partition, without taking it from anybody.

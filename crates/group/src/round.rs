@@ -6,6 +6,7 @@ use corelane_model::limits::GROUP_WAITING_MAX;
 use corelane_model::{MemberId, Now, PartitionId};
 
 use crate::encoding::{Key, encode_key};
+use crate::targets::Place;
 use crate::{
     AppendPosition, Assignment, Effect, FenceReason, Group, GroupError, Hold, OwnedPartition, Phase, RequestTicket,
     RevokedPartition, Start,
@@ -25,6 +26,8 @@ pub(crate) struct Round {
     pub(crate) answers: Vec<RequestTicket>,
     pub(crate) tell: BTreeSet<MemberId>,
     pub(crate) fenced: Vec<(MemberId, FenceReason)>,
+    /// Members that came, went or changed since the assignment was decided, by their places.
+    pub(crate) reseated: BTreeSet<Place>,
     /// The assignment has to be decided anew.
     pub(crate) is_stale: bool,
     /// A partition has another owner, who does not follow it any more, while the one before may.
@@ -80,12 +83,12 @@ impl Group {
         }
         self.round.is_handed_on = false;
         self.finish_drain();
+        if is_assignment_changed {
+            self.check_assignment();
+        }
         self.append_changes();
         self.tell_changes();
         self.outbox.release();
-        if is_assignment_changed {
-            self.check();
-        }
     }
 
     /// All records up to this position are on disk: what waited for them may leave.

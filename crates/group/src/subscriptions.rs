@@ -76,6 +76,8 @@ pub(crate) struct Subscriptions {
     entries: BTreeMap<SubscriptionKey, Entry>,
     keys: BTreeMap<Subscription, SubscriptionKey>,
     next: u64,
+    /// Counts the changes of the set and of what any of them resolves to.
+    version: u64,
 }
 
 impl Subscriptions {
@@ -87,10 +89,12 @@ impl Subscriptions {
             entry.members += 1;
             let is_changed = entry.topics != topics;
             entry.topics = topics;
+            self.version += u64::from(is_changed);
             return (key, is_changed);
         }
         let key = SubscriptionKey(self.next);
         self.next += 1;
+        self.version += 1;
         self.keys.insert(subscription.clone(), key);
         self.entries.insert(key, Entry { subscription: subscription.clone(), topics, members: 1 });
         (key, false)
@@ -103,6 +107,7 @@ impl Subscriptions {
         if entry.members == 0 {
             let entry = self.entries.remove(&key).expect("it was there");
             self.keys.remove(&entry.subscription);
+            self.version += 1;
         }
     }
 
@@ -122,6 +127,7 @@ impl Subscriptions {
             is_changed |= topics != entry.topics;
             entry.topics = topics;
         }
+        self.version += u64::from(is_changed);
         is_changed
     }
 
@@ -131,6 +137,7 @@ impl Subscriptions {
         for entry in self.entries.values_mut() {
             is_changed |= entry.topics.remove(&topic).is_some();
         }
+        self.version += u64::from(is_changed);
         is_changed
     }
 
@@ -146,6 +153,16 @@ impl Subscriptions {
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// The distinct ones, in order.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = SubscriptionKey> {
+        self.entries.keys().copied()
+    }
+
+    /// While it is the same, so are the distinct ones and what they resolve to.
+    pub(crate) const fn version(&self) -> u64 {
+        self.version
     }
 }
 

@@ -3,9 +3,10 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use corelane_model::TopicId;
+use corelane_model::PartitionId;
 
 use crate::Problem;
+use crate::assign::classes::Classes;
 
 /// How burdened a member is: partitions by weight. Ordered as a fraction, without rounding.
 #[derive(Clone, Copy, Debug)]
@@ -43,163 +44,221 @@ impl PartialEq for Burden {
 
 impl Eq for Burden {}
 
-/// Members that subscribe to the same topics of the problem are told apart by nothing; topics with the same subscribers
-/// form one class, so that the least burdened member of a topic is found without a search.
-struct Class {
-    members: Vec<usize>,
-    /// By what the burden would be with one partition more.
-    by_burden: BTreeSet<(Burden, usize)>,
+/// A member as it is weighed.
+#[derive(Clone, Debug)]
+struct Holder {
+    weight: u64,
+    load: u64,
+    /// Which of the distinct subscriptions it has.
+    kind: usize,
+    /// What it has, by class and place.
+    parts: BTreeSet<(usize, usize)>,
 }
 
-struct Balance<'a> {
-    problem: &'a Problem<'a>,
-    weights: Vec<u64>,
-    loads: Vec<u64>,
-    owners: Vec<Option<usize>>,
-    /// Class of each partition; `None` when nobody subscribes.
-    class_of: Vec<Option<usize>>,
-    classes: Vec<Class>,
-    /// Classes that each member belongs to.
-    classes_of: Vec<Vec<usize>>,
-    /// What each member has of each class.
-    parts: Vec<BTreeMap<usize, BTreeSet<usize>>>,
+impl Holder {
+    const fn burden(&self, more: u64) -> Burden {
+        Burden { load: self.load + more, weight: self.weight }
+    }
+}
+
+/// Partitions, named by their places in order, and who is to have them. Members are named by `M`, whose order is that of
+/// joining.
+///
+/// It can be kept from one assignment to the next: then one costs what came and went since, not what the group is large.
+/// Members are seated and unseated, and [`Balance::settle`] comes to the very owners that it would come to anew.
+#[derive(Clone, Debug)]
+pub(crate) struct Balance<M> {
+    partitions: Vec<PartitionId>,
+    owners: Vec<Option<M>>,
+    classes: Classes,
+    /// Of each class its subscribers by what their burden would be with one partition more, so that the least burdened is
+    /// found without a search.
+    by_next: Vec<BTreeSet<(Burden, M)>>,
+    holders: BTreeMap<M, Holder>,
     /// All members by their burden.
-    by_burden: BTreeSet<(Burden, usize)>,
+    by_burden: BTreeSet<(Burden, M)>,
+    /// Partitions without an owner.
+    free: BTreeSet<usize>,
+    /// Who had what was given to another since the last assignment.
+    before: BTreeMap<usize, Option<M>>,
+    /// What members have by that which they did not have before, by class and place.
+    fresh: BTreeSet<(M, usize, usize)>,
 }
 
-/// Assigns `problem`'s partitions to members of these weights, each at least 1. A partition moves away from a member that
-/// may keep it only if its new owner is then less burdened than the old one was, by `gain_permille`.
-pub(super) fn balance(problem: &Problem<'_>, weights: Vec<u64>, gain_permille: u64) -> Vec<Option<usize>> {
-    let mut balance = Balance::new(problem, weights);
-    balance.keep();
-    balance.prefer_standbys();
+/// Assigns `problem`'s partitions to members of these weights. A partition moves away from a member that may keep it only if
+/// its new owner is then less burdened than the old one was, by `gain_permille`.
+pub(super) fn balance(problem: &Problem<'_>, weights: &[u64], gain_permille: u64) -> Vec<Option<usize>> {
+    let (kinds, kind_of) = problem.kinds();
+    let classes = Classes::new(&problem.partitions, &kinds);
+    let members = kind_of.into_iter().enumerate().map(|(member, kind)| (member, weights[member], kind));
+    let mut balance = Balance::new(problem.partitions.clone(), classes, members, problem.current.iter().copied());
+    if !problem.standbys.is_empty() {
+        balance.prefer_standbys(&problem.standbys);
+    }
     balance.fill();
     balance.shift(gain_permille);
     balance.owners
 }
 
-impl<'a> Balance<'a> {
-    fn new(problem: &'a Problem<'a>, weights: Vec<u64>) -> Self {
-        let members = problem.candidates.len();
-        let mut classes: Vec<Class> = Vec::new();
-        let mut known: BTreeMap<Vec<usize>, usize> = BTreeMap::new();
-        let mut class_of = vec![None; problem.partitions.len()];
-        let burden = |load, member: usize| Burden { load, weight: weights[member].max(1) };
-        let ends: BTreeSet<(TopicId, u32)> = problem
-            .candidates
-            .iter()
-            .flat_map(|candidate| candidate.topics.iter().map(|(&topic, &end)| (topic, end)))
-            .collect();
-        for at in 0..problem.partitions.len() {
-            // Neighbours have the same subscribers unless the topic changes or a subscription knows fewer partitions.
-            let subscribers: Vec<usize> = if at != 0 && Self::is_alike(problem, &ends, at) {
-                class_of[at] = class_of[at - 1];
-                continue;
-            } else {
-                (0..members).filter(|&member| problem.is_eligible(member, problem.partitions[at])).collect()
-            };
-            if subscribers.is_empty() {
-                continue;
-            }
-            let class = *known.entry(subscribers).or_insert_with_key(|subscribers| {
-                let by_burden = subscribers.iter().map(|&member| (burden(1, member), member)).collect();
-                classes.push(Class { members: subscribers.clone(), by_burden });
-                classes.len() - 1
-            });
-            class_of[at] = Some(class);
-        }
-        let mut classes_of = vec![Vec::new(); members];
-        for (class, entry) in classes.iter().enumerate() {
-            for &member in &entry.members {
-                classes_of[member].push(class);
+impl<M: Ord + Copy + std::fmt::Debug> Balance<M> {
+    /// Members with their weights and kinds of subscription, in order, each of which keeps what of `current` it may have.
+    pub(crate) fn new(
+        partitions: Vec<PartitionId>,
+        classes: Classes,
+        members: impl Iterator<Item = (M, u64, usize)>,
+        current: impl Iterator<Item = Option<M>>,
+    ) -> Self {
+        let holder = |weight: u64, kind| Holder { weight: weight.max(1), load: 0, kind, parts: BTreeSet::new() };
+        let mut holders: BTreeMap<M, Holder> =
+            members.map(|(member, weight, kind)| (member, holder(weight, kind))).collect();
+        let mut owners = vec![None; partitions.len()];
+        for (at, member) in current.enumerate() {
+            let Some(holder) = member.as_ref().and_then(|member| holders.get_mut(member)) else { continue };
+            if let Some(class) = classes.shared(at, holder.kind) {
+                holder.parts.insert((class, at));
+                holder.load += 1;
+                owners[at] = member;
             }
         }
-        let by_burden = (0..members).map(|member| (burden(0, member), member)).collect();
-        let owners = vec![None; problem.partitions.len()];
-        let (loads, parts) = (vec![0; members], vec![BTreeMap::new(); members]);
-        Self { problem, weights, loads, owners, class_of, classes, classes_of, parts, by_burden }
-    }
-
-    /// Whether the partition at `at` has the same subscribers as the one before it for certain. `ends` are the numbers of
-    /// partitions that subscriptions know.
-    fn is_alike(problem: &Problem<'_>, ends: &BTreeSet<(TopicId, u32)>, at: usize) -> bool {
-        let (before, this) = (problem.partitions[at - 1], problem.partitions[at]);
-        let between = (this.topic, before.index.0 + 1)..=(this.topic, this.index.0);
-        before.topic == this.topic && ends.range(between).next().is_none()
-    }
-
-    fn burden(&self, member: usize, load: u64) -> Burden {
-        Burden { load, weight: self.weights[member].max(1) }
-    }
-
-    fn set_load(&mut self, member: usize, load: u64) {
-        let old = self.loads[member];
-        let (before, after) = (self.burden(member, old), self.burden(member, load));
-        assert!(self.by_burden.remove(&(before, member)), "member {member} is known by its burden");
-        self.by_burden.insert((after, member));
-        let (before, after) = (self.burden(member, old + 1), self.burden(member, load + 1));
-        for &class in &self.classes_of[member] {
-            let by_burden = &mut self.classes[class].by_burden;
-            assert!(by_burden.remove(&(before, member)), "member {member} is known in its class");
-            by_burden.insert((after, member));
-        }
-        self.loads[member] = load;
-    }
-
-    fn give(&mut self, partition: usize, class: usize, member: usize) {
-        assert!(self.owners[partition].is_none(), "a partition is given once");
-        self.owners[partition] = Some(member);
-        self.parts[member].entry(class).or_default().insert(partition);
-        self.set_load(member, self.loads[member] + 1);
-    }
-
-    fn take(&mut self, partition: usize, class: usize, member: usize) {
-        assert_eq!(self.owners[partition].take(), Some(member), "it is taken from who has it");
-        let parts = self.parts[member].get_mut(&class).expect("it was given");
-        parts.remove(&partition);
-        if parts.is_empty() {
-            self.parts[member].remove(&class);
-        }
-        self.set_load(member, self.loads[member] - 1);
-    }
-
-    /// Everybody keeps what it has and may have.
-    fn keep(&mut self) {
-        for partition in 0..self.owners.len() {
-            if let (Some(class), Some(member)) = (self.class_of[partition], self.problem.current[partition])
-                && self.problem.is_eligible(member, self.problem.partitions[partition])
-            {
-                self.give(partition, class, member);
+        let free = owners.iter().enumerate().filter(|(_, owner)| owner.is_none()).map(|(at, _)| at).collect();
+        let by_burden = holders.iter().map(|(&member, holder)| (holder.burden(0), member)).collect();
+        let mut subscribers = vec![Vec::new(); classes.len()];
+        for (&member, holder) in &holders {
+            for &class in classes.of_kind(holder.kind) {
+                subscribers[class].push((holder.burden(1), member));
             }
         }
+        let by_next = subscribers.into_iter().map(BTreeSet::from_iter).collect();
+        let (before, fresh) = (BTreeMap::new(), BTreeSet::new());
+        Self { partitions, owners, classes, by_next, holders, by_burden, free, before, fresh }
+    }
+
+    /// A member that has nothing yet.
+    pub(crate) fn seat(&mut self, member: M, weight: u64, kind: usize) {
+        let holder = Holder { weight: weight.max(1), load: 0, kind, parts: BTreeSet::new() };
+        assert!(self.holders.insert(member, holder).is_none(), "member {member:?} is seated once");
+        self.list(member);
+    }
+
+    /// A member goes, if it was there. What it had is free; answered with the places.
+    pub(crate) fn unseat(&mut self, member: M) -> Vec<usize> {
+        if !self.holders.contains_key(&member) {
+            return Vec::new();
+        }
+        self.unlist(member);
+        let holder = self.holders.remove(&member).expect("it was just there");
+        let freed: Vec<usize> = holder.parts.into_iter().map(|(_, at)| at).collect();
+        for &at in &freed {
+            self.owners[at] = None;
+            self.free.insert(at);
+        }
+        freed
+    }
+
+    /// A member has a free partition already, if it may have it.
+    pub(crate) fn keep(&mut self, at: usize, member: M) {
+        let kind = self.holders[&member].kind;
+        if let Some(class) = self.classes.shared(at, kind) {
+            self.put(at, class, member);
+        }
+    }
+
+    /// Gives what is free and moves what has to move; answered with what is another's now than it was, in order. Without
+    /// a member that may have it a partition stays free.
+    pub(crate) fn settle(&mut self) -> Vec<(usize, M)> {
+        self.fill();
+        self.shift(0);
+        self.fresh.clear();
+        let before = std::mem::take(&mut self.before);
+        let owners = before.into_iter().map(|(at, before)| (at, before, self.owners[at]));
+        owners.filter(|(_, before, owner)| before != owner).filter_map(|(at, _, owner)| Some((at, owner?))).collect()
+    }
+
+    /// The partitions, by their places.
+    pub(crate) fn partitions(&self) -> &[PartitionId] {
+        &self.partitions
+    }
+
+    /// Who is to have the partition at a place.
+    pub(crate) fn owner(&self, at: usize) -> Option<M> {
+        self.owners[at]
+    }
+
+    fn list(&mut self, member: M) {
+        let holder = &self.holders[&member];
+        self.by_burden.insert((holder.burden(0), member));
+        for &class in self.classes.of_kind(holder.kind) {
+            self.by_next[class].insert((holder.burden(1), member));
+        }
+    }
+
+    fn unlist(&mut self, member: M) {
+        let holder = &self.holders[&member];
+        assert!(self.by_burden.remove(&(holder.burden(0), member)), "member {member:?} is known by its burden");
+        for &class in self.classes.of_kind(holder.kind) {
+            assert!(self.by_next[class].remove(&(holder.burden(1), member)), "member {member:?} is known in its class");
+        }
+    }
+
+    fn holder(&mut self, member: M) -> &mut Holder {
+        self.holders.get_mut(&member).expect("only members have partitions")
+    }
+
+    /// A free partition becomes a member's.
+    fn put(&mut self, at: usize, class: usize, member: M) {
+        assert!(self.free.remove(&at), "a partition is given once");
+        self.owners[at] = Some(member);
+        self.unlist(member);
+        let holder = self.holder(member);
+        holder.parts.insert((class, at));
+        holder.load += 1;
+        self.list(member);
+    }
+
+    /// A free partition becomes a member's that did not have it before, unless it is back.
+    fn give(&mut self, at: usize, class: usize, member: M) {
+        if *self.before.entry(at).or_insert(None) != Some(member) {
+            self.fresh.insert((member, class, at));
+        }
+        self.put(at, class, member);
+    }
+
+    fn take(&mut self, at: usize, class: usize, member: M) {
+        assert_eq!(self.owners[at].take(), Some(member), "it is taken from who has it");
+        self.before.entry(at).or_insert(Some(member));
+        self.fresh.remove(&(member, class, at));
+        self.free.insert(at);
+        self.unlist(member);
+        let holder = self.holder(member);
+        assert!(holder.parts.remove(&(class, at)), "it is one of its parts");
+        holder.load -= 1;
+        self.list(member);
     }
 
     /// What is free goes to who follows it already, up to that member's share of the whole.
-    fn prefer_standbys(&mut self) {
-        if self.problem.standbys.is_empty() {
-            return;
-        }
-        let total: u128 = self.weights.iter().map(|&weight| u128::from(weight.max(1))).sum();
+    fn prefer_standbys(&mut self, standbys: &[Vec<M>]) {
+        let total: u128 = self.holders.values().map(|holder| u128::from(holder.weight)).sum();
         let partitions = self.owners.len() as u128;
-        for partition in 0..self.owners.len() {
-            let (Some(class), None) = (self.class_of[partition], self.owners[partition]) else { continue };
-            let id = self.problem.partitions[partition];
-            let warm = self.problem.standbys[partition].iter().copied().filter(|&member| {
-                let share = (partitions * u128::from(self.weights[member].max(1))).div_ceil(total);
-                u128::from(self.loads[member]) < share && self.problem.is_eligible(member, id)
-            });
-            if let Some(member) = warm.min_by_key(|&member| (self.burden(member, self.loads[member] + 1), member)) {
-                self.give(partition, class, member);
+        for at in self.free.clone() {
+            let has_room = |member: &M| {
+                let holder = &self.holders[member];
+                let share = (partitions * u128::from(holder.weight)).div_ceil(total);
+                u128::from(holder.load) < share && self.classes.shared(at, holder.kind).is_some()
+            };
+            let warm = standbys[at].iter().copied().filter(has_room);
+            let chosen = warm.min_by_key(|member| (self.holders[member].burden(1), *member));
+            if let (Some(member), Some(class)) = (chosen, self.classes.of_place(at)) {
+                self.give(at, class, member);
             }
         }
     }
 
     /// What is free goes to who is least burdened with it.
     fn fill(&mut self) {
-        for partition in 0..self.owners.len() {
-            if let (Some(class), None) = (self.class_of[partition], self.owners[partition]) {
-                let &(_, member) = self.classes[class].by_burden.first().expect("a class has members");
-                self.give(partition, class, member);
+        for at in self.free.clone() {
+            if let Some(class) = self.classes.of_place(at) {
+                let &(_, member) = self.by_next[class].first().expect("a class has members");
+                self.give(at, class, member);
             }
         }
     }
@@ -207,25 +266,27 @@ impl<'a> Balance<'a> {
     /// Moves single partitions from the most burdened while that pays. Each move lowers the larger of two burdens, so it
     /// ends; the bound only turns a mistake in that reasoning into an assertion.
     fn shift(&mut self, gain_permille: u64) {
-        let bound = (self.owners.len() + 1) * (self.problem.candidates.len() + 1);
+        let bound = (self.owners.len() + 1) * (self.holders.len() + 1);
         for _ in 0..bound {
             let Some((from, class, to)) = self.best_move(gain_permille) else { return };
-            let parts = &self.parts[from][&class];
-            // What its owner does not have yet moves before what it would have to give up.
-            let is_new = |partition: &usize| self.problem.current[*partition] != Some(from);
-            let partition = parts.iter().rev().copied().find(is_new).or_else(|| parts.last().copied());
-            let partition = partition.expect("only what has parts is listed");
-            self.take(partition, class, from);
-            self.give(partition, class, to);
+            // What its owner did not have before moves before what it would have to give up.
+            let fresh = self.fresh.range((from, class, 0)..=(from, class, usize::MAX)).next_back();
+            let parts = self.holders[&from].parts.range((class, 0)..=(class, usize::MAX));
+            let at = fresh.map(|&(_, _, at)| at).or_else(|| parts.last().map(|&(_, at)| at));
+            let at = at.expect("only what has parts is listed");
+            self.take(at, class, from);
+            self.give(at, class, to);
         }
         panic!("balancing {} partitions did not end after {bound} moves", self.owners.len());
     }
 
     /// The move that helps the most burdened member that can be helped.
-    fn best_move(&self, gain_permille: u64) -> Option<(usize, usize, usize)> {
+    fn best_move(&self, gain_permille: u64) -> Option<(M, usize, M)> {
         for &(burden, from) in self.by_burden.iter().rev() {
-            let classes = self.parts[from].keys();
-            let targets = classes.filter_map(|&class| Some((self.classes[class].by_burden.first()?, class)));
+            let parts = &self.holders[&from].parts;
+            let first = |class: usize| parts.range((class, 0)..).next().map(|&(class, _)| class);
+            let classes = std::iter::successors(first(0), |&class| first(class + 1));
+            let targets = classes.filter_map(|class| Some((self.by_next[class].first()?, class)));
             let Some((&(after, to), class)) = targets.min() else { continue };
             if to != from && after.is_less_by(burden, gain_permille) {
                 return Some((from, class, to));

@@ -29,7 +29,7 @@ const FASTEST: u64 = 1 << 32;
 
 impl Assignor for Sticky {
     fn assign(&self, problem: &Problem<'_>) -> Vec<Option<usize>> {
-        balance(problem, vec![1; problem.candidates.len()], 0)
+        balance(problem, &vec![1; problem.candidates.len()], 0)
     }
 }
 
@@ -41,7 +41,8 @@ impl Assignor for CooperativeSticky {
 
 impl Assignor for Weighted {
     fn assign(&self, problem: &Problem<'_>) -> Vec<Option<usize>> {
-        balance(problem, problem.candidates.iter().map(|candidate| u64::from(candidate.capacity.max(1))).collect(), 0)
+        let weights: Vec<u64> = problem.candidates.iter().map(|candidate| u64::from(candidate.capacity)).collect();
+        balance(problem, &weights, 0)
     }
 }
 
@@ -50,7 +51,8 @@ impl Assignor for LeastResponseTime {
         let known = || problem.candidates.iter().filter_map(|candidate| candidate.processing_micros).map(u64::from);
         let mean = known().sum::<u64>().checked_div(known().count() as u64).unwrap_or(1);
         let weight = |micros: Option<u32>| FASTEST / micros.map_or(mean, u64::from).max(1);
-        let weights = problem.candidates.iter().map(|candidate| weight(candidate.processing_micros)).collect();
-        balance(problem, weights, GROUP_SHIFT_GAIN_PERMILLE)
+        let weights: Vec<u64> =
+            problem.candidates.iter().map(|candidate| weight(candidate.processing_micros)).collect();
+        balance(problem, &weights, GROUP_SHIFT_GAIN_PERMILLE)
     }
 }
