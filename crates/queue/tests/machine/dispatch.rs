@@ -197,7 +197,7 @@ fn a_partition_that_is_not_read_yet_waits_for_no_record_that_fails_again_and_aga
     world.readers.push((0, 0));
     world.queue.on_partitions(2);
     world.produce(1, None, None);
-    let turns = (0..3).map(|_| {
+    let turns = (0..4).map(|_| {
         let turn = turn(&mut world, at, Some(Verdict::Retry(Some(Duration::ZERO))));
         world.feed_all();
         turn.0
