@@ -55,8 +55,9 @@ pub(crate) struct Partition {
     /// Append timestamps: from this offset on it is this one.
     pub(crate) stamps: VecDeque<(u64, WallMillis)>,
     counts: [u64; State::COUNT],
-    /// Bytes of records that could be handed out.
-    pub(crate) ready_bytes: u64,
+    /// Bytes of records that could be handed out and never were. Those that were count no more, whatever became of them: what
+    /// fails again and again must not keep what lies behind it from being read.
+    pub(crate) fresh_bytes: u64,
     /// Bytes that were asked for and have not come.
     pub(crate) asked: u64,
     pub(crate) high_watermark: u64,
@@ -84,7 +85,7 @@ impl Partition {
             lines: has_order.then(KeyLines::new),
             stamps: VecDeque::new(),
             counts: [0; State::COUNT],
-            ready_bytes: 0,
+            fresh_bytes: 0,
             asked: 0,
             high_watermark: 0,
             dead: 0,
@@ -138,25 +139,19 @@ impl Partition {
     /// A record that was just read.
     pub(crate) fn push(&mut self, slot: Slot) {
         self.counts[slot.state as usize] += 1;
-        if matches!(slot.state, State::Fresh | State::Again) {
-            self.ready_bytes += u64::from(slot.bytes);
-        }
+        self.fresh_bytes += slot.fresh_bytes();
         self.slots.push_back(slot);
     }
 
     /// Puts a record that is there into another state.
     pub(crate) fn set_state(&mut self, offset: u64, state: State) {
         let slot = self.slot_mut(offset).expect("the caller has just seen it");
-        let (before, bytes) = (slot.state, u64::from(slot.bytes));
+        let (before, bytes_before) = (slot.state, slot.fresh_bytes());
         slot.state = state;
+        let bytes = slot.fresh_bytes();
         self.counts[before as usize] -= 1;
         self.counts[state as usize] += 1;
-        if matches!(before, State::Fresh | State::Again) {
-            self.ready_bytes -= bytes;
-        }
-        if matches!(state, State::Fresh | State::Again) {
-            self.ready_bytes += bytes;
-        }
+        self.fresh_bytes = self.fresh_bytes + bytes - bytes_before;
     }
 
     /// A record that the hand-out may have passed is to be handed out.
@@ -275,12 +270,10 @@ impl Partition {
     /// What must hold. It costs as much as the window is large.
     pub(crate) fn check(&self) {
         let mut counts = [0; State::COUNT];
-        let mut ready_bytes = 0;
+        let mut fresh_bytes = 0;
         for (offset, slot) in (self.done_end..).zip(&self.slots) {
             counts[slot.state as usize] += 1;
-            if matches!(slot.state, State::Fresh | State::Again) {
-                ready_bytes += u64::from(slot.bytes);
-            }
+            fresh_bytes += slot.fresh_bytes();
             let is_passed = offset < self.fresh;
             assert!(!(is_passed && slot.state == State::Fresh), "record {offset} of {} was passed over", self.index);
             if slot.state == State::Done {
@@ -288,7 +281,7 @@ impl Partition {
             }
         }
         assert_eq!(counts, self.counts, "counts of partition {}", self.index);
-        assert_eq!(ready_bytes, self.ready_bytes, "ready bytes of partition {}", self.index);
+        assert_eq!(fresh_bytes, self.fresh_bytes, "fresh bytes of partition {}", self.index);
         assert!(self.slots.front().is_none_or(|slot| slot.state != State::Done), "the done end stands still");
         assert!(self.failed.range(..self.done_end).next().is_none(), "a failure of a record that is done");
         let again =

@@ -231,7 +231,7 @@ impl Queue {
         let share = QUEUE_READS_BYTES / (self.partitions.len() as u64).max(1);
         let share = share.clamp(QUEUE_READ_AHEAD_BYTES_MIN, QUEUE_READ_AHEAD_BYTES);
         for partition in &mut self.partitions {
-            let expected = partition.ready_bytes + partition.asked;
+            let expected = partition.fresh_bytes + partition.asked;
             if !partition.is_started || share / 2 < expected || QUEUE_WINDOW_RECORDS <= partition.len() {
                 continue;
             }

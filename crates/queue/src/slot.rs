@@ -66,6 +66,12 @@ impl Slot {
         self.state == State::Leased && self.seat == seat && u32::from(self.attempts) == attempt
     }
 
+    /// Its bytes if it could be handed out and never was.
+    pub(crate) fn fresh_bytes(&self) -> u64 {
+        let is_ready = matches!(self.state, State::Fresh | State::Again);
+        if is_ready && self.attempts == 0 { u64::from(self.bytes) } else { 0 }
+    }
+
     /// An offset without a record.
     pub(crate) const fn done() -> Self {
         Self { state: State::Done, ..Self::fresh(0) }

@@ -61,6 +61,46 @@ fn a_stuck_record_holds_up_only_what_lies_behind_the_window() {
 }
 
 #[test]
+fn what_lies_behind_records_that_fail_again_and_again_is_read() {
+    let settings = corelane_model::QueueSettings { delivery_limit: None, dead_letter: None, ..settings() };
+    let mut world = World::new(settings, 1);
+    let at = world.member(0);
+    world.finish();
+    // Each is more than half of what is read ahead.
+    let bytes = u32::try_from(QUEUE_READ_AHEAD_BYTES).unwrap() / 4 * 3;
+    let large = records(0, 2).map(|meta| RecordMeta { bytes, ..meta });
+    let read = ReadBatch { bytes: 2 * u64::from(bytes), ..batch(0, 2) };
+    assert!(world.queue.on_records(world.now, read, large));
+    let id = world.clients[at].id;
+    let mut is_read = false;
+    // One of them is out in each round, the other is ready: it fails again and again.
+    for _ in 0..6 {
+        world.queue.credit(world.now, id, 1, u64::from(bytes)).unwrap();
+        let (leases, reads) = handed_out_and_read(&mut world);
+        is_read |= reads.contains(&Offset(2));
+        assert_eq!(leases.len(), 1, "{leases:?}");
+        let ticket = world.ticket();
+        world.queue.reject(world.now, ticket, id, &leases, Verdict::Retry(Some(Duration::ZERO)), "no").unwrap();
+    }
+    assert!(is_read, "nothing behind them was asked for");
+}
+
+/// Ends the round; what a member gets, and from where on more is asked for.
+fn handed_out_and_read(world: &mut World) -> (Vec<LeaseRun>, Vec<Offset>) {
+    world.queue.finish_round(world.now);
+    world.queue.check();
+    let (mut leased, mut reads) = (Vec::new(), Vec::new());
+    while let Some(effect) = world.queue.poll_effect() {
+        match effect {
+            Effect::Deliver { leases, .. } => leased.extend(leases),
+            Effect::Read { from, .. } => reads.push(from),
+            _ => {}
+        }
+    }
+    (leased, reads)
+}
+
+#[test]
 fn batches_beyond_the_ring_or_behind_a_gap_are_asked_for_again() {
     let mut world = World::new(settings(), 1);
     world.member(10);
