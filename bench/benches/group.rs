@@ -71,7 +71,7 @@ impl World {
                 }
             }
             self.now.monotonic = self.now.monotonic.after(Duration::from_micros(50));
-            if told.is_empty() {
+            if told.is_empty() && !self.group.is_unfinished() {
                 return;
             }
             for (member, assignment) in told {

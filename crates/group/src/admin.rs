@@ -158,6 +158,7 @@ impl Group {
             self.set_hold(partition, None);
         }
         self.round.meta = true;
+        self.aims.clear();
         self.round.is_stale = false;
         self.round.is_membership_changed = false;
         self.timers.clear();

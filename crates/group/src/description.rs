@@ -102,7 +102,9 @@ impl Group {
             Phase::Draining { .. } => GroupState::Draining,
             Phase::Drained => GroupState::Drained,
             Phase::Open if self.members.is_empty() => GroupState::Empty,
-            Phase::Open if self.round.is_stale || !self.revoking.is_empty() => GroupState::Reconciling,
+            Phase::Open if self.round.is_stale || !self.aims.is_empty() || !self.revoking.is_empty() => {
+                GroupState::Reconciling
+            }
             Phase::Open => GroupState::Stable,
         }
     }

@@ -13,7 +13,7 @@ use crate::deadlines::Timers;
 use crate::member::Member;
 use crate::round::{Outbox, Round};
 use crate::subscriptions::Subscriptions;
-use crate::targets::Kept;
+use crate::targets::{Aim, Kept};
 use crate::{
     CommittedOffset, FenceReason, GroupError, GroupName, GroupStats, Hold, RequestTicket, Slot, StagedOffset, StaticId,
     Strategy,
@@ -79,6 +79,8 @@ pub struct Group {
     pub(crate) slots: BTreeMap<PartitionId, Slot>,
     /// Who is meant to have what, kept for the next assignment. Not durable.
     pub(crate) kept: Option<Kept>,
+    /// What is left to do of the last assignment, in order: who is meant to have what. Not durable.
+    pub(crate) aims: VecDeque<Aim>,
     /// Index of the slots that are being revoked.
     pub(crate) revoking: BTreeSet<PartitionId>,
     pub(crate) offsets: BTreeMap<PartitionId, CommittedOffset>,
@@ -122,6 +124,7 @@ impl Group {
             subscriptions: Subscriptions::default(),
             slots: BTreeMap::new(),
             kept: None,
+            aims: VecDeque::new(),
             revoking: BTreeSet::new(),
             offsets: BTreeMap::new(),
             staged: BTreeMap::new(),

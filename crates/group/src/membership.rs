@@ -144,7 +144,8 @@ impl Group {
             self.stats.static_ids_taken += 1;
         }
         self.round.members.insert(before);
-        self.round.is_stale |= is_changed;
+        // What is left of an assignment names the old one.
+        self.round.is_stale |= is_changed || !self.aims.is_empty();
         self.stats.static_returns += 1;
     }
 

@@ -194,20 +194,34 @@ impl Group {
         }
     }
 
-    /// Decides anew who is meant to have what, and begins to make it so.
-    pub(crate) fn reassign(&mut self, now: Now) {
+    /// Decides anew who is meant to have what, and begins to make it so: `step` partitions now, the others by
+    /// [`Group::go_on`]. Standbys are chosen for the whole, so with them nothing is left.
+    pub(crate) fn reassign(&mut self, now: Now, step: usize) {
         // Nobody follows anything where a balance was kept.
-        let is_followed = self.settings.standbys != 0 || !self.is_balance_kept();
-        let moved = self.moved_targets();
-        if self.round.is_membership_changed || !moved.is_empty() {
+        let was_kept = self.is_balance_kept();
+        self.aims = self.moved_targets().into();
+        if self.round.is_membership_changed || !self.aims.is_empty() {
             self.advance_generation();
         }
-        for (partition, target) in moved {
-            self.aim(now, partition, target);
-        }
-        if is_followed {
+        let is_followed = || self.members.values().any(|member| !member.follows.is_empty());
+        let has_standbys = self.settings.standbys != 0 || (!was_kept && is_followed());
+        self.aim_some(now, if has_standbys { usize::MAX } else { step });
+        if has_standbys {
             let (union, order) = self.union_and_order();
             self.choose_standbys(&union, &order);
+        }
+    }
+
+    /// Goes on with what the last assignment left to do. It is another generation: what moves now was not told before.
+    pub(crate) fn go_on(&mut self, now: Now, step: usize) {
+        self.advance_generation();
+        self.aim_some(now, step);
+    }
+
+    fn aim_some(&mut self, now: Now, step: usize) {
+        for _ in 0..step {
+            let Some((partition, target)) = self.aims.pop_front() else { return };
+            self.aim(now, partition, target);
         }
     }
 

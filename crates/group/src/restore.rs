@@ -15,7 +15,8 @@ use crate::encoding::{
 use crate::member::Member;
 use crate::subscriptions::{Topics, topics_of};
 use crate::{
-    CommittedOffset, DecodeError, Group, GroupName, Hold, Phase, Settings, Slot, StagedOffset, Subscription, TopicShape,
+    CommittedOffset, DecodeError, Group, GroupName, Hold, Phase, Settings, Slot, StagedOffset, Strategy, Subscription,
+    TopicShape,
 };
 
 /// Takes the records of one group in the order in which they were appended, compacted or not, and makes the group.
@@ -240,9 +241,14 @@ impl Group {
         }
     }
 
-    /// The catalog may have changed while nobody looked, or a crash cut a round in the middle: then the assignment is
-    /// decided anew. Otherwise it stays as it was, because a strategy may come to another answer without the reports.
+    /// The catalog may have changed while nobody looked, or a crash came in the middle of an assignment: so it is decided anew,
+    /// which moves nothing if all is as it should be. By reported times it stays as it was if everything has an owner,
+    /// because without the reports the strategy comes to another answer; it is looked at again with the first of them.
     fn restore_aim(&mut self) {
+        if self.settings.strategy != Strategy::LeastResponseTime {
+            self.round.is_stale = true;
+            return;
+        }
         let union = if self.phase == Phase::Open { self.subscriptions.union() } else { Topics::new() };
         let subscribed: u64 = union.values().map(|&end| u64::from(end)).sum();
         let targets = self.slots.values().filter(|slot| slot.hold.target().is_some()).count() as u64;

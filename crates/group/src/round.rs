@@ -1,8 +1,9 @@
 //! One round: everything that happened in it is decided, written and told together.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Bound;
 
-use corelane_model::limits::GROUP_WAITING_MAX;
+use corelane_model::limits::{GROUP_STEP_MAX, GROUP_UNTOLD_ROUNDS_MAX, GROUP_WAITING_MAX};
 use corelane_model::{MemberId, Now, PartitionId};
 
 use crate::encoding::{Key, encode_key};
@@ -11,6 +12,9 @@ use crate::{
     AppendPosition, Assignment, Effect, FenceReason, Group, GroupError, Hold, OwnedPartition, Phase, RequestTicket,
     RevokedPartition, Start,
 };
+
+/// Partitions of a member that count as much as one more member when it is told.
+const TOLD_AS_ONE: usize = 16;
 
 /// What changed since the last round ended.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +29,10 @@ pub(crate) struct Round {
     /// Whom to answer, and whom to tell what it has.
     pub(crate) answers: Vec<RequestTicket>,
     pub(crate) tell: BTreeSet<MemberId>,
+    /// Who was told last: those behind it come first.
+    pub(crate) told_last: Option<MemberId>,
+    /// Rounds since an assignment began to go on while members were told nothing.
+    pub(crate) untold_rounds: u32,
     pub(crate) fenced: Vec<(MemberId, FenceReason)>,
     /// Members that came, went or changed since the assignment was decided, by their places.
     pub(crate) reseated: BTreeSet<Place>,
@@ -38,6 +46,17 @@ pub(crate) struct Round {
     pub(crate) is_shift_armed: bool,
     /// The end of the group was told.
     pub(crate) is_removal_told: bool,
+}
+
+impl Round {
+    /// Takes out who is to be told next, each in turn.
+    fn next_told(&mut self) -> Option<MemberId> {
+        let behind = self.told_last.and_then(|last| self.tell.range((Bound::Excluded(last), Bound::Unbounded)).next());
+        let next = behind.or_else(|| self.tell.first()).copied()?;
+        self.tell.remove(&next);
+        self.told_last = Some(next);
+        Some(next)
+    }
 }
 
 /// Effects on their way out.
@@ -71,13 +90,21 @@ impl Outbox {
 
 impl Group {
     /// Ends the round: decides who is meant to have what if that may have changed, appends a record for everything that
-    /// changed, and queues what is to be told behind the last of them.
+    /// changed, and queues what is to be told behind the last of them. Of an assignment that moves much it does a part; then
+    /// [`Group::is_unfinished`] asks for another round, and whatever comes in between is as right as at any other time.
     pub fn finish_round(&mut self, now: Now) {
-        let is_assignment_changed = self.round.is_stale;
+        self.finish_step(now, GROUP_STEP_MAX);
+    }
+
+    /// As [`Group::finish_round`], with other steps than [`GROUP_STEP_MAX`].
+    pub fn finish_step(&mut self, now: Now, step: usize) {
+        let is_assignment_changed = self.round.is_stale || !self.aims.is_empty();
         if self.round.is_stale {
-            self.reassign(now);
+            self.reassign(now, step);
             self.round.is_stale = false;
             self.round.is_membership_changed = false;
+        } else if !self.aims.is_empty() {
+            self.go_on(now, step);
         } else if self.round.is_handed_on {
             self.fill_standbys();
         }
@@ -88,7 +115,14 @@ impl Group {
         }
         self.append_changes();
         self.tell_changes();
+        self.tell_members(step);
         self.outbox.release();
+    }
+
+    /// Whether the round that was ended left something for another one, which should come soon.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        !self.aims.is_empty() || !self.round.tell.is_empty()
     }
 
     /// All records up to this position are on disk: what waited for them may leave.
@@ -150,14 +184,30 @@ impl Group {
         for ticket in std::mem::take(&mut self.round.answers) {
             self.outbox.tell(Effect::Done { ticket });
         }
-        for member in std::mem::take(&mut self.round.tell) {
-            if self.members.contains_key(&member) {
-                self.tell_member(member);
-            }
-        }
         if self.phase == Phase::Deleted && !self.round.is_removal_told {
             self.round.is_removal_told = true;
             self.outbox.tell(Effect::Remove);
+        }
+    }
+
+    /// Tells members what they have, in turn, until a step is done. While an assignment goes on they are not told of
+    /// each part, but neither do they wait for ever.
+    fn tell_members(&mut self, step: usize) {
+        if !self.aims.is_empty() && self.round.untold_rounds < GROUP_UNTOLD_ROUNDS_MAX {
+            self.round.untold_rounds += 1;
+            return;
+        }
+        let mut told = 0;
+        while told < step
+            && let Some(id) = self.round.next_told()
+        {
+            if let Some(member) = self.members.get(&id) {
+                told += 1 + member.holds.len() / TOLD_AS_ONE;
+                self.tell_member(id);
+            }
+        }
+        if self.round.tell.is_empty() {
+            self.round.untold_rounds = 0;
         }
     }
 

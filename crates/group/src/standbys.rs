@@ -11,9 +11,6 @@ impl Group {
     /// Each partition is followed by as many as the settings say: those who do already go on, others come from who
     /// follows least.
     pub(crate) fn choose_standbys(&mut self, union: &Topics, order: &[MemberId]) {
-        if self.settings.standbys == 0 && self.members.values().all(|member| member.follows.is_empty()) {
-            return;
-        }
         let wanted = usize::from(self.settings.standbys);
         let partitions: Vec<_> = self.slots.keys().copied().collect();
         let mut by_load: BTreeSet<(usize, usize)> =

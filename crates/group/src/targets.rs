@@ -15,7 +15,7 @@
 //! So a join costs what moves, not what the group is large. Whatever a kept balance rests on is held against what is before
 //! it is used, and it comes to the same as one that is made anew (docs/decisions/0045-a-kept-balance.md).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use corelane_model::{MemberId, PartitionId, PartitionIndex};
 
@@ -25,6 +25,9 @@ use crate::{Candidate, Group, Phase, Problem, Strategy, assignor};
 
 /// A member in the order of joining. Two share a seat where a crash cut a take-over in the middle.
 pub(crate) type Place = (u64, MemberId);
+
+/// A partition and who is meant to have it.
+pub(crate) type Aim = (PartitionId, Option<MemberId>);
 
 /// A balance that is kept, and what it rests on.
 #[derive(Clone, Debug)]
@@ -56,14 +59,15 @@ impl Group {
         (is_open && weight(strategy, 1).is_some()).then(|| Basis { strategy, version: self.subscriptions.version() })
     }
 
-    /// The partitions whose target is to be another, in order.
-    pub(crate) fn moved_targets(&mut self) -> Vec<(PartitionId, Option<MemberId>)> {
+    /// The partitions whose target is to be another, in order. What was left of the last assignment is decided anew.
+    pub(crate) fn moved_targets(&mut self) -> Vec<Aim> {
         let moved_anew = if cfg!(debug_assertions) { Some(self.targets_anew()) } else { None };
         let reseated = std::mem::take(&mut self.round.reseated);
+        let left = std::mem::take(&mut self.aims);
         let basis = self.basis();
         let kept = self.kept.take().filter(|kept| Some(kept.basis) == basis);
         let moved = match (kept, basis) {
-            (Some(kept), _) => self.balance_on(kept, &reseated),
+            (Some(kept), _) => self.balance_on(kept, &reseated, left),
             (None, Some(basis)) => self.balance_anew(basis),
             (None, None) => self.targets_anew(),
         };
@@ -74,10 +78,20 @@ impl Group {
         moved
     }
 
-    /// What moves when these members came, went or changed.
-    fn balance_on(&mut self, mut kept: Kept, reseated: &BTreeSet<Place>) -> Vec<(PartitionId, Option<MemberId>)> {
+    /// What moves when these members came, went or changed, and this was left to do.
+    fn balance_on(&mut self, mut kept: Kept, reseated: &BTreeSet<Place>, left: VecDeque<Aim>) -> Vec<Aim> {
         let balance = &mut kept.balance;
         let mut freed = Vec::new();
+        let mut unwanted = Vec::new();
+        for (partition, target) in left {
+            match balance.partitions().binary_search(&partition) {
+                Ok(at) => {
+                    balance.clear(at);
+                    freed.push(at);
+                }
+                Err(_) => unwanted.extend(self.target_place(partition).map(|_| (partition, target))),
+            }
+        }
         for &place in reseated {
             freed.extend(balance.unseat(place));
             if let Some(member) = self.members.get(&place.1).filter(|member| member.seat == place.0) {
@@ -91,13 +105,15 @@ impl Group {
             }
         }
         let moved = balance.settle().into_iter();
-        let moved = moved.map(|(at, (_, id))| (balance.partitions()[at], Some(id))).collect();
+        let mut moved: Vec<Aim> = moved.map(|(at, (_, id))| (balance.partitions()[at], Some(id))).collect();
+        moved.extend(unwanted);
+        moved.sort_unstable();
         self.kept = Some(kept);
         moved
     }
 
     /// What moves, found for the whole group; the balance is kept.
-    fn balance_anew(&mut self, basis: Basis) -> Vec<(PartitionId, Option<MemberId>)> {
+    fn balance_anew(&mut self, basis: Basis) -> Vec<Aim> {
         let (union, order) = self.union_and_order();
         let partitions = partitions_of(&union);
         let kinds: BTreeMap<SubscriptionKey, usize> = self.subscriptions.keys().zip(0..).collect();
@@ -121,7 +137,7 @@ impl Group {
     }
 
     /// What moves, found for the whole group by asking its strategy.
-    fn targets_anew(&self) -> Vec<(PartitionId, Option<MemberId>)> {
+    fn targets_anew(&self) -> Vec<Aim> {
         let (union, order) = self.union_and_order();
         let partitions = partitions_of(&union);
         let places: BTreeMap<MemberId, usize> = order.iter().enumerate().map(|(at, &id)| (id, at)).collect();
@@ -151,7 +167,7 @@ impl Group {
     }
 
     /// Partitions that somebody is meant to have and nobody wants.
-    fn unwanted(&self, union: &Topics) -> impl Iterator<Item = (PartitionId, Option<MemberId>)> {
+    fn unwanted(&self, union: &Topics) -> impl Iterator<Item = Aim> {
         let is_wanted =
             |partition: &PartitionId| union.get(&partition.topic).is_some_and(|&end| partition.index.0 < end);
         let meant = self.slots.iter().filter(|(_, slot)| slot.hold.target().is_some());
@@ -174,9 +190,8 @@ impl Group {
 
     /// A kept balance says of each partition who is meant to have it.
     pub(crate) fn check_balance(&self) {
-        let Some(kept) = self.kept.as_ref().filter(|_| self.is_balance_kept() && self.round.reseated.is_empty()) else {
-            return;
-        };
+        let is_done = self.round.reseated.is_empty() && self.aims.is_empty();
+        let Some(kept) = self.kept.as_ref().filter(|_| is_done && self.is_balance_kept()) else { return };
         for (at, &partition) in kept.balance.partitions().iter().enumerate() {
             assert_eq!(kept.balance.owner(at), self.target_place(partition), "the kept owner of {partition}");
         }

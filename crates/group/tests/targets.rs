@@ -1,19 +1,20 @@
-//! A group whose members come, go and change round by round comes to what its strategy comes to when it is asked once about
-//! all of it.
+//! A group whose members come, go and change round by round, and which does what there is to do in steps, comes to what its
+//! strategy comes to when it is asked once about all of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use corelane_group::{
     Candidate, Effect, Group, GroupName, Join, Leave, Problem, Report, RequestTicket, Settings, StaticId, Strategy,
     Subscription, TopicShape, assignor,
 };
+use corelane_model::limits::GROUP_STEP_MAX;
 use corelane_model::{MemberId, MonotonicNanos, Now, PartitionId, PartitionIndex, TopicId, TopicName, WallMillis};
-use proptest::prelude::{ProptestConfig, any, prop, prop_oneof, proptest};
+use proptest::prelude::{Just, ProptestConfig, any, prop, prop_oneof, proptest};
 use proptest::strategy::Strategy as Generate;
 
 /// Partitions of the topics `t0` and `t1`.
-const TOPICS: [u32; 2] = [13, 6];
+const TOPICS: [u32; 2] = [57, 20];
 const MEMBERS_MAX: usize = 24;
 
 #[derive(Clone, Debug)]
@@ -36,9 +37,11 @@ enum Step {
         topics: u8,
         capacity: u32,
     },
-    /// Everybody does what it was told, or a few only.
+    /// Everybody has heard of the newest generation and does what it says, or a few only.
     Obey(usize),
     Finish,
+    /// The round ends, and so many partitions are moved.
+    FinishPart(usize),
 }
 
 fn step() -> impl Generate<Value = Step> {
@@ -50,7 +53,8 @@ fn step() -> impl Generate<Value = Step> {
         1 => wish.clone().prop_map(|(at, topics, capacity)| Step::Rejoin { at, topics, capacity }),
         1 => wish.prop_map(|(at, topics, capacity)| Step::TakeOver { at, topics, capacity }),
         3 => who.prop_map(Step::Obey),
-        8 => proptest::prelude::Just(Step::Finish),
+        4 => Just(Step::Finish),
+        6 => (1usize..6).prop_map(Step::FinishPart),
     ]
 }
 
@@ -73,6 +77,8 @@ struct Crowd {
     now: Now,
     /// In the order of joining.
     members: Vec<Member>,
+    /// What the assignment under way comes to; nothing if it has to be decided anew.
+    planned: Option<BTreeMap<PartitionId, MemberId>>,
     next: u128,
 }
 
@@ -81,7 +87,7 @@ impl Crowd {
         let now = Now { monotonic: MonotonicNanos(1), wall: WallMillis(1) };
         let name = GroupName::parse("crowd").expect("it is sound");
         let group = Group::new(now, name, Settings { strategy, ..Settings::default() }).expect("it is sound");
-        Self { group, strategy, now, members: Vec::new(), next: 0 }
+        Self { group, strategy, now, members: Vec::new(), planned: None, next: 0 }
     }
 
     fn fresh_id(&mut self) -> MemberId {
@@ -111,10 +117,12 @@ impl Crowd {
                 let member = Member { id, static_id, topics: topics_of(topics), capacity };
                 self.ask(&member);
                 self.members.push(member);
+                self.planned = None;
             }
             Step::Leave(at) if count != 0 => {
                 let id = self.members.remove(at % count).id;
                 self.group.leave(self.now, RequestTicket(1), id, Leave::ForGood).expect("it is a member");
+                self.planned = None;
             }
             Step::Rejoin { at, topics, capacity } | Step::TakeOver { at, topics, capacity } if count != 0 => {
                 let is_same = matches!(step, Step::Rejoin { .. });
@@ -122,10 +130,15 @@ impl Crowd {
                 let static_id = self.members[at % count].static_id.clone();
                 let member = Member { id, static_id, topics: topics_of(topics), capacity };
                 self.ask(&member);
-                self.members[at % count] = member;
+                let before = std::mem::replace(&mut self.members[at % count], member);
+                let after = &self.members[at % count];
+                if (before.id, before.topics, before.capacity) != (after.id, after.topics.clone(), after.capacity) {
+                    self.planned = None;
+                }
             }
             Step::Obey(each) => self.obey(each % 3 + 1),
-            Step::Finish => self.finish(),
+            Step::Finish => self.finish(None),
+            Step::FinishPart(step) => self.finish(Some(step)),
             _ => {}
         }
     }
@@ -142,40 +155,54 @@ impl Crowd {
         }
     }
 
-    /// Ends the round; the targets are then what the strategy says of what there was before.
-    fn finish(&mut self) {
-        let partitions: Vec<PartitionId> =
-            (0..2).flat_map(|topic| (0..TOPICS[topic]).map(move |at| (topic as u64, at))).map(named).collect();
+    /// Ends the round and does so much of what there is to do, or all.
+    fn finish(&mut self, step: Option<usize>) {
+        if self.planned.is_none() {
+            self.planned = Some(self.plan());
+        }
+        let before = self.targets();
+        for _ in 0..step.map_or(100, |_| 1) {
+            self.group.finish_step(self.now, step.unwrap_or(GROUP_STEP_MAX));
+            self.group.on_durable(self.group.appended());
+            while let Some(effect) = self.group.poll_effect() {
+                assert!(!matches!(effect, Effect::Remove), "nobody deletes it");
+            }
+            self.now.monotonic = self.now.monotonic.after(Duration::from_millis(1));
+        }
+        let (after, planned) = (self.targets(), self.planned.as_ref().expect("it was just made"));
+        let Some(step) = step else {
+            assert!(!self.group.is_unfinished(), "a hundred rounds were not enough");
+            return assert_eq!(&after, planned, "another is meant to have it than the strategy says");
+        };
+        let changed = |at: &&PartitionId| before.get(*at) != after.get(*at);
+        let all: BTreeSet<&PartitionId> = before.keys().chain(after.keys()).collect();
+        assert!(all.iter().copied().filter(changed).count() <= step, "a step has its bound");
+        for at in all.iter().copied().filter(changed) {
+            assert_eq!(after.get(at), planned.get(at), "{at} is meant for another than the strategy says");
+        }
+    }
+
+    /// Who is meant to have what.
+    fn targets(&self) -> BTreeMap<PartitionId, MemberId> {
+        self.group.slots().filter_map(|(partition, slot)| Some((partition, slot.hold.target()?))).collect()
+    }
+
+    /// What the strategy says of what there is, asked once about all of it.
+    fn plan(&self) -> BTreeMap<PartitionId, MemberId> {
+        let partitions = (0..2).flat_map(|topic| (0..TOPICS[topic]).map(move |at| (topic as u64, at))).map(named);
         let is_wanted = |at: &PartitionId| self.members.iter().any(|member| member.topics.contains_key(&at.topic));
-        let partitions: Vec<PartitionId> = partitions.into_iter().filter(is_wanted).collect();
-        let target = |at: &PartitionId| self.group.slot(*at).and_then(|slot| slot.hold.target());
-        let place = |id: MemberId| self.members.iter().position(|member| member.id == id).expect("it is a member");
+        let partitions: Vec<PartitionId> = partitions.filter(is_wanted).collect();
+        let place = |id: &MemberId| self.members.iter().position(|member| member.id == *id).expect("it is a member");
+        let targets = self.targets();
         let problem = Problem {
             candidates: self.members.iter().map(Member::candidate).collect(),
-            current: partitions.iter().map(|at| target(at).map(place)).collect(),
+            current: partitions.iter().map(|at| targets.get(at).map(place)).collect(),
             standbys: Vec::new(),
             partitions,
         };
         let assigned = assignor(self.strategy).assign(&problem);
-        let wanted: BTreeMap<PartitionId, Option<MemberId>> = problem
-            .partitions
-            .iter()
-            .copied()
-            .zip(assigned.iter().map(|owner| owner.map(|at| self.members[at].id)))
-            .collect();
-        self.group.finish_round(self.now);
-        for (&partition, owner) in &wanted {
-            let target = self.group.slot(partition).and_then(|slot| slot.hold.target());
-            assert_eq!(target, *owner, "{partition} is meant for another than the strategy says");
-        }
-        for (partition, slot) in self.group.slots() {
-            assert!(slot.hold.target().is_none() || wanted.contains_key(&partition), "nobody wants {partition}");
-        }
-        self.group.on_durable(self.group.appended());
-        while let Some(effect) = self.group.poll_effect() {
-            assert!(!matches!(effect, Effect::Remove), "nobody deletes it");
-        }
-        self.now.monotonic = self.now.monotonic.after(Duration::from_millis(1));
+        let owners = assigned.into_iter().map(|owner| self.members[owner.expect("somebody wants it")].id);
+        problem.partitions.iter().copied().zip(owners).collect()
     }
 }
 
@@ -207,8 +234,8 @@ proptest! {
             }
             crowd.apply(&step);
         }
-        crowd.finish();
+        crowd.finish(None);
         crowd.obey(1);
-        crowd.finish();
+        crowd.finish(None);
     }
 }

@@ -317,6 +317,10 @@ pub const GROUP_SHIFT_INTERVAL: Duration = Duration::from_secs(10);
 pub const GROUP_SHIFT_GAIN_PERMILLE: u64 = 200;
 /// Standby members of one partition.
 pub const GROUP_STANDBYS_MAX: usize = 3;
+/// Partitions of a group that an assignment moves in one round, and members that are told in one: it goes on in the next.
+pub const GROUP_STEP_MAX: usize = 32;
+/// Rounds for which members are told nothing while an assignment goes on, so that they are not told of each part of it.
+pub const GROUP_UNTOLD_ROUNDS_MAX: u32 = 32;
 /// Bytes of the metadata of one committed offset.
 pub const GROUP_COMMIT_METADATA_BYTES_MAX: usize = 4096;
 /// Partitions of one commit.

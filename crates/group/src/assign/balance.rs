@@ -155,6 +155,13 @@ impl<M: Ord + Copy + std::fmt::Debug> Balance<M> {
         freed
     }
 
+    /// A partition is free, whoever had it.
+    pub(crate) fn clear(&mut self, at: usize) {
+        if let (Some(member), Some(class)) = (self.owners[at], self.classes.of_place(at)) {
+            self.lift(at, class, member);
+        }
+    }
+
     /// A member has a free partition already, if it may have it.
     pub(crate) fn keep(&mut self, at: usize, member: M) {
         let kind = self.holders[&member].kind;
@@ -224,9 +231,14 @@ impl<M: Ord + Copy + std::fmt::Debug> Balance<M> {
     }
 
     fn take(&mut self, at: usize, class: usize, member: M) {
-        assert_eq!(self.owners[at].take(), Some(member), "it is taken from who has it");
         self.before.entry(at).or_insert(Some(member));
         self.fresh.remove(&(member, class, at));
+        self.lift(at, class, member);
+    }
+
+    /// A member's partition becomes free.
+    fn lift(&mut self, at: usize, class: usize, member: M) {
+        assert_eq!(self.owners[at].take(), Some(member), "it is taken from who has it");
         self.free.insert(at);
         self.unlist(member);
         let holder = self.holder(member);

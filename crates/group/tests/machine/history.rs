@@ -34,6 +34,8 @@ pub(crate) enum Step {
     /// Somebody sets the wall clock, by so many seconds.
     SetClock(i64),
     Finish,
+    /// The round ends and does a small part of what there is to do.
+    FinishPart(usize),
     Sync(usize),
     Crash(usize),
     Grow(u64, u32),
@@ -56,7 +58,8 @@ pub(crate) fn step() -> impl Generate<Value = Step> {
         1 => who.prop_map(Step::Restart),
         3 => (1u64..6000).prop_map(Step::Advance),
         1 => (-1200i64..1200).prop_map(Step::SetClock),
-        6 => Just(Step::Finish),
+        4 => Just(Step::Finish),
+        4 => (1usize..4).prop_map(Step::FinishPart),
         6 => (0usize..12).prop_map(Step::Sync),
         1 => (0usize..6).prop_map(Step::Crash),
         1 => (0u64..2, 1u32..4).prop_map(|(topic, more)| Step::Grow(topic, more)),
@@ -100,6 +103,7 @@ fn apply(world: &mut World, step: &Step) {
         Step::Advance(millis) => world.advance(Duration::from_millis(millis)),
         Step::SetClock(seconds) => world.now.wall.0 += seconds * 1000,
         Step::Finish => world.finish(),
+        Step::FinishPart(step) => world.finish_step(step),
         Step::Sync(more) => world.sync(world.durable + more),
         Step::Crash(beyond) => world.crash(beyond),
         Step::Grow(topic, more) => grow(world, topic, more),

@@ -7,6 +7,7 @@ use corelane_group::{
     AppendPosition, Commit, Effect, FenceReason, Group, GroupError, GroupName, Join, Leave, Report, RequestTicket,
     Restore, Settings, StaticId, Subscription, TopicShape,
 };
+use corelane_model::limits::GROUP_STEP_MAX;
 use corelane_model::{
     Decision, Generation, MemberId, MonotonicNanos, Now, Offset, PartitionId, PartitionIndex, TopicId, TopicName,
     Transaction, WallMillis,
@@ -160,7 +161,11 @@ impl World {
 
     /// Ends the round; what is appended is not durable yet.
     pub(crate) fn finish(&mut self) {
-        self.group.finish_round(self.now);
+        self.finish_step(GROUP_STEP_MAX);
+    }
+
+    pub(crate) fn finish_step(&mut self, step: usize) {
+        self.group.finish_step(self.now, step);
         self.drain();
         self.check_owners();
     }

@@ -53,7 +53,9 @@ impl Shard {
         is_more |= self.shorten_logs(&homes);
         // What queues asked owners here was answered at once.
         let queues_have_work = |home: &Home| is_serving(home) && home.queues.has_work(now, lenient_until);
-        is_more |= self.groups.homes.values().any(queues_have_work);
+        // What a group moves or tells in steps goes on in the next round.
+        let is_going_on = |home: &Home| is_serving(home) && !home.touched.is_empty();
+        is_more |= self.groups.homes.values().any(|home| queues_have_work(home) || is_going_on(home));
         self.ask_ends();
         is_more
     }
@@ -167,6 +169,9 @@ impl Shard {
             let catalog = self.catalog.as_ref().expect("homes are opened when the catalog is known");
             let is_gone = pump((home, &name), self.now.monotonic, catalog, &mut out);
             home.arm(&name);
+            if home.groups.get(&name).is_some_and(|known| known.group.is_unfinished()) {
+                home.touch(&name);
+            }
             if is_gone {
                 retire(home, &name, &mut self.groups.retired, &mut out);
             }

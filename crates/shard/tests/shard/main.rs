@@ -10,6 +10,7 @@ mod full_homes;
 mod group_histories;
 mod groups;
 mod inquiries;
+mod large_groups;
 mod late_transactions;
 mod lifecycle;
 mod members;
