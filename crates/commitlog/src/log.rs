@@ -199,6 +199,15 @@ impl CommitLog {
         assert!(settled_end <= durable_end, "settled end {settled_end} is beyond the durable end {durable_end}");
         assert!(durable_end <= attached_end, "durable end {durable_end} is beyond the attached end {attached_end}");
         assert!(attached_end <= log_end, "attached end {attached_end} is beyond the log end {log_end}");
+        if cfg!(debug_assertions) {
+            self.check_lists();
+        }
+    }
+
+    /// What can be seen only by looking into lists: memory that a batch of a quiet partition would have to wait for.
+    fn check_lists(&self) {
+        let LogState { settled_end, log_end, .. } = self.state;
+        let attached_end = self.attached_end;
         if let Some(first) = self.state.transactions.first_open() {
             assert!(first < log_end, "a transaction is open from {first}, beyond the log end {log_end}");
         }
