@@ -268,6 +268,14 @@ impl Journal {
         }
     }
 
+    /// Nothing is to be done for the moment: what the next entry would have to wait for is done now, while no entry is
+    /// open or on its way to disk. Nothing else changes.
+    pub fn rest(&mut self) {
+        if let Phase::Running(writer) = &mut self.phase {
+            writer.rest();
+        }
+    }
+
     /// Ends the round: closes the open entry and queues its write, unless enough is in flight, more is expected or no file is ready; then
     /// the entry goes on growing. Call it in every round and at [`Journal::next_deadline`]. The slots handed out since
     /// the last closed entry are good for the one that comes back.

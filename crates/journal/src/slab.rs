@@ -1,5 +1,7 @@
 //! The entry that is being filled. Its memory is the cache: consumers are served from slices of it.
 
+use std::collections::VecDeque;
+
 use bytes::{Bytes, BytesMut};
 use corelane_model::PartitionId;
 use corelane_model::limits::BLOCK_BYTES;
@@ -11,6 +13,8 @@ use crate::{Item, JournalPosition};
 
 /// Memory is taken in pieces of this size once the first is full, so that a guess that was too low costs no copy.
 const CHUNK_BYTES: usize = 256 << 10;
+/// No more chunks than these are kept for the next entry.
+const SPARES_MAX: usize = 4;
 static ZEROS: [u8; 4096] = [0; 4096];
 const _: () = assert!(ZEROS.len() as u64 == BLOCK_BYTES);
 
@@ -67,6 +71,11 @@ pub(crate) struct OpenEntry {
     entry: u64,
     chunks: Vec<BytesMut>,
     first_chunk_bytes: usize,
+    /// Chunks that the last entry had.
+    chunks_expected: usize,
+    /// Memory for chunks to come, each byte of it touched: the kernel hands out and clears a page when it is first
+    /// written to, a huge one in a millisecond or more, and no batch shall wait for that.
+    spares: VecDeque<BytesMut>,
     bytes: u64,
     items: u32,
     checkpoint_bytes: u64,
@@ -79,6 +88,8 @@ impl OpenEntry {
             entry: 0,
             chunks: Vec::new(),
             first_chunk_bytes: 4096,
+            chunks_expected: 1,
+            spares: VecDeque::new(),
             bytes: ENTRY_HEAD_BYTES as u64,
             items: 0,
             checkpoint_bytes: 0,
@@ -142,16 +153,32 @@ impl OpenEntry {
         self.begin();
         let last = self.chunks.last().expect("begun");
         if last.capacity() - last.len() < bytes {
-            self.chunks.push(BytesMut::with_capacity(bytes.max(CHUNK_BYTES)));
+            let spare = self.spares.pop_front().filter(|spare| bytes <= spare.capacity());
+            self.chunks.push(spare.unwrap_or_else(|| BytesMut::with_capacity(bytes.max(CHUNK_BYTES))));
         }
         self.chunks.last_mut().expect("begun")
     }
 
     fn begin(&mut self) {
         if self.chunks.is_empty() {
-            let mut first = BytesMut::with_capacity(self.first_chunk_bytes);
+            let spare = self.spares.pop_front();
+            let mut first = spare.unwrap_or_else(|| BytesMut::with_capacity(self.first_chunk_bytes));
             first.resize(ENTRY_HEAD_BYTES, 0);
             self.chunks.push(first);
+        }
+    }
+
+    /// Takes and touches the memory that an entry like the last one needs. Only between two entries.
+    pub(crate) fn rest(&mut self) {
+        if !self.chunks.is_empty() {
+            return;
+        }
+        while self.spares.len() < self.chunks_expected.min(SPARES_MAX) {
+            let bytes = if self.spares.is_empty() { self.first_chunk_bytes } else { CHUNK_BYTES };
+            let mut spare = BytesMut::with_capacity(bytes);
+            spare.resize(bytes, 0);
+            spare.clear();
+            self.spares.push_back(spare);
         }
     }
 
@@ -180,7 +207,8 @@ impl OpenEntry {
         // The next entry is expected to be like this one; half of the guess is forgotten each time it is too high.
         let used = usize::try_from(padded(self.bytes)).expect("an entry fits in memory");
         let guess = used.max(self.first_chunk_bytes / 2).clamp(4096, CHUNK_BYTES);
-        *self = Self { entry: self.entry + 1, first_chunk_bytes: guess, ..Self::new() };
+        let (entry, chunks_expected) = (self.entry + 1, closed.chunks.len());
+        *self = Self { entry, first_chunk_bytes: guess, chunks_expected, ..Self::new() };
         (pieces, closed, crc)
     }
 }

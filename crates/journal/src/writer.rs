@@ -219,6 +219,13 @@ impl Writer {
         self.checkpoint.oldest(self.released)
     }
 
+    /// See [`crate::Journal::rest`].
+    pub(crate) fn rest(&mut self) {
+        if self.flushes.is_empty() {
+            self.open.rest();
+        }
+    }
+
     pub(crate) const fn expect_more(&mut self) {
         self.is_more_expected = true;
     }

@@ -85,6 +85,13 @@ pub const EXTENT_BYTES_MAX: u64 = 1 << 20;
 pub const SETTLE_PARTITIONS_MAX: usize = 64;
 /// Bytes of record batches that one turn of settling takes.
 pub const SETTLE_TURN_BYTES_MAX: u64 = 8 << 20;
+/// Record batches that one turn of settling takes while there is no hurry: some 500 µs of the shard's time.
+pub const SETTLE_TURN_BATCHES_MAX: usize = 2048;
+/// A shard with nothing to do begins a turn of settling so much before its time, so that it does not fall into the next
+/// edge of a tick: ticks of down to 40 a second.
+pub const SETTLE_EARLY: Duration = Duration::from_millis(25);
+/// From this fill of the journal's ring on, in thousandths, settling takes what it needs, whoever feels it.
+pub const SETTLE_HURRY_PERMILLE: u64 = 500;
 /// Syncs of segments that run at once.
 pub const SETTLE_SYNCS_MAX: usize = 8;
 /// Settling begins at this fill of the journal's ring, in thousandths, and its pace rises linearly from there.

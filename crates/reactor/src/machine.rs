@@ -9,6 +9,8 @@ pub(crate) trait Machine: 'static {
     fn handle(&mut self, now: Now, event: Event);
     /// More datagrams wait than this round took; the next one follows at once.
     fn expect_more(&mut self) {}
+    /// Nothing is to be done for the moment: what would disturb a later round may be done now.
+    fn rest(&mut self, _now: Now) {}
     /// Ends a round.
     fn finish_round(&mut self, now: Now);
     /// The next thing to do.
@@ -24,6 +26,10 @@ impl Machine for corelane_shard::Shard {
 
     fn expect_more(&mut self) {
         Self::expect_more(self);
+    }
+
+    fn rest(&mut self, now: Now) {
+        Self::rest(self, now);
     }
 
     fn finish_round(&mut self, now: Now) {

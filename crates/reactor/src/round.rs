@@ -105,7 +105,7 @@ impl<M: Machine> Round<M> {
                         rustix::thread::sched_yield();
                     }
                     glommio::executor().yield_task_queue_now().await;
-                } else {
+                } else if !self.rest() {
                     self.sleep(limit).await;
                 }
             }
@@ -139,6 +139,18 @@ impl<M: Machine> Round<M> {
             if self.outboxes.is_stuck() {
                 self.outboxes.flush();
             }
+        }
+        is_busy
+    }
+
+    /// The machine may use the time before the shard sleeps. Says whether that led to anything.
+    fn rest(&mut self) -> bool {
+        let now = self.clock.now();
+        self.machine.rest(now);
+        let mut is_busy = false;
+        while let Some(effect) = self.machine.poll_effect() {
+            self.act(now, effect);
+            is_busy = true;
         }
         is_busy
     }

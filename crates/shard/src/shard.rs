@@ -149,6 +149,13 @@ impl Shard {
         self.storage.expect_more();
     }
 
+    /// Nothing is to be done for the moment: what would disturb a later round may be done now. [`Self::poll_effect`] has
+    /// what follows. Not calling it costs time only.
+    pub fn rest(&mut self, now: Now) {
+        self.now = now;
+        self.storage.rest(now);
+    }
+
     /// Ends the round: appends become a journal entry, batches are pushed, gathered answers leave.
     pub fn finish_round(&mut self, now: Now) {
         self.now = now;

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use corelane_commitlog::{SegmentChoice, SegmentName, Settle, Settled};
 use corelane_model::limits::{
     BLOCK_BYTES, EXTENT_BYTES_MAX, SETTLE_PARTITIONS_MAX, SETTLE_RETRY_MAX, SETTLE_RETRY_MIN, SETTLE_SYNCS_MAX,
-    SETTLE_TURN_BYTES_MAX,
+    SETTLE_TURN_BATCHES_MAX, SETTLE_TURN_BYTES_MAX,
 };
 use corelane_model::{Incarnation, MonotonicNanos, Now, Offset, PartitionId};
 use corelane_record::BatchHead;
@@ -159,6 +159,33 @@ pub(crate) enum Space {
     Low { retry_at: MonotonicNanos, waited: Duration },
 }
 
+/// How much a turn may be felt by others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// Little: it takes few batches, so that the shard is soon free again, and syncs one file after the other, so that
+    /// the journal's sync waits for one at most.
+    Calm,
+    /// As much as it takes.
+    Hurry,
+}
+
+impl Haste {
+    /// About so many record batches at most: those of a partition's extents stay together.
+    const fn batches_max(self) -> usize {
+        match self {
+            Self::Calm => SETTLE_TURN_BATCHES_MAX,
+            Self::Hurry => usize::MAX,
+        }
+    }
+
+    const fn syncs_max(self) -> usize {
+        match self {
+            Self::Calm => 1,
+            Self::Hurry => SETTLE_SYNCS_MAX,
+        }
+    }
+}
+
 /// What became of a turn.
 #[derive(Debug)]
 pub(crate) struct TurnResult {
@@ -177,6 +204,7 @@ pub(crate) struct Settling {
     jobs: BTreeMap<PartitionId, Job>,
     to_sync: VecDeque<PartitionId>,
     syncs: usize,
+    haste: Haste,
     started: MonotonicNanos,
     turn_bytes: u64,
     paused_until: MonotonicNanos,
@@ -190,6 +218,7 @@ impl Settling {
             jobs: BTreeMap::new(),
             to_sync: VecDeque::new(),
             syncs: 0,
+            haste: Haste::Calm,
             started: MonotonicNanos(0),
             turn_bytes: 0,
             paused_until: MonotonicNanos(0),
@@ -221,15 +250,18 @@ impl Settling {
     }
 
     /// Begins a turn with the partitions that hold the journal back most.
-    pub(crate) fn begin_turn(&mut self, now: Now, table: &mut Table, disk: &mut Disk) {
+    pub(crate) fn begin_turn(&mut self, now: Now, haste: Haste, table: &mut Table, disk: &mut Disk) {
         assert!(self.jobs.is_empty(), "a turn is on its way");
-        let mut bytes = 0;
+        self.haste = haste;
+        let (mut bytes, mut batches) = (0, 0);
         for id in table.oldest(4 * SETTLE_PARTITIONS_MAX) {
-            if SETTLE_PARTITIONS_MAX <= self.jobs.len() || SETTLE_TURN_BYTES_MAX <= bytes {
+            let is_full = SETTLE_PARTITIONS_MAX <= self.jobs.len() || SETTLE_TURN_BYTES_MAX <= bytes;
+            if is_full || haste.batches_max() <= batches {
                 break;
             }
             let Some(settle) = plan(now, table, id, SETTLE_TURN_BYTES_MAX - bytes) else { continue };
             bytes += settle.bytes;
+            batches += settle.batches.len();
             self.begin_job(id, settle, table, disk);
         }
         if self.jobs.is_empty() {
@@ -286,7 +318,7 @@ impl Settling {
     }
 
     fn issue_syncs(&mut self, disk: &mut Disk) {
-        while self.syncs < SETTLE_SYNCS_MAX
+        while self.syncs < self.haste.syncs_max()
             && let Some(id) = self.to_sync.pop_front()
         {
             let job = self.jobs.get_mut(&id).expect("a written job is on its way");

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use corelane_commitlog::{SegmentName, Shutdown};
 use corelane_journal::{Fault, Item, Journal, JournalConfig, JournalDone, JournalId, JournalOp, JournalOutput};
+use corelane_model::limits::SETTLE_EARLY;
 use corelane_model::{MonotonicNanos, Now, PartitionId, TopicId, Transaction};
 
 use self::ids::IdReads;
@@ -229,6 +230,16 @@ impl Storage {
         self.journal.expect_more();
     }
 
+    /// Nothing is to be done for the moment: a turn of settling that is due soon is begun now rather than in the midst of
+    /// what comes, and see [`corelane_journal::Journal::rest`]. [`Self::poll_effect`] has what follows.
+    pub fn rest(&mut self, now: Now) {
+        self.now = now;
+        self.journal.rest();
+        if self.is_running() {
+            self.begin_settling(now, now.monotonic.after(SETTLE_EARLY));
+        }
+    }
+
     /// Closes the round: what was appended goes to the journal, and settling, checkpoints and retention take their
     /// turns, each with a bound on its work.
     pub fn finish_round(&mut self, now: Now) {
@@ -246,7 +257,7 @@ impl Storage {
                 self.on_closed(&entry);
             }
             self.on_journal(now);
-            self.begin_settling(now);
+            self.begin_settling(now, now.monotonic);
         } else if self.settling.is_busy() {
             self.note_settled(now);
         }

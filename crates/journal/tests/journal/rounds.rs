@@ -63,6 +63,27 @@ fn what_is_expected_is_not_waited_for_beyond_a_size() {
 }
 
 #[test]
+fn memory_made_ready_while_nothing_happens_changes_no_byte() {
+    let images = |rests: bool| {
+        let mut owner = ready();
+        for round in 0..12 {
+            // Entries of one chunk and of several, large ones after small ones and the other way round.
+            for _ in 0..1 + round % 4 * 3 {
+                assert!(owner.add_batch(1000));
+            }
+            owner.finish_round();
+            owner.run_dry();
+            owner.settle(usize::MAX);
+            if rests {
+                owner.journal.rest();
+            }
+        }
+        owner.disk.images()
+    };
+    assert_eq!(images(true), images(false));
+}
+
+#[test]
 fn small_rounds_share_an_entry_while_one_is_in_flight() {
     let mut owner = ready();
     let before = owner.history.len();

@@ -72,6 +72,7 @@ impl World {
         let seat = &mut self.broker.seats[usize::from(shard.0)];
         seat.is_round_due = false;
         let mut is_idle = seat.inbox.is_empty();
+        let is_calm = seat.inbox.len() <= 1;
         for event in std::mem::take(&mut seat.inbox) {
             seat.shard.handle(now, event);
         }
@@ -79,6 +80,9 @@ impl World {
             seat.shard.expect_more();
         }
         seat.shard.finish_round(now);
+        if is_calm {
+            seat.shard.rest(now);
+        }
         while let Some(effect) = self.broker.seats[usize::from(shard.0)].shard.poll_effect() {
             if self.is_crash_due() {
                 self.crash("power is lost");

@@ -7,16 +7,16 @@ use corelane_commitlog::SegmentName;
 use corelane_journal::{Item, JournalPosition};
 use corelane_model::limits::{
     DELETES_IN_FLIGHT_MAX, PARTITION_PRODUCERS_MAX, RETENTION_INTERVAL, RETENTION_PARTITIONS_MAX,
-    SETTLE_FILL_MIN_PERMILLE, SETTLE_RETRY_MAX, SETTLE_RETRY_MIN,
+    SETTLE_FILL_MIN_PERMILLE, SETTLE_HURRY_PERMILLE, SETTLE_RETRY_MAX, SETTLE_RETRY_MIN,
 };
-use corelane_model::{Now, PartitionId, ProducerId, TopicClass, WallMillis};
+use corelane_model::{MonotonicNanos, Now, PartitionId, ProducerId, TopicClass, WallMillis};
 
 use super::{Feed, Phase, SettleAll, Storage};
 use crate::disk::Purpose;
 use crate::pace::{pace, permille};
 use crate::partition::SettleState;
 use crate::round::{MovedStart, Note};
-use crate::settle::{Job, TurnResult, is_new_segment};
+use crate::settle::{Haste, Job, TurnResult, is_new_segment};
 use crate::{FileName, FileOp, Urgency};
 
 /// Producers that a partition keeps when those of others fill an eighth of the journal's ring.
@@ -25,11 +25,12 @@ const CROWDED_PRODUCERS: usize = 16;
 impl Storage {
     /// Bytes a second that settling may take now; `None`: as many as it can.
     pub(super) fn pace(&self) -> Option<u64> {
-        if self.settle_all != SettleAll::No {
-            return None;
-        }
-        let memory = permille(self.slabs.bytes(), self.budget.unsettled_bytes);
-        Some(pace(memory.max(self.journal.pressure().into())))
+        if self.settle_all == SettleAll::No { Some(pace(self.fill_permille())) } else { None }
+    }
+
+    /// Fill of what fills up until batches are settled, in thousandths.
+    fn fill_permille(&self) -> u64 {
+        permille(self.slabs.bytes(), self.budget.unsettled_bytes).max(self.journal.pressure().into())
     }
 
     /// A turn could begin if its time has come.
@@ -40,9 +41,12 @@ impl Storage {
             && self.table.oldest_unsettled().is_some()
     }
 
-    pub(super) fn begin_settling(&mut self, now: Now) {
-        if self.may_settle() && self.settling.next_turn(self.pace()).is_some_and(|due| due <= now.monotonic) {
-            self.settling.begin_turn(now, &mut self.table, &mut self.disk);
+    /// Begins a turn that is due by `until`.
+    pub(super) fn begin_settling(&mut self, now: Now, until: MonotonicNanos) {
+        if self.may_settle() && self.settling.next_turn(self.pace()).is_some_and(|due| due <= until) {
+            let is_hurried = self.settle_all != SettleAll::No || SETTLE_HURRY_PERMILLE <= self.fill_permille();
+            let haste = if is_hurried { Haste::Hurry } else { Haste::Calm };
+            self.settling.begin_turn(now, haste, &mut self.table, &mut self.disk);
         }
     }
 

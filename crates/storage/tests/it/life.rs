@@ -1,5 +1,6 @@
 //! What storage does when nothing goes wrong.
 
+use corelane_model::limits::SETTLE_EARLY;
 use corelane_model::{Offset, TopicId, WallMillis};
 use corelane_storage::{ChangeTicket, Fetch};
 
@@ -49,6 +50,38 @@ fn the_ring_never_fills_for_good_under_sustained_appends() {
     assert!(20 << 20 < stats.settled_bytes_total, "{stats:?}");
     assert!(world.disk.max_syncs_in_flight <= corelane_model::limits::SETTLE_SYNCS_MAX);
     assert!(stats.unsettled_bytes <= stats.unsettled_bytes_max, "{stats:?}");
+    world.check_all();
+}
+
+#[test]
+fn a_turn_that_is_due_soon_begins_while_nothing_else_is_to_be_done() {
+    let mut world = World::new(5, small_config());
+    world.add_topic(1, 4, durable_topic());
+    let is_soon = |world: &World| {
+        let now = world.now.monotonic;
+        world.storage.next_deadline().is_some_and(|due| now < due && due <= now.after(SETTLE_EARLY))
+    };
+    // Time stands still: the first turn begins at once, the next has to wait for its time.
+    let mut fill = 0;
+    while world.storage.stats().settle_turns_total == 0 || !is_soon(&world) {
+        fill += 1;
+        assert!(fill < 1000, "no turn is due: {:?}", world.storage.stats());
+        world.append_soon(partition(1, u32::try_from(fill % 4).unwrap()), &batch(1, 2000, fill));
+        world.round();
+        while world.complete_one() {
+            world.round();
+        }
+    }
+    let turns = world.storage.stats().settle_turns_total;
+    world.round();
+    assert!(world.disk.is_idle(), "it is not due");
+    world.rest();
+    assert!(!world.disk.is_idle(), "nothing else is to be done");
+    while world.complete_one() {
+        world.round();
+    }
+    assert_eq!(world.storage.stats().settle_turns_total, turns + 1);
+    assert_eq!(world.disk.max_syncs_in_flight, 1, "there was no hurry");
     world.check_all();
 }
 

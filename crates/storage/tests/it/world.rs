@@ -172,6 +172,14 @@ impl World {
         }
     }
 
+    /// Nothing is to be done for the moment.
+    pub(crate) fn rest(&mut self) {
+        self.storage.rest(self.now);
+        while let Some(effect) = self.storage.poll_effect() {
+            self.disk.submit(effect);
+        }
+    }
+
     fn on_output(&mut self, output: StorageOutput) {
         match output {
             StorageOutput::Recovered { catalog, report } => {
