@@ -19,6 +19,7 @@ mod group_promises;
 mod groups;
 mod message_ids;
 mod programs;
+mod queue_changes;
 mod queues;
 mod redrive;
 mod refusals;

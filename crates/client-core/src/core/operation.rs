@@ -147,7 +147,11 @@ impl ClientCore {
         let may_repeat = match code.retry() {
             // The refusal says that nothing was done, but for a time-out within the broker.
             // Members stay as long as they like: whoever asks is told at once.
-            Retry::Later if matches!(code, ErrorCode::GroupInUse | ErrorCode::GroupDraining) => false,
+            Retry::Later
+                if matches!(code, ErrorCode::GroupInUse | ErrorCode::GroupDraining | ErrorCode::QueueInUse) =>
+            {
+                false
+            }
             Retry::Later => code != ErrorCode::TimedOut || operation.request.is_read(),
             Retry::Refresh => operation.request.target().is_some() && operation.attempts == 0,
             // The batch before it was put off: it goes again behind that one.
