@@ -158,6 +158,7 @@ mod tests {
     use std::io::{Read, Write};
 
     use corelane_model::ShardId;
+    use corelane_shard::{QueueStatus, RecoveryStatus};
 
     use super::*;
 
@@ -235,6 +236,31 @@ mod tests {
         assert_eq!(value["shards"].as_array().unwrap().len(), 2);
         assert_eq!(value["shards"][1]["phase"], "serving");
         assert_eq!(value["ready"], true);
+    }
+
+    #[test]
+    fn what_a_start_went_past_and_what_could_not_be_sent_is_shown() {
+        let source = source(|shards| {
+            shards[1].counters.home_damages = 3;
+            shards[1].recovery = Some(RecoveryStatus { damages: 4, misfits: 5, ..RecoveryStatus::default() });
+            let queue = QueueStatus { group: "w".into(), topic: "jobs".into(), unsent_leases: 6, ..Default::default() };
+            shards[1].queues.push(queue);
+        });
+        let status: serde_json::Value = serde_json::from_str(&code("/status", &source).1).unwrap();
+        let shard = &status["shards"][1];
+        assert_eq!(shard["home_damages"], 3, "{shard}");
+        assert_eq!((&shard["recovery"]["damages"], &shard["recovery"]["misfits"]), (&4.into(), &5.into()), "{shard}");
+        assert_eq!(status["queues"][0]["unsent_leases"], 6, "{status}");
+        let metrics = code("/metrics", &source).1;
+        for line in [
+            "corelane_shard_home_damages_total{shard=\"1\"} 3",
+            "corelane_storage_recovery_damages{shard=\"0\"} 0",
+            "corelane_storage_recovery_damages{shard=\"1\"} 4",
+            "corelane_storage_recovery_misfits{shard=\"1\"} 5",
+            "corelane_queue_unsent_leases_total{group=\"w\",topic=\"jobs\"} 6",
+        ] {
+            assert!(metrics.lines().any(|found| found == line), "{line} is missing in {metrics}");
+        }
     }
 
     #[test]

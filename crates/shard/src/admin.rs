@@ -242,6 +242,8 @@ pub struct QueueStatus {
     pub rejections: u64,
     /// Leases that the visibility time-out ended.
     pub lease_timeouts: u64,
+    /// Leases whose records could not be sent to their members.
+    pub unsent_leases: u64,
     /// Records whose delivery time is farther off than queues wait.
     pub far_delivery_times: u64,
 }
@@ -310,6 +312,8 @@ pub struct RecoveryStatus {
     pub torn_bytes: u64,
     /// Stretches of the journal that were stored and are damaged, or that may have been and cannot be read.
     pub damages: u64,
+    /// Items that contradict what came before them and were left out.
+    pub misfits: u64,
     /// Damaged ranges: the partition, the first offset and the exclusive end. The rest is readable.
     pub corrupt: Vec<(PartitionId, Offset, Offset)>,
 }

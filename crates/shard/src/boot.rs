@@ -177,6 +177,7 @@ impl Shard {
             entries: report.entries,
             torn_bytes: report.torn_bytes,
             damages: report.damages,
+            misfits: report.misfits,
             corrupt: report.corrupt.iter().map(|range| (range.partition, range.first, range.end)).collect(),
         };
         for topic in catalog.topics() {

@@ -85,6 +85,7 @@ const BY_SHARD: &[(&Metric, OfShard)] = &[
     (&metric::SHARD_CONSUMED_BATCHES, |s| s.counters.consumed.batches),
     (&metric::SHARD_CONSUMED_BYTES, |s| s.counters.consumed.bytes),
     (&metric::SHARD_HOMES_STOPPED, |s| s.stopped_homes.len() as u64),
+    (&metric::SHARD_HOME_DAMAGES, |s| s.counters.home_damages),
     (&metric::GROUP_GROUPS, |s| s.group_totals.groups),
     (&metric::GROUP_MEMBERS, |s| s.group_totals.members),
     (&metric::GROUP_JOINS, |s| s.group_totals.joins),
@@ -131,6 +132,8 @@ const BY_SHARD: &[(&Metric, OfShard)] = &[
     (&metric::STORAGE_COMPACTION_REMOVED, |s| s.storage.compaction_removed_records),
     (&metric::STORAGE_COMPACTION_FAILURES, |s| s.storage.compaction_failures),
     (&metric::STORAGE_SEGMENTS_DELETED, |s| s.storage.segments_deleted),
+    (&metric::STORAGE_RECOVERY_DAMAGES, |s| s.recovery.as_ref().map_or(0, |found| found.damages)),
+    (&metric::STORAGE_RECOVERY_MISFITS, |s| s.recovery.as_ref().map_or(0, |found| found.misfits)),
     (&metric::STORAGE_FAILED, |s| u64::from(s.storage_failure.is_some())),
     (&metric::STORAGE_SPACE_LOW, |s| u64::from(s.is_space_low)),
     (&metric::REACTOR_PAIRED_SYNCS, |s| s.reactor.paired_syncs),
@@ -155,6 +158,7 @@ const BY_QUEUE: &[(&Metric, OfQueue)] = &[
     (&metric::QUEUE_ACKNOWLEDGEMENTS, |q| q.acknowledgements),
     (&metric::QUEUE_REJECTIONS, |q| q.rejections),
     (&metric::QUEUE_LEASE_TIMEOUTS, |q| q.lease_timeouts),
+    (&metric::QUEUE_UNSENT_LEASES, |q| q.unsent_leases),
     (&metric::QUEUE_FAR_DELIVERY_TIMES, |q| q.far_delivery_times),
 ];
 

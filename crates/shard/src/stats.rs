@@ -25,8 +25,8 @@ pub struct ShardStats {
     pub consumed: Traffic,
     /// Snapshots that shortened the log of a home of consumer groups.
     pub group_snapshots: u64,
-    /// Damaged places in logs of homes, whose records are lost.
-    pub groups_damaged: u64,
+    /// Damaged places in the logs of homes, that were read at the start: what stood there is lost.
+    pub home_damages: u64,
     /// From the arrival of a batch at the owner until it was known to be durable: one sample for each waiting connection,
     /// partition and durable round, that of its oldest batch.
     pub stored: Histogram,

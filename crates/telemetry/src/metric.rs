@@ -55,6 +55,7 @@ metrics! {
     SHARD_CONSUMED_BATCHES Counter "corelane_shard_consumed_batches_total" "Record batches that were pushed to subscriptions.";
     SHARD_CONSUMED_BYTES Counter "corelane_shard_consumed_bytes_total" "Bytes of record batches that were pushed to subscriptions.";
     SHARD_HOMES_STOPPED Gauge "corelane_shard_homes_stopped" "Homes of groups, queues and transactional ids that take nothing until the broker restarts.";
+    SHARD_HOME_DAMAGES Counter "corelane_shard_home_damages_total" "Damaged places in the logs of groups, queues and transactional ids that the start went past.";
     SHARD_STORED_SECONDS Histogram "corelane_shard_stored_seconds" "Time from a batch's arrival until it was known to be durable.";
     TOPIC_PRODUCED_RECORDS Counter "corelane_topic_produced_records_total" "Records that were appended to a topic.";
     TOPIC_PRODUCED_BYTES Counter "corelane_topic_produced_bytes_total" "Bytes of record batches that were appended to a topic.";
@@ -95,6 +96,7 @@ metrics! {
     QUEUE_ACKNOWLEDGEMENTS Counter "corelane_queue_acknowledgements_total" "Records of a shared queue that were acknowledged.";
     QUEUE_REJECTIONS Counter "corelane_queue_rejections_total" "Records of a shared queue that members failed.";
     QUEUE_LEASE_TIMEOUTS Counter "corelane_queue_lease_timeouts_total" "Leases of a shared queue that the visibility time-out ended.";
+    QUEUE_UNSENT_LEASES Counter "corelane_queue_unsent_leases_total" "Leases of a shared queue whose members had no connection any more when their records left: handed out again.";
     QUEUE_FAR_DELIVERY_TIMES Counter "corelane_queue_far_delivery_times_total" "Records of a shared queue whose delivery time is farther off than queues wait.";
     TRANSACTION_IDS Gauge "corelane_transaction_ids" "Transactional ids whose home is on this shard.";
     TRANSACTION_OPEN Gauge "corelane_transaction_open" "Transactions of them that are not decided.";
@@ -122,6 +124,8 @@ metrics! {
     STORAGE_COMPACTION_REMOVED Counter "corelane_storage_compaction_removed_records_total" "Superseded records that compaction left out.";
     STORAGE_COMPACTION_FAILURES Counter "corelane_storage_compaction_failures_total" "Passes of compaction that came to nothing.";
     STORAGE_SEGMENTS_DELETED Counter "corelane_storage_segments_deleted_total" "Segment files that were dropped.";
+    STORAGE_RECOVERY_DAMAGES Gauge "corelane_storage_recovery_damages" "Stretches of the journal that the start found damaged.";
+    STORAGE_RECOVERY_MISFITS Gauge "corelane_storage_recovery_misfits" "Items of the journal that contradict what came before them and were left out at the start.";
     STORAGE_FAILED Gauge "corelane_storage_failed" "1 when the journal failed and the shard takes no writes until a restart.";
     STORAGE_SPACE_LOW Gauge "corelane_storage_space_low" "1 while writes are refused because the disk is full.";
     REACTOR_PAIRED_SYNCS Counter "corelane_reactor_paired_syncs_total" "Syncs of the journal that were handed to the kernel together with their write.";

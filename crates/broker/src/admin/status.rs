@@ -68,6 +68,7 @@ fn shard(status: &ShardStatus) -> Value {
         "storage_failure": status.storage_failure,
         "space_low": status.is_space_low,
         "stopped_homes": status.stopped_homes,
+        "home_damages": status.counters.home_damages,
         "catalog_version": status.catalog_version.0,
         "partitions": status.partitions,
         "connections": status.connections,
@@ -130,6 +131,7 @@ fn recovery(found: &RecoveryStatus) -> Value {
         "entries": found.entries,
         "torn_bytes": found.torn_bytes,
         "damages": found.damages,
+        "misfits": found.misfits,
         "corrupt": corrupt.collect::<Vec<_>>(),
     })
 }
@@ -172,6 +174,7 @@ fn queues(shards: &[ShardStatus]) -> Value {
             "acknowledgements": queue.acknowledgements,
             "rejections": queue.rejections,
             "lease_timeouts": queue.lease_timeouts,
+            "unsent_leases": queue.unsent_leases,
             "far_delivery_times": queue.far_delivery_times,
         })
     });

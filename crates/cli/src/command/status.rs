@@ -175,6 +175,56 @@ fn print(out: &mut impl Write, status: &Value) -> Outcome {
         if shard["space_low"] == true {
             writeln!(out, "shard {} refuses writes: the disk is full", shard["shard"])?;
         }
+        for loss in losses(shard) {
+            writeln!(out, "shard {}: {loss}", shard["shard"])?;
+        }
     }
     Ok(())
+}
+
+/// What the start of a shard found damaged, a sentence each; nothing most often.
+fn losses(shard: &Value) -> Vec<String> {
+    let count = |value: &Value| value.as_u64().unwrap_or(0);
+    let recovery = &shard["recovery"];
+    let corrupt = recovery["corrupt"].as_array().map_or(0, |ranges| ranges.len() as u64);
+    [
+        (count(&recovery["damages"]), "damaged stretches of the journal at the start"),
+        (corrupt, "ranges of records lost to damage: see topic describe"),
+        (
+            count(&recovery["misfits"]),
+            "items of the journal left out at the start, since they contradict what came before",
+        ),
+        (count(&shard["home_damages"]), "damaged places in the logs of groups, queues and transactional ids"),
+    ]
+    .into_iter()
+    .filter(|&(count, _)| 0 < count)
+    .map(|(count, what)| format!("{count} {what}"))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_start_found_damaged_is_told_and_nothing_of_a_good_one() {
+        let shard = |recovery: Value, home_damages: u64| {
+            let shard = json!({ "shard": 1, "recovery": recovery, "home_damages": home_damages });
+            let mut out = Vec::new();
+            print(&mut out, &json!({ "ready": true, "broker": {}, "shards": [shard] })).unwrap();
+            String::from_utf8(out).unwrap().lines().skip(4).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let good = json!({ "damages": 0, "misfits": 0, "corrupt": [] });
+        assert_eq!(shard(good, 0), [""; 0]);
+        assert_eq!(shard(Value::Null, 0), [""; 0], "it is still recovering");
+        let bad = json!({ "damages": 2, "misfits": 3, "corrupt": [{ "topic": 1 }] });
+        let told = shard(bad, 4);
+        let expected = [
+            "shard 1: 2 damaged stretches of the journal at the start",
+            "shard 1: 1 ranges of records lost to damage: see topic describe",
+            "shard 1: 3 items of the journal left out at the start, since they contradict what came before",
+            "shard 1: 4 damaged places in the logs of groups, queues and transactional ids",
+        ];
+        assert_eq!(told, expected);
+    }
 }

@@ -160,7 +160,7 @@ impl Shard {
             }
             // What does not hold together without the damaged records is undone.
             ReadStep::Damaged => {
-                self.stats.groups_damaged += 1;
+                self.stats.home_damages += 1;
                 true
             }
             ReadStep::Moved => true,
@@ -181,7 +181,7 @@ impl Shard {
                 let taken = restoring.take(batches, next);
                 self.note_restored(partition.index, taken);
             }
-            ReadStep::Damaged => self.stats.groups_damaged += 1,
+            ReadStep::Damaged => self.stats.home_damages += 1,
             _ => {}
         }
         self.is_storage_touched = true;

@@ -58,6 +58,7 @@ impl Shard {
             acknowledgements: acknowledged_records,
             rejections: rejected_records,
             lease_timeouts: homed.queue.stats().expired_leases,
+            unsent_leases: homed.queue.stats().unsent_leases,
             far_delivery_times: homed.queue.stats().far_delivery_times,
         }
     }

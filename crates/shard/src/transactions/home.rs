@@ -296,7 +296,11 @@ impl Shard {
                 self.subscriptions.expect_read(ticket, home.partition, ReadFor::Restore);
                 false
             }
-            ReadStep::Damaged | ReadStep::Moved => true,
+            ReadStep::Damaged => {
+                self.stats.home_damages += 1;
+                true
+            }
+            ReadStep::Moved => true,
             ReadStep::Waiting => false,
             ReadStep::Done => {
                 self.finish_transaction_restore(index);
@@ -316,9 +320,13 @@ impl Shard {
         }
         let Some(home) = self.transactions.homes.get_mut(&partition.index) else { return Ok(()) };
         let HomePhase::Restoring(restoring) = &mut home.phase else { return Ok(()) };
-        if let ReadStep::Batches(batches, next) = restoring.reading.on_read(result) {
-            let taken = restoring.take(batches, next);
-            self.note_transactions_restored(partition.index, taken);
+        match restoring.reading.on_read(result) {
+            ReadStep::Batches(batches, next) => {
+                let taken = restoring.take(batches, next);
+                self.note_transactions_restored(partition.index, taken);
+            }
+            ReadStep::Damaged => self.stats.home_damages += 1,
+            _ => {}
         }
         self.is_storage_touched = true;
         Ok(())
