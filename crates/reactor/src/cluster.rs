@@ -231,7 +231,7 @@ async fn assemble<M: Machine, F: FnOnce() -> M>(
     quic.segments_max = port.segments_max();
     quic.may_fragment = port.may_fragment();
     let quic = Endpoint::new(&quic).map_err(std::io::Error::other)?;
-    let files = Files::open(&parts.data_dir, background, Rc::clone(&bell)).await?;
+    let files = Files::open(&parts.data_dir, shard, background, Rc::clone(&bell)).await?;
     if let Err(error) = free_ring_workers(&parts.worker_cores) {
         tracing::info!(%shard, %error, "io_uring's workers stay on the shard's core");
     }

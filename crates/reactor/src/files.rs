@@ -2,9 +2,11 @@
 //!
 //! What someone waits for runs in the shard's own latency-sensitive task queue; the background has a queue and a ring of its
 //! own, so that settling does not delay the journal. A small write to the journal goes past glommio, see [`pair`].
+//! Every file that is open is this process's, see [`hold`].
 
 mod directory;
 mod handles;
+mod hold;
 mod pair;
 mod path;
 #[cfg(test)]
@@ -15,8 +17,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use corelane_model::ShardId;
 use corelane_model::limits::BLOCK_BYTES;
 use corelane_storage::{FileDone, FileEffect, FileError, FileName, FileOp, FileOutcome, Urgency};
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
@@ -24,8 +28,9 @@ use glommio::sync::Semaphore;
 use glommio::{GlommioError, TaskQueueHandle};
 
 use crate::bell::LocalBell;
-use directory::{blocking, ensure_directory, remove_file, sync_directory};
+use directory::{blocking, ensure_directory, numbers, remove_file, sync_directory};
 use handles::{Handles, Slot};
+use hold::{HOLD_WAIT, hold};
 use pair::{PAIR_BYTES_MAX, Pairs};
 
 pub(crate) use pair::PATIENCE;
@@ -36,6 +41,8 @@ const BACKGROUND_MAX: u64 = 8;
 const COPY_BYTES: usize = 128 << 10;
 /// Bytes of zeros written at a time.
 const ZERO_BYTES: usize = 1 << 20;
+/// The longest that the files of a shard that ends wait for what is under way.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// How often a file is created anew when its directory vanishes under it.
 const CREATE_TRIES: u32 = 3;
 /// Bytes of the file that tells glommio what the device can do.
@@ -73,11 +80,18 @@ impl std::fmt::Debug for Files {
 }
 
 impl Files {
-    /// Files under `root`, an existing directory. Must be called on the shard's executor.
+    /// Files of a shard under `root`, an existing directory. Must be called on the shard's executor. Nothing of an earlier
+    /// process is written to the shard's journal afterwards.
     ///
     /// # Errors
-    /// The probe file cannot be written or read: the directory is not writable.
-    pub(crate) async fn open(root: &Path, background: TaskQueueHandle, bell: Rc<LocalBell>) -> io::Result<Self> {
+    /// The probe file cannot be written or read: the directory is not writable. Or another process holds a file of the
+    /// journal.
+    pub(crate) async fn open(
+        root: &Path,
+        shard: ShardId,
+        background: TaskQueueHandle,
+        bell: Rc<LocalBell>,
+    ) -> io::Result<Self> {
         probe(root).await?;
         let pairs = Pairs::new();
         if let Err(error) = &pairs {
@@ -99,7 +113,23 @@ impl Files {
             is_unsubmitted: Cell::new(false),
             completed: Cell::new(0),
         };
+        inner.hold_journal(shard, HOLD_WAIT).await?;
         Ok(Self { inner: Rc::new(inner) })
+    }
+
+    /// Closes all files when nothing is under way for them, so that another shard of this process can hold them. What is
+    /// under way for too long keeps its file.
+    pub(crate) async fn close(&self) {
+        let begin = Instant::now();
+        while 0 < self.under_way_by_glommio() && begin.elapsed() < CLOSE_WAIT {
+            glommio::timer::sleep(Duration::from_millis(1)).await;
+        }
+        // What it waits for in the kernel ends before it does.
+        self.inner.pairs.borrow_mut().take();
+        let files = self.inner.handles.borrow_mut().take_all();
+        for file in files {
+            close(file).await;
+        }
     }
 
     /// Starts an effect; its completion comes out of [`Self::take_done`]. `may_look` says that the shard may go on looking
@@ -275,6 +305,21 @@ impl Inner {
         }
     }
 
+    /// Opens the files of the shard's journal that are there. A journal is read only when it is held: what an earlier process
+    /// still writes would come after what was read, or go over what is written from then on.
+    async fn hold_journal(&self, shard: ShardId, wait: Duration) -> io::Result<()> {
+        let any = path::of(&self.root, FileName::Journal { shard, slot: 0 });
+        let directory = any.parent().expect("every file lies in a directory").to_owned();
+        for slot in blocking(move || numbers(&directory)).await? {
+            let name = FileName::Journal { shard, slot };
+            let path = path::of(&self.root, name);
+            let file = OpenOptions::new().read(true).write(true).dma_open(&path).await.map_err(io::Error::from)?;
+            hold(&file, &path, wait).await?;
+            self.handles.borrow_mut().slot(name).fill(file);
+        }
+        Ok(())
+    }
+
     /// The open file, from the cache or opened now.
     async fn open(&self, name: FileName) -> Result<Rc<DmaFile>, FileError> {
         let slot = self.handles.borrow_mut().slot(name);
@@ -287,7 +332,16 @@ impl Inner {
         }
         let path = path::of(&self.root, name);
         let file = OpenOptions::new().read(true).write(true).dma_open(&path).await.map_err(file_error)?;
+        self.hold(&file, &path).await?;
         Ok(self.keep(&slot, file).await)
+    }
+
+    async fn hold(&self, file: &DmaFile, path: &Path) -> Result<(), FileError> {
+        self.is_unsubmitted.set(true);
+        hold(file, path, HOLD_WAIT).await.map_err(|error| {
+            tracing::error!(%error, "a file cannot be had");
+            os_error(&error)
+        })
     }
 
     async fn keep(&self, slot: &Slot, file: DmaFile) -> Rc<DmaFile> {
@@ -400,7 +454,11 @@ impl Inner {
             match OpenOptions::new().read(true).write(true).create(true).dma_open(&path).await.map_err(file_error) {
                 // The deletion of a neighbour took the directory that was empty at that moment.
                 Err(FileError::NotFound) if tries < CREATE_TRIES => tries += 1,
-                result => return result,
+                Err(error) => return Err(error),
+                Ok(file) => {
+                    self.hold(&file, &path).await?;
+                    return Ok(file);
+                }
             }
         }
     }
@@ -464,6 +522,7 @@ fn os_error(error: &io::Error) -> FileError {
         Some(libc::ENOSPC | libc::EDQUOT) => FileError::NoSpace,
         Some(libc::ENOENT) => FileError::NotFound,
         Some(errno) => FileError::Os { errno },
+        None if error.kind() == io::ErrorKind::WouldBlock => FileError::Os { errno: libc::EWOULDBLOCK },
         None => FileError::Os { errno: libc::EIO },
     }
 }

@@ -111,6 +111,7 @@ impl<M: Machine> Round<M> {
             }
         }
         self.inbox.bell.silence();
+        self.files.close().await;
     }
 
     /// One round; says whether anything happened.

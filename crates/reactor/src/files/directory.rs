@@ -30,6 +30,21 @@ pub(super) async fn remove_file(root: &Path, path: PathBuf) -> Result<(), FileEr
     blocking(move || remove(&root, &path)).await.map_err(|error| os_error(&error))
 }
 
+/// The files of a directory whose names are numbers, in order; none if there is no such directory.
+pub(super) fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
 fn ensure(root: &Path, directory: &Path) -> io::Result<()> {
     if directory == root || directory.is_dir() {
         return Ok(());

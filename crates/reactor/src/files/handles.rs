@@ -69,6 +69,11 @@ impl Handles {
         self.slots.remove(&name);
     }
 
+    /// Takes out all files.
+    pub(super) fn take_all(&mut self) -> Vec<Rc<DmaFile>> {
+        std::mem::take(&mut self.slots).into_values().filter_map(|slot| slot.empty()).collect()
+    }
+
     /// Takes out the segments that were not used for longest, when there are too many.
     pub(super) fn take_surplus(&mut self) -> Vec<Rc<DmaFile>> {
         if self.slots.len() <= HANDLES_MAX {

@@ -10,7 +10,7 @@ use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 use super::*;
 
 /// The longest that a test waits for all of its completions.
-const DEADLINE: std::time::Duration = std::time::Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(120);
 const JOURNAL: FileName = FileName::Journal { shard: ShardId(0), slot: 3 };
 
 fn segment(topic: u64, base: u64) -> FileName {
@@ -24,7 +24,7 @@ fn on_executor<F: Future<Output = ()>>(test: impl FnOnce(Files, PathBuf) -> F + 
     let root = directory.path().to_owned();
     let thread = LocalExecutorBuilder::new(Placement::Unbound).spawn(move || async move {
         let queue = glommio::executor().create_task_queue(Shares::Static(100), Latency::NotImportant, "background");
-        let files = Files::open(&root, queue, Rc::new(LocalBell::default())).await.unwrap();
+        let files = Files::open(&root, ShardId(0), queue, Rc::new(LocalBell::default())).await.unwrap();
         let test = async {
             test(files, root).await;
             Ok::<(), GlommioError<()>>(())
@@ -41,7 +41,7 @@ async fn run(files: &Files, file: FileName, op: FileOp, urgency: Urgency) -> Res
             assert_eq!(done.id, IoId(7));
             return done.result;
         }
-        glommio::timer::sleep(std::time::Duration::from_micros(100)).await;
+        glommio::timer::sleep(Duration::from_micros(100)).await;
     }
 }
 
@@ -56,7 +56,7 @@ async fn next_done(files: &Files) -> FileDone {
         if let Some(done) = files.take_done() {
             return done;
         }
-        glommio::timer::sleep(std::time::Duration::from_micros(50)).await;
+        glommio::timer::sleep(Duration::from_micros(50)).await;
     }
 }
 
@@ -145,7 +145,7 @@ fn many_effects_at_once_all_complete_and_handles_stay_bounded() {
                 assert_eq!(one.result, Ok(FileOutcome::Done));
                 done += 1;
             }
-            glommio::timer::sleep(std::time::Duration::from_millis(1)).await;
+            glommio::timer::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(files.under_way(), 0);
         assert!(files.open_files() <= 1024 + 128, "{} files are open", files.open_files());
@@ -242,5 +242,63 @@ fn whoever_wants_a_file_that_is_being_deleted_hears_that_it_is_gone() {
                 assert!(is_fine, "{done:?}");
             }
         }
+    });
+}
+
+/// The journal's file in other hands, and files that want it.
+fn with_a_journal_of_another<F: Future<Output = ()>>(
+    test: impl FnOnce(std::fs::File, PathBuf, TaskQueueHandle) -> F + Send + 'static,
+) {
+    on_executor(|files, root| async move {
+        now(&files, JOURNAL, FileOp::CreateZeroed { length: 1 << 20 }).await.unwrap();
+        files.close().await;
+        let other = std::fs::File::open(root.join("journal/0/3")).unwrap();
+        other.try_lock().expect("files that were closed are nobody's");
+        test(other, root, files.inner.background).await;
+    });
+}
+
+#[test]
+fn a_journal_that_a_process_before_still_writes_is_waited_for() {
+    with_a_journal_of_another(|other, root, queue| async move {
+        let open = Files::open(&root, ShardId(0), queue, Rc::new(LocalBell::default()));
+        let mut open = std::pin::pin!(open);
+        let looked =
+            glommio::timer::timeout(Duration::from_millis(100), async { Ok::<_, GlommioError<()>>((&mut open).await) });
+        assert!(looked.await.is_err(), "the journal was opened while another process has it");
+        drop(other);
+        let files = open.await.unwrap();
+        assert_eq!(files.open_files(), 1, "it is held before anybody reads it");
+        let another = std::fs::File::open(root.join("journal/0/3")).unwrap();
+        assert!(matches!(another.try_lock(), Err(std::fs::TryLockError::WouldBlock)));
+    });
+}
+
+#[test]
+fn a_journal_that_stays_in_other_hands_is_an_error_that_says_what_to_do() {
+    with_a_journal_of_another(|other, root, queue| async move {
+        let files = Files::open(&root, ShardId(1), queue, Rc::new(LocalBell::default())).await.unwrap();
+        let wait = Duration::from_millis(20);
+        let error = files.inner.hold_journal(ShardId(0), wait).await.unwrap_err();
+        let text = error.to_string();
+        assert_eq!(os_error(&error), FileError::Os { errno: libc::EWOULDBLOCK });
+        assert!(text.contains("journal/0/3 is still being written") && text.contains("fuser -v"), "{text}");
+        drop(other);
+    });
+}
+
+#[test]
+fn a_segment_that_a_process_before_still_writes_is_waited_for() {
+    on_executor(|files, root| async move {
+        now(&files, segment(1, 0), FileOp::CreateEmpty).await.unwrap();
+        files.close().await;
+        let other = std::fs::File::open(root.join("topics/1/0/0.segment")).unwrap();
+        other.try_lock().unwrap();
+        let op = FileOp::Write { position: 0, pieces: vec![block(1)] };
+        files.start(FileEffect { id: IoId(1), file: segment(1, 0), op, urgency: Urgency::Now }, false);
+        glommio::timer::sleep(Duration::from_millis(50)).await;
+        assert!(files.take_done().is_none() && other.metadata().unwrap().len() == 0, "it was written all the same");
+        drop(other);
+        assert_eq!(next_done(&files).await.result, Ok(FileOutcome::Written(4096)));
     });
 }
