@@ -135,8 +135,7 @@ impl DataDir {
     /// Another broker holds it, its format is newer, its manifest is damaged, something else lives there, or the
     /// operating system refuses. Nothing is changed then, except that the directory and the lock file may have been made.
     pub fn open(path: &Path, shards: usize, random: u128) -> Result<Self, DataError> {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(path).map_err(failed("make the data directory", path))?;
+        make_directory(path, &mut sync_directory)?;
         let path = fs::canonicalize(path).map_err(failed("find", path))?;
         refuse_foreign(&path)?;
         let lock = lock(&path)?;
@@ -266,6 +265,26 @@ pub fn sync_directory(path: &Path) -> Result<(), DataError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("sync", path))
 }
 
+/// Makes a directory and those above it, and syncs above each that it made: else a power loss could take the directory with
+/// all that was ever synced in it.
+fn make_directory(path: &Path, sync: &mut impl FnMut(&Path) -> Result<(), DataError>) -> Result<(), DataError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    make_directory(parent, sync)?;
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
+        // Somebody was quicker, and may not have synced it yet.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        Err(error) => return Err(failed("make the data directory", path)(error)),
+    }
+    sync(parent)
+}
+
 /// A directory with files, and none of ours among them, is somebody else's.
 fn refuse_foreign(path: &Path) -> Result<(), DataError> {
     if path.join(MANIFEST).exists() {
@@ -347,6 +366,24 @@ mod tests {
         let data = DataDir::open(&path, 5, 8).unwrap();
         assert!(!data.is_new());
         assert_eq!((data.manifest().shards, data.data_id().unwrap(), data.incarnation()), (2, 7, Incarnation(1)));
+    }
+
+    #[test]
+    fn above_each_directory_that_is_made_there_is_a_sync() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a/b/c");
+        let mut synced = Vec::new();
+        let mut make = |path: &Path| {
+            let mut sync = |synced_path: &Path| {
+                synced.push(synced_path.strip_prefix(root.path()).unwrap().to_owned());
+                sync_directory(synced_path)
+            };
+            make_directory(path, &mut sync).unwrap();
+            std::mem::take(&mut synced)
+        };
+        assert_eq!(make(&path), ["", "a", "a/b"].map(PathBuf::from), "each before what is in it");
+        assert!(make(&path).is_empty(), "all of it was there");
+        assert_eq!(make(&root.path().join("a/d")), [PathBuf::from("a")]);
     }
 
     #[test]
