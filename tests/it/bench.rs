@@ -126,6 +126,20 @@ fn a_file_that_is_no_recording_is_told_what_one_is() {
 }
 
 #[test]
+fn a_bench_removes_nothing_that_no_bench_has_made() {
+    let place = Place::new();
+    let data = place.path().to_str().unwrap();
+    for bench in ["crash", "start", "idle", "sustained", "join", "commit", "ratios", "floor"] {
+        let thesis = place.path().join(bench).join("data/thesis.txt");
+        std::fs::create_dir_all(thesis.parent().unwrap()).unwrap();
+        std::fs::write(&thesis, "years of work").unwrap();
+        let text = place.run(&["bench", bench, "--data", data, "--quiet"], b"").bad(1);
+        assert!(text.contains("no bench has made") && text.contains("--data") && text.contains(bench), "{text}");
+        assert_eq!(std::fs::read_to_string(&thesis).unwrap(), "years of work");
+    }
+}
+
+#[test]
 fn nothing_stored_is_lost_by_kills_under_load() {
     let place = Place::new();
     let data = place.path().join("lab");

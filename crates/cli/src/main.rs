@@ -2,6 +2,7 @@
 //! runtime, and never one inside the other.
 
 mod bounds;
+mod claim;
 mod command;
 mod failure;
 mod format;

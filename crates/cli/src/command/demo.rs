@@ -1,7 +1,5 @@
 //! `corelane demo`: a broker of its own, a match's load through it, and what came of it.
 
-mod directory;
-
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,11 +16,11 @@ use corelane_loadgen::run::group::{Disturbance, GroupBench, run as carry_out_gro
 use corelane_loadgen::run::{RunOptions, run as carry_out};
 use corelane_loadgen::scenario::{Duel, NxM};
 
-use self::directory::Directory;
 use super::bench::group::judge as judge_group;
 use super::bench::lab::{cache_directory, cpus};
 use super::bench::{Output, failure, judge};
 use super::examples;
+use crate::claim::{Claim, Maker};
 use crate::failure::{Failure, Outcome};
 use crate::target::run;
 
@@ -57,6 +55,8 @@ const MATCHES: u32 = 20;
 const DUEL_MIN: Duration = Duration::from_secs(1);
 const SWEEP_MIN: Duration = Duration::from_secs(1);
 /// In this time a member dies and its partitions go to others.
+/// What a demo has below the directory that it is given.
+const NAME: &str = "demo";
 const GROUP_MIN: Duration = Duration::from_secs(2);
 const SWEEP_MEMBERS: [u32; 3] = [1, 2, 4];
 const SWEEP_RATE: u32 = 5_000;
@@ -71,11 +71,11 @@ impl Demo {
             Some(data) => data.clone(),
             None => cache_directory().map_err(failure)?,
         };
-        let directory = Directory::take(&parent)?;
+        let claim = Claim::take(parent.join(NAME), Maker::Demo).map_err(failure)?;
         // Before any thread is made: the log's is the first.
         corelane_broker::prepare_process();
         let raw = RawConfig {
-            data: Some(directory.data()),
+            data: Some(claim.data()),
             listen: Some(([127, 0, 0, 1], 0).into()),
             admin: Some(([127, 0, 0, 1], 0).into()),
             log: Some("warn".to_owned()),

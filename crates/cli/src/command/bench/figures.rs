@@ -10,6 +10,7 @@ use corelane_loadgen::server::ServerOptions;
 use super::floor::{block_on, eprintln_step};
 use super::lab::Lab;
 use super::{Output, Repeat, failure};
+use crate::claim::Claim;
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
 
@@ -138,8 +139,8 @@ pub(crate) struct Commit {
 /// What these benches share.
 #[derive(Debug, Args)]
 struct Own {
-    /// A directory on the disk to use; the broker's data goes into one of its own in there, named after the bench, and what
-    /// was in that is removed. A cache directory when it is left out.
+    /// A directory on the disk to use; the bench makes one of its own in there, named after it, and removes nothing but what
+    /// it left in that. A cache directory when it is left out.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
@@ -147,14 +148,21 @@ struct Own {
 }
 
 impl Own {
-    fn broker(&self, name: &str) -> Outcome<ServerOptions> {
-        Lab::open(self.data.clone()).and_then(|lab| lab.broker(name)).map_err(failure)
+    /// A broker in a directory of the bench's own, which is its as long as the claim is there.
+    fn broker(&self, name: &str) -> Outcome<(Claim, ServerOptions)> {
+        let lay_out = || {
+            let lab = Lab::open(self.data.clone())?;
+            let claim = lab.claim(name)?;
+            let options = ServerOptions { data: claim.data(), ..lab.broker(name)? };
+            anyhow::Ok((claim, options))
+        };
+        lay_out().map_err(failure)
     }
 }
 
 impl Crash {
     pub(crate) fn run(self) -> Outcome {
-        let options = self.own.broker("crash")?;
+        let (_claim, options) = self.own.broker("crash")?;
         let is_quiet = self.own.output.is_quiet();
         let show = |crashes: &crash::Crashes| {
             if !is_quiet {
@@ -182,7 +190,7 @@ impl Crash {
 
 impl Start {
     pub(crate) fn run(self) -> Outcome {
-        let options = self.own.broker("start")?;
+        let (_claim, options) = self.own.broker("start")?;
         let mut starts = Vec::new();
         let mut text = String::new();
         for bytes in [self.written.0, self.written.0.saturating_mul(10)] {
@@ -208,7 +216,7 @@ impl Start {
 
 impl Idle {
     pub(crate) fn run(self) -> Outcome {
-        let options = self.own.broker("idle")?;
+        let (_claim, options) = self.own.broker("idle")?;
         let idle = block_on(idle::measure(&options, self.partitions)).map_err(failure)?;
         let text = format!(
             "{} partitions: resident {} KiB before, {} KiB after, {:.0} bytes a partition; {} KiB after a restart\n",
@@ -224,7 +232,7 @@ impl Idle {
 
 impl Join {
     pub(crate) fn run(self) -> Outcome {
-        let options = self.own.broker("join")?;
+        let (_claim, options) = self.own.broker("join")?;
         let is_quiet = self.own.output.is_quiet();
         let show = |step: &str| {
             if !is_quiet {
@@ -267,7 +275,7 @@ impl Join {
 
 impl Commit {
     pub(crate) fn run(self) -> Outcome {
-        let options = self.own.broker("commit")?;
+        let (_claim, options) = self.own.broker("commit")?;
         let mut rounds = Vec::new();
         let mut text = String::new();
         for _ in 0..self.rounds {
@@ -286,7 +294,7 @@ impl Commit {
 
 impl Sustained {
     pub(crate) fn run(self) -> Outcome {
-        let options = self.own.broker("sustained")?;
+        let (_claim, options) = self.own.broker("sustained")?;
         let duration = self.duration.0;
         if duration.is_zero() {
             return Err(Failure::usage("a run of no duration measures nothing; try --duration 60s"));

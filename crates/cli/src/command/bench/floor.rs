@@ -38,7 +38,7 @@ use crate::target::run;
     )
 )]
 pub(crate) struct Floor {
-    /// A directory on the disk to measure; a cache directory when it is left out.
+    /// A directory on the disk to measure; the bench makes `floor` in there. A cache directory when it is left out.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     #[command(flatten)]
@@ -78,7 +78,10 @@ impl Floor {
     }
 
     fn measure(&self) -> anyhow::Result<Floors> {
-        let lab = Lab::open(self.data.clone())?;
+        let root = Lab::open(self.data.clone())?;
+        let claim = root.claim("floor")?;
+        let lab = Lab { directory: claim.data(), ..root };
+        std::fs::create_dir_all(&lab.directory)?;
         let step = |name: &str| {
             if !self.output.is_quiet() {
                 eprintln_step(name);

@@ -1,7 +1,7 @@
 //! What a bench needs around it: brokers and bare servers on one core, the generator on another.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use corelane_loadgen::server::{Server, ServerOptions, pin_this_thread};
 use corelane_reactor::floor::{FloorServerConfig, serve};
 use corelane_reactor::{Handle, Sockets, Spin};
 use rustix::thread::sched_getaffinity;
+
+use crate::claim::{Claim, Maker, remove};
 
 /// How long a bare server may take to be there.
 const READY: Duration = Duration::from_secs(20);
@@ -28,7 +30,7 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Takes a directory, removing what an earlier bench left in it, and pins this process to its core.
+    /// Takes a directory and pins this process to its core.
     pub(crate) fn open(directory: Option<PathBuf>) -> anyhow::Result<Self> {
         let directory = match directory {
             Some(directory) => directory,
@@ -44,6 +46,14 @@ impl Lab {
             pin_this_thread(cpu)?;
         }
         Ok(Self { directory, server_cpu, client_cpu })
+    }
+
+    /// The directory of one bench, without what an earlier one left in it.
+    ///
+    /// # Errors
+    /// It is not one that a bench has made, or one is at work in it.
+    pub(crate) fn claim(&self, bench: &str) -> anyhow::Result<Claim> {
+        Claim::take(self.directory.join(bench), Maker::Bench)
     }
 
     /// How a broker with one shard on the server's core is started, with its data in `name`.
@@ -117,14 +127,4 @@ pub(crate) fn cache_directory() -> anyhow::Result<PathBuf> {
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
         .context("neither XDG_CACHE_HOME nor HOME is set; name a directory")?;
     Ok(home.join("corelane"))
-}
-
-/// Removes a directory with all that is in it, if it is there.
-pub(crate) fn remove(directory: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
-        }
-        _ => Ok(()),
-    }
 }

@@ -23,7 +23,7 @@ use corelane_reactor::floor::DiskPath;
 use serde::Serialize;
 
 use super::floor::{bare_egress, bare_ingest, block_on, echo, eprintln_step, percentiles, read, write_sync};
-use super::lab::{Bare, Lab, remove};
+use super::lab::{Bare, Lab};
 use super::{Output, failure};
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
@@ -49,7 +49,8 @@ pub(crate) struct Ratios {
     /// Only measurements whose name contains this text.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// A directory on the disk to use; what is in its `ratios` is removed. A cache directory when it is left out.
+    /// A directory on the disk to use; the bench makes `ratios` in there, and removes nothing but what it left in
+    /// that. A cache directory when it is left out.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// In each round, go on repeating the void runs of a workload for so long, such as 1m; wait before each, and before
@@ -152,8 +153,8 @@ impl Ratios {
 
     fn measure(&self) -> anyhow::Result<Comparison> {
         let root = Lab::open(self.data.clone())?;
-        let lab = Lab { directory: root.directory.join("ratios"), ..root };
-        remove(&lab.directory)?;
+        let claim = root.claim("ratios")?;
+        let lab = Lab { directory: claim.data(), ..root };
         std::fs::create_dir_all(&lab.directory)?;
         let bare = lab.bare()?;
         if self.wants("consume cold") {
