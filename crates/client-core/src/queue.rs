@@ -82,6 +82,8 @@ pub(crate) struct Queue {
     /// Why the broker last refused a batch for a while; none after it took one.
     last_refusal: Option<String>,
     is_flushing: bool,
+    /// A batch was given up while a copy of it may still be taken, and with it what follows, until the epoch is raised.
+    is_one_adrift: bool,
     /// Whether its producer is listed with those that wait for the partition's durable end.
     is_registered: bool,
     pub(crate) is_dirty: bool,
@@ -106,6 +108,7 @@ impl Queue {
             refusals: 0,
             last_refusal: None,
             is_flushing: false,
+            is_one_adrift: false,
             is_registered: false,
             is_dirty: false,
         }
@@ -225,6 +228,7 @@ impl Queue {
         self.producer = identity.id;
         self.epoch = identity.epoch;
         self.next_sequence = Sequence(0);
+        self.is_one_adrift = false;
         self.flow = Flow::Flowing;
         self.window.retain(|batch| batch.phase != Phase::Done);
         for at in 0..self.window.len() {
@@ -328,7 +332,12 @@ impl Queue {
             }
             ErrorCode::OutOfSequence => {
                 // The owner remembers batches before this one and knows that this one is missing.
-                self.window[at].set_waiting(false);
+                if self.window[at].is_doubtful && self.is_one_adrift {
+                    let reason = "it may come late behind one that was given up";
+                    self.window[at].fail(DeliveryError::Unknown { reason }, tell);
+                } else {
+                    self.window[at].set_waiting(false);
+                }
                 self.flow = Flow::Resequencing;
                 Remedy::None
             }
@@ -352,6 +361,7 @@ impl Queue {
                 }
                 Retry::Never | Retry::Close => {
                     let error = if self.window[at].is_doubtful {
+                        self.is_one_adrift = true;
                         DeliveryError::Unknown { reason: "the broker refused to say what became of it" }
                     } else {
                         DeliveryError::Refused { code, text: text.to_owned() }
@@ -452,6 +462,7 @@ impl Queue {
                     self.outstanding -= 1;
                 }
                 let refusal = self.last_refusal.clone();
+                self.is_one_adrift |= batch.is_doubtful || batch.phase == Phase::Sent;
                 let error = batch.unsettled(DeliveryError::TimedOut { refusal }, "the delivery time is over");
                 batch.fail(error, tell);
             }

@@ -124,6 +124,8 @@ pub(crate) struct Broker {
     pub(crate) token: String,
     /// Produce frames are refused with these codes, first come, first served.
     pub(crate) refusals: Vec<ErrorCode>,
+    /// Batches that were refused as out of sequence.
+    pub(crate) out_of_sequence: u32,
     /// Subscriptions are taken, but nothing can be read: each ends with `Busy`. How often that was.
     pub(crate) is_disk_failing: bool,
     pub(crate) failed_reads: u32,
@@ -149,6 +151,7 @@ impl Broker {
             committed_readers: 0,
             token: String::new(),
             refusals: Vec::new(),
+            out_of_sequence: 0,
             bundles: 0,
             coordinator: None,
             now: Now::default(),
@@ -346,6 +349,7 @@ impl Broker {
         } else {
             Err(self.refusals.remove(0))
         };
+        self.out_of_sequence += u32::from(result == Err(ErrorCode::OutOfSequence));
         if acks == 1 && result.is_ok() {
             let session = self.sessions.get_mut(&connection).unwrap();
             // Interest begins anew with each batch, so that a durable end that is there already is told too.

@@ -289,6 +289,49 @@ fn what_arrives_late_behind_a_refusal_for_a_while_is_not_written_twice() {
 }
 
 #[test]
+fn what_arrives_late_with_one_that_was_given_up_is_not_written_twice() {
+    let mut world = world(TopicClass::Durable);
+    let producer = world.open("t", ProducerSettings::default());
+    let first = world.send(producer, 0).0;
+    world.settle_all();
+    let (given_up, sent) = world.send(producer, 0);
+    world.round();
+    world.advance(Duration::from_secs(20));
+    let (behind, sent_behind) = world.send(producer, 0);
+    world.round();
+    // Both are under way when the client loses the connection, and time runs out for the older one.
+    world.is_down = true;
+    let late = world.cut_late(0).expect("there is a connection");
+    while !world.fates.contains_key(&sent.batch) {
+        world.advance(Duration::from_secs(1));
+    }
+    assert!(matches!(world.fates[&sent.batch], Fate::Failed(DeliveryError::Unknown { .. })), "{:?}", world.fates);
+    assert!(!world.fates.contains_key(&sent_behind.batch));
+    // The other goes again and is out of sequence. Before the client hears of that, both arrive.
+    world.is_down = false;
+    let mut late = Some(late);
+    for _ in 0..10_000 {
+        world.advance(Duration::from_millis(1));
+        while world.up(0) {}
+        if world.broker.out_of_sequence != 0
+            && let Some(late) = late.take()
+        {
+            world.arrive(late);
+            assert_eq!(world.log_values("t", 0), [first, given_up, behind]);
+        }
+        while world.down(0) {}
+    }
+    assert!(late.is_none(), "it was never out of sequence");
+    world.settle_all();
+    assert_eq!(world.log_values("t", 0), [first, given_up, behind], "each record once, in order");
+    assert!(
+        matches!(world.fates[&sent_behind.batch], Fate::Failed(DeliveryError::Unknown { .. })),
+        "{:?}",
+        world.fates
+    );
+}
+
+#[test]
 fn time_runs_out_for_what_cannot_leave() {
     let mut world = world(TopicClass::Durable);
     let producer = world.open("t", ProducerSettings::default());
