@@ -55,12 +55,15 @@ impl PartitionRecord {
         if bytes.len() < RECORD_HEAD_BYTES {
             return Err(format!("a partition's state of {} bytes", bytes.len()));
         }
-        let (version, flags, _) = (bytes.get_u8(), bytes.get_u8(), bytes.get_u16_le());
+        let (version, flags, reserved) = (bytes.get_u8(), bytes.get_u8(), bytes.get_u16_le());
         if version == 0 || RECORD_VERSION < version || flags & !(FLAG_MEMORY | FLAG_REMOVED) != 0 {
             return Err(format!(
                 "a partition's state of version {version} with flags {flags:#04x}; this program reads versions 1 \
                  to {RECORD_VERSION}"
             ));
+        }
+        if reserved != 0 {
+            return Err(format!("a partition's state with {reserved:#06x} where nothing may be"));
         }
         let doomed = bytes.get_u32_le() as usize;
         let lease = Offset(bytes.get_u64_le());
@@ -188,6 +191,16 @@ mod tests {
             drop(decode_settled(Offset(1), &bytes));
             drop(decode_change(Bytes::from(bytes.clone())));
             drop(SnapshotPart::decode(Bytes::from(bytes)));
+        }
+    }
+
+    #[test]
+    fn reserved_bytes_hold_nothing() {
+        let record = PartitionRecord { log: LogState::starting_at(Offset(1)), ..PartitionRecord::default() };
+        for at in 2..4 {
+            let mut bytes = record.encode().to_vec();
+            bytes[at] = 1;
+            assert!(PartitionRecord::decode(&bytes).unwrap_err().contains("where nothing may be"), "byte {at}");
         }
     }
 

@@ -221,7 +221,6 @@ impl Storage {
             return Err(AppendError::RingsFull { ring_bytes, limit_bytes });
         }
         partition.log.admit(&batch.keys())?;
-        self.evict(id, over);
         let stamped = match self.decide(now, id, batch, repeats)? {
             Decision::Done(appended) => {
                 self.stats.duplicate_batches_total += 1;
@@ -229,6 +228,8 @@ impl Storage {
             }
             Decision::Stamped(stamped) => stamped,
         };
+        // Only what is taken needs room: a duplicate, or a batch that is refused, costs nobody records.
+        self.evict(id, over);
         let mut copy = BytesMut::from(&batch.bytes()[..]);
         stamp(&mut copy[..BATCH_HEAD_BYTES], stamped);
         let appended = accepted(batch, stamped);

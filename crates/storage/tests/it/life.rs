@@ -1,10 +1,11 @@
 //! What storage does when nothing goes wrong.
 
 use corelane_model::limits::SETTLE_EARLY;
-use corelane_model::{Offset, TopicId, WallMillis};
+use corelane_model::{Offset, ProducerEpoch, ProducerId, Sequence, TopicId, WallMillis};
+use corelane_record::ProducerStamp;
 use corelane_storage::{ChangeTicket, Fetch};
 
-use crate::world::{World, batch, batch_from, durable_topic, memory_topic, partition, small_config};
+use crate::world::{World, batch, batch_from, batch_of, durable_topic, memory_topic, partition, small_config};
 
 #[test]
 fn records_are_visible_when_they_are_durable_and_not_before() {
@@ -214,6 +215,37 @@ fn memory_topics_lose_records_by_age_and_stay_within_their_share() {
     let refused = world.append(partition(1, 1), &batch(1, 500_000, 1)).unwrap_err();
     assert_eq!(refused.code(), corelane_model::ErrorCode::Busy);
     assert!(refused.to_string().contains("--retention-bytes"), "{refused}");
+}
+
+#[test]
+fn what_is_not_taken_costs_no_record_of_a_full_memory_partition() {
+    let mut world = World::new(8, small_config());
+    let settings = corelane_model::TopicSettings { retention_bytes: Some(64 << 20), ..memory_topic() };
+    world.add_topic(1, 1, settings);
+    let id = partition(1, 0);
+    let from = |epoch, sequence| {
+        let producer = ProducerStamp {
+            producer_id: ProducerId(5),
+            producer_epoch: ProducerEpoch(epoch),
+            base_sequence: Sequence(sequence),
+        };
+        batch_of(producer, 1, 500_000, u64::from(sequence))
+    };
+    for sequence in 0..30 {
+        world.append_soon(id, &from(1, sequence));
+        world.make_durable();
+    }
+    let start = |world: &World| world.storage.describe(id).unwrap().log_start;
+    let before = start(&world);
+    assert!(Offset::ZERO < before, "it is full");
+    assert!(world.append(id, &from(1, 29)).unwrap().is_duplicate);
+    assert_eq!(start(&world), before, "a duplicate");
+    world.append(id, &from(1, 40)).unwrap_err();
+    assert_eq!(start(&world), before, "out of sequence");
+    world.append(id, &from(0, 30)).unwrap_err();
+    assert_eq!(start(&world), before, "fenced");
+    world.append_soon(id, &from(1, 30));
+    assert!(before < start(&world), "what is taken takes room");
 }
 
 #[test]

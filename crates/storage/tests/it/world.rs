@@ -109,7 +109,7 @@ pub(crate) fn batch_within(transaction: Transaction, sequence: u32, records: u32
     SealedBatch::parse(builder.finish_transactional(stamp, 0)).expect("the builder makes sound batches")
 }
 
-fn batch_of(producer: ProducerStamp, records: u32, bytes: usize, fill: u64) -> SealedBatch {
+pub(crate) fn batch_of(producer: ProducerStamp, records: u32, bytes: usize, fill: u64) -> SealedBatch {
     let mut builder = BatchBuilder::new(Compression::None);
     let mut fill = Chance::new(fill);
     for _ in 0..records {
