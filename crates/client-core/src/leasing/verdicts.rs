@@ -10,6 +10,9 @@ use crate::{QueueNews, Verdict, VerdictError, VerdictKey};
 
 /// Frames under way at once. While they are, what is said gathers for the next: the busier a member, the fewer its frames.
 const FRAMES_UNDER_WAY: usize = 2;
+/// The same as long as something else was said behind what waits, so that it can gather no more: waiting for answers, two
+/// frames for each way there and back, a member that says one thing and another in turn would speak of leases that are over.
+const MIXED_FRAMES_UNDER_WAY: usize = 16;
 /// Ranges in one frame.
 const FRAME_RANGES: usize = QUEUE_RANGES_MAX / 2;
 
@@ -64,7 +67,8 @@ impl Verdicts {
 
     /// Whether something waits and may leave.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.pending.is_empty() && self.under_way.len() < FRAMES_UNDER_WAY
+        let most = if 1 < self.pending.len() { MIXED_FRAMES_UNDER_WAY } else { FRAMES_UNDER_WAY };
+        !self.pending.is_empty() && self.under_way.len() < most
     }
 
     /// Whether nothing waits and nothing is under way.
@@ -193,6 +197,20 @@ mod tests {
         assert_eq!(settled(&mut verdicts), None, "the first is not settled");
         verdicts.on_answer(first, Vec::new());
         assert_eq!(settled(&mut verdicts), Some(3));
+    }
+
+    #[test]
+    fn what_can_gather_no_more_leaves_sooner() {
+        let mut verdicts = Verdicts::default();
+        let nack = Verdict::Nack { delay: None, is_dead: false, reason: "no".into() };
+        for offset in 0..40 {
+            verdicts.add(if offset % 2 == 0 { &Verdict::Ack } else { &nack }, &[range(offset * 2, 1)]);
+        }
+        let frames: Vec<_> = std::iter::from_fn(|| verdicts.take_frame()).collect();
+        assert_eq!(frames.len(), MIXED_FRAMES_UNDER_WAY);
+        assert!(frames.iter().map(|(_, said)| said.leases[0].first).is_sorted());
+        verdicts.on_answer(frames[0].0, Vec::new());
+        assert!(verdicts.take_frame().is_some() && verdicts.take_frame().is_none());
     }
 
     #[test]
