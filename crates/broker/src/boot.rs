@@ -69,6 +69,9 @@ pub enum StartError {
     /// The state that was kept while the number of shards changed cannot be used.
     #[error(transparent)]
     Moving(#[from] MovingError),
+    /// Somebody wanted the broker to stop before it was ready. Nothing is lost; the next start recovers.
+    #[error("{0} before the broker was ready")]
+    Unwanted(String),
     /// The operating system gives no randomness.
     #[error("the operating system gives no random bytes")]
     Random,
@@ -141,6 +144,14 @@ impl Source for Shards {
 /// # Errors
 /// The machine, the data directory or a setting does not let it; nothing runs then.
 pub fn start(config: &Config) -> Result<Running, StartError> {
+    start_unless(config, &|| None)
+}
+
+/// Whether somebody wants the broker to stop while it starts, and why.
+pub(crate) type Unwanted<'a> = &'a dyn Fn() -> Option<String>;
+
+/// [`start`], given up as soon as it is unwanted.
+pub(crate) fn start_unless(config: &Config, unwanted: Unwanted<'_>) -> Result<Running, StartError> {
     examine(config)?;
     let random = u128::from_le_bytes(random()?);
     let mut data = DataDir::open(&config.data, config.shards(), random)?;
@@ -152,7 +163,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     };
     let admin = TcpListener::bind(config.admin).map_err(listen_error("TCP", config.admin, "--admin"))?;
     probe_udp(config.listen)?;
-    settle_layout(config, &mut data, &tls, config.shards())?;
+    settle_layout(config, &mut data, &tls, unwanted)?;
     let boots = vec![Boot::Serve; config.shards()];
     let launch = Launch { config, tls: &tls, listen: config.listen, tokens: &tokens, boots };
     let (handle, quic) = launch.run(&mut data)?;
@@ -161,7 +172,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let shards = Arc::new(Shards { handle, count: config.shards(), about });
     // The listener answers while the shards recover, so that a probe sees the difference between slow and dead.
     let listener = Listener::start(admin, &shards).map_err(listen_error("TCP", config.admin, "--admin"))?;
-    wait_ready(&shards.handle, Duration::MAX)?;
+    wait_ready(&shards.handle, Duration::MAX, unwanted)?;
     if !data.manifest().has_served {
         data.update(|manifest| manifest.has_served = true)?;
     }
@@ -239,12 +250,15 @@ fn statuses(handle: &Handle) -> Vec<ShardStatus> {
 }
 
 /// Waits until every shard is ready, or drained by itself. How long recovery takes is bounded by the journals, so that
-/// only a failure ends the wait.
-pub(crate) fn wait_ready(handle: &Handle, timeout: Duration) -> Result<(), StartError> {
+/// only a failure ends the wait, or whoever does not want the broker any more.
+pub(crate) fn wait_ready(handle: &Handle, timeout: Duration, unwanted: Unwanted<'_>) -> Result<(), StartError> {
     /// How often a shard that reads its journal is asked whether it can.
     const LOOK_EVERY: Duration = Duration::from_millis(500);
     let mut waited = Duration::ZERO;
     while waited < timeout {
+        if let Some(reason) = unwanted() {
+            return Err(StartError::Unwanted(reason));
+        }
         match handle.wait_ready(LOOK_EVERY) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
@@ -350,6 +364,25 @@ fn unix_millis() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_that_nobody_wants_any_more_ends_with_the_reason() {
+        corelane_reactor::prepare_process();
+        let target = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/broker-tests");
+        std::fs::create_dir_all(&target).unwrap();
+        let directory = tempfile::tempdir_in(target).unwrap();
+        let raw = crate::config::RawConfig {
+            data: Some(directory.path().to_owned()),
+            listen: Some(([127, 0, 0, 1], 0).into()),
+            admin: Some(([127, 0, 0, 1], 0).into()),
+            shards: Some(1),
+            ..crate::config::RawConfig::default()
+        };
+        let config = Config::check(raw, &Machine::this()).unwrap();
+        let outcome = start_unless(&config, &|| Some("SIGTERM arrived".to_owned()));
+        let Err(StartError::Unwanted(reason)) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(reason, "SIGTERM arrived");
+    }
 
     #[test]
     fn an_address_that_is_every_address_is_not_told_to_clients() {

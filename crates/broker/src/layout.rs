@@ -20,7 +20,7 @@ use std::time::Duration;
 use corelane_reactor::Handle;
 use corelane_shard::{AdminAnswer, AdminQuery, Boot, ShardExport, reshard};
 
-use crate::boot::{StartError, wait_ready};
+use crate::boot::{StartError, Unwanted, wait_ready};
 use crate::config::Config;
 use crate::data::{DataDir, DataError, sync_directory};
 use crate::moving;
@@ -29,24 +29,25 @@ use crate::shards::Launch;
 /// Settling everything is bounded by the journals; a disk that takes longer than this for them has stopped.
 const TURN_MAX: Duration = Duration::from_secs(600);
 
-/// Gives the partitions to the wanted number of shards, if they have another.
+/// Gives the partitions to the configured number of shards, if they have another.
 pub(crate) fn settle_layout(
     config: &Config,
     data: &mut DataDir,
     tls: &Arc<rustls::ServerConfig>,
-    wanted: usize,
+    unwanted: Unwanted<'_>,
 ) -> Result<(), StartError> {
+    let wanted = config.shards();
     let old = data.manifest().shards;
     if old == wanted && !data.manifest().moving {
         return Ok(moving::remove(data.path())?);
     }
     tracing::info!(old, wanted, "the partitions move to another number of shards");
     if !data.manifest().moving {
-        let exports = export(config, data, tls, old)?;
+        let exports = export(config, data, tls, unwanted)?;
         moving::write(data.path(), &exports)?;
         data.update(|manifest| manifest.moving = true)?;
     }
-    import(config, data, tls, wanted)?;
+    import(config, data, tls, unwanted)?;
     data.update(|manifest| {
         manifest.moving = false;
         manifest.clean = true;
@@ -61,11 +62,12 @@ fn export(
     config: &Config,
     data: &mut DataDir,
     tls: &Arc<rustls::ServerConfig>,
-    old: usize,
+    unwanted: Unwanted<'_>,
 ) -> Result<Vec<ShardExport>, StartError> {
+    let old = data.manifest().shards;
     let handle = run(config, data, tls, vec![Boot::Export; old])?;
     // A shard that exports drains by itself.
-    wait_ready(&handle, TURN_MAX)?;
+    wait_ready(&handle, TURN_MAX, unwanted)?;
     let exports: Vec<ShardExport> = handle
         .admin(AdminQuery::Export)
         .into_iter()
@@ -90,8 +92,9 @@ fn import(
     config: &Config,
     data: &mut DataDir,
     tls: &Arc<rustls::ServerConfig>,
-    wanted: usize,
+    unwanted: Unwanted<'_>,
 ) -> Result<(), StartError> {
+    let wanted = config.shards();
     let exports = moving::read(data.path())?;
     let shards = u16::try_from(wanted).expect("the number of shards is in bounds");
     let imports = reshard(&exports, shards)
@@ -99,7 +102,7 @@ fn import(
     remove_journals(data.path())?;
     let boots = imports.into_iter().map(|import| Boot::Import(Box::new(import))).collect();
     let handle = run(config, data, tls, boots)?;
-    wait_ready(&handle, TURN_MAX)?;
+    wait_ready(&handle, TURN_MAX, unwanted)?;
     match handle.drain(TURN_MAX) {
         Ok(true) => join(handle),
         Ok(false) => Err(StartError::Failed(format!("the shards did not write their journals within {TURN_MAX:?}"))),

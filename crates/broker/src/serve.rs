@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::boot::{Running, StartError, Stopped, start};
+use crate::boot::{Running, StartError, Stopped, start_unless};
 use crate::config::Config;
 use crate::data::DataError;
 use crate::log::LogError;
@@ -41,7 +41,7 @@ pub enum ServeError {
 
 /// Runs a broker until a signal or a failure ends it. Takes over the process: its log, its signals, its exit.
 ///
-/// `on_ready` is called once, when clients are accepted.
+/// `on_ready` is called once, when clients are accepted; never, if a signal comes before.
 ///
 /// # Errors
 /// It did not start, a shard failed, or the shutdown was not clean.
@@ -54,7 +54,13 @@ pub fn serve(config: &Config, on_ready: impl FnOnce(&Running)) -> Result<(), Ser
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let running = start(config)?;
+    let running = match start_unless(config, &|| notices.receiver.try_recv().ok().map(|Notice { reason }| reason)) {
+        Err(unwanted @ StartError::Unwanted(_)) => {
+            tracing::info!("{unwanted}: nothing was taken, the next start recovers");
+            return Ok(());
+        }
+        outcome => outcome?,
+    };
     tracing::info!(quic = %running.quic(), admin = %running.admin(), shards = running.shard_count(), "ready");
     on_ready(&running);
     let reason = wait_for_end(&running, &notices)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use corelane_model::ShardId;
@@ -119,6 +119,7 @@ pub(crate) fn start_machines<M: Machine>(
     let board = Arc::new(Board::new(count));
     let (postboxes, inboxes): (Vec<Postbox>, Vec<Inbox>) = (0..count).map(|_| inbox()).unzip();
     let mut handle = Handle { threads: Vec::new(), postboxes, board, questions: AtomicU64::new(1) };
+    let mut beginnings = Vec::with_capacity(count);
     for ((socket, maker), inbox) in sockets.into_iter().zip(makers).zip(inboxes) {
         let shard = socket.shard;
         let quic = EndpointConfig {
@@ -134,6 +135,8 @@ pub(crate) fn start_machines<M: Machine>(
         };
         // Said here, where it can be answered, and not on the shard's thread.
         Endpoint::new(&quic)?;
+        let (begun, beginning) = channel();
+        beginnings.push(beginning);
         let parts = Parts {
             socket,
             maker,
@@ -145,6 +148,7 @@ pub(crate) fn start_machines<M: Machine>(
             spinner: (world.spin, online_cores() <= count),
             neighbours: handle.postboxes.clone(),
             board: Arc::clone(&handle.board),
+            begun,
         };
         let placement = world.cpus.get(usize::from(shard.0)).map_or(Placement::Unbound, |cpu| Placement::Fixed(*cpu));
         let thread = LocalExecutorBuilder::new(placement)
@@ -157,6 +161,7 @@ pub(crate) fn start_machines<M: Machine>(
             Err(error) => return Err(StartError::Executor { shard, text: error.to_string() }),
         }
     }
+    handle.wait_begun(&beginnings)?;
     Ok(handle)
 }
 
@@ -179,6 +184,8 @@ struct Parts<F> {
     spinner: (Spin, bool),
     neighbours: Vec<Postbox>,
     board: Arc<Board>,
+    /// Told when the executor runs; gone without a word when it could not be made.
+    begun: Sender<()>,
 }
 
 /// Says that the thread is gone, also when it unwinds.
@@ -200,6 +207,8 @@ impl Drop for Farewell {
 async fn run_shard<M: Machine, F: FnOnce() -> M + Send + 'static>(parts: Parts<F>) {
     let (shard, board) = (parts.socket.shard, Arc::clone(&parts.board));
     let farewell = Farewell { shard, board: Arc::clone(&board) };
+    // Nobody listens any more when another shard could not be started.
+    let _nobody_waits = parts.begun.send(());
     let executor = glommio::executor();
     let own = executor.create_task_queue(Shares::Static(SHARES_LOOP), Latency::Matters(PREEMPT_NEVER), "shard");
     let background = executor.create_task_queue(Shares::Static(SHARES_BACKGROUND), Latency::NotImportant, "background");
@@ -328,6 +337,15 @@ impl Handle {
         self.board.failure().map_or(Ok(()), Err)
     }
 
+    /// Waits until every executor runs. glommio makes it in its thread, where an error has nobody to tell: it comes out when
+    /// the thread is joined.
+    fn wait_begun(&mut self, beginnings: &[Receiver<()>]) -> Result<(), StartError> {
+        let Some(at) = beginnings.iter().position(|beginning| beginning.recv().is_err()) else { return Ok(()) };
+        let (shard, thread) = self.threads.remove(at);
+        let text = thread.join().err().map_or_else(|| "its thread ended".to_owned(), |error| error.to_string());
+        Err(StartError::Executor { shard, text })
+    }
+
     fn stop(&self) {
         let end = Instant::now() + ANSWER_TIMEOUT;
         for postbox in &self.postboxes {
@@ -335,7 +353,7 @@ impl Handle {
         }
     }
 
-    fn ask<T>(&self, mut question: impl FnMut(std::sync::mpsc::Sender<(ShardId, T)>) -> Inbound) -> Vec<(ShardId, T)> {
+    fn ask<T>(&self, mut question: impl FnMut(Sender<(ShardId, T)>) -> Inbound) -> Vec<(ShardId, T)> {
         let (sender, receiver) = channel();
         let end = Instant::now() + ANSWER_TIMEOUT;
         for postbox in &self.postboxes {

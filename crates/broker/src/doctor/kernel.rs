@@ -9,7 +9,7 @@ use crate::quantity::ByteSize;
 
 /// glommio needs IORING features of 5.8.
 const KERNEL_MIN: (u32, u32) = (5, 8);
-/// Below this a ring cannot be set up.
+/// Below this a ring cannot be set up. glommio refuses to make an executor then, whoever asks: root too.
 const LOCKED_MEMORY_MIN: u64 = 512 << 10;
 /// Below this buffers cannot be registered with the rings.
 const LOCKED_MEMORY_GOOD: u64 = 10 << 20;
@@ -76,18 +76,18 @@ pub(super) fn locked_memory(shards: usize) -> Finding {
 
 fn judge_locked_memory(limit: Option<u64>, is_root: bool, shards: u64) -> Finding {
     let name = "locked memory";
+    // What the kernel counts together for all rings of a user it does not count for root.
+    let needed = if is_root { LOCKED_MEMORY_MIN } else { LOCKED_MEMORY_MIN * shards };
     let advice =
         "raise it: ulimit -l unlimited, LimitMEMLOCK=infinity in the systemd unit, or docker run --ulimit memlock=-1";
     match limit {
         None => Finding::good(name, "no limit"),
-        Some(bytes) if is_root => {
-            Finding::good(name, format!("limit of {}, which does not bind root", ByteSize(bytes)))
+        Some(bytes) if bytes < needed => {
+            Finding::bad(name, format!("limit of {}, {} are needed", ByteSize(bytes), ByteSize(needed)), advice)
         }
-        Some(bytes) if bytes < LOCKED_MEMORY_MIN * shards => Finding::bad(
-            name,
-            format!("limit of {}, {} are needed", ByteSize(bytes), ByteSize(LOCKED_MEMORY_MIN * shards)),
-            advice,
-        ),
+        Some(bytes) if is_root => {
+            Finding::good(name, format!("limit of {}, which does not bind root further", ByteSize(bytes)))
+        }
         Some(bytes) if bytes < LOCKED_MEMORY_GOOD * shards => Finding::warning(
             name,
             format!(
@@ -168,7 +168,9 @@ mod tests {
         assert_eq!(judge_locked_memory(Some(64 << 10), false, 1).verdict, Verdict::Bad);
         assert_eq!(judge_locked_memory(Some(8 << 20), false, 2).verdict, Verdict::Warning);
         assert_eq!(judge_locked_memory(Some(64 << 20), false, 2).verdict, Verdict::Good);
-        assert_eq!(judge_locked_memory(Some(64 << 10), true, 2).verdict, Verdict::Good);
+        assert_eq!(judge_locked_memory(Some(64 << 10), true, 1).verdict, Verdict::Bad, "glommio asks root too");
+        assert_eq!(judge_locked_memory(Some(LOCKED_MEMORY_MIN), true, 2).verdict, Verdict::Good);
+        assert_eq!(judge_locked_memory(Some(LOCKED_MEMORY_MIN), false, 2).verdict, Verdict::Bad);
         assert_eq!(judge_locked_memory(None, false, 2).verdict, Verdict::Good);
     }
 

@@ -56,6 +56,11 @@ fn tls() -> Arc<rustls::ServerConfig> {
 }
 
 fn start(manners: &[Manner]) -> (Handle, tempfile::TempDir) {
+    let (handle, directory) = start_in_own(manners);
+    (handle.unwrap(), directory)
+}
+
+fn start_in_own(manners: &[Manner]) -> (Result<Handle, StartError>, tempfile::TempDir) {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/reactor-tests");
     std::fs::create_dir_all(&target).unwrap();
     let directory = tempfile::tempdir_in(target).unwrap();
@@ -71,7 +76,7 @@ fn start(manners: &[Manner]) -> (Handle, tempfile::TempDir) {
     let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap(), manners.len()).unwrap();
     let makers =
         manners.iter().map(|&manner| move || Stub { manner, effects: vec![Effect::Ready] }).collect::<Vec<_>>();
-    (start_machines(&world, sockets, makers).unwrap(), directory)
+    (start_machines(&world, sockets, makers), directory)
 }
 
 const SOON: Duration = Duration::from_secs(20);
@@ -102,4 +107,23 @@ fn a_panic_is_reported_with_its_text_and_its_shard() {
     assert_eq!(handle.failed(), Some(failure.clone()));
     assert_eq!(handle.wait_failure(SOON), Some(failure.clone()));
     assert_eq!(handle.join(), Err(failure));
+}
+
+#[test]
+fn an_executor_that_cannot_be_made_in_its_thread_is_an_error_with_its_reason() {
+    const LIMITED: &str = "CORELANE_TEST_LIMITED";
+    const NAME: &str = "cluster::tests::an_executor_that_cannot_be_made_in_its_thread_is_an_error_with_its_reason";
+    if std::env::var_os(LIMITED).is_some() {
+        let (outcome, _directory) = start_in_own(&[Manner::Obeys, Manner::Obeys]);
+        let Err(StartError::Executor { shard, text }) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(shard, ShardId(0));
+        assert!(text.to_lowercase().contains("memlock"), "{text}");
+        return;
+    }
+    // The limit is a process's, and the other tests of this one need theirs.
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -l 64 && exec \"$0\" --exact \"$1\""]);
+    let output = command.arg(std::env::current_exe().unwrap()).arg(NAME).env(LIMITED, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
