@@ -47,6 +47,39 @@ pub enum TraceError {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// Reading it failed.
+    #[error("trace {path} cannot be read: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The file ends before its gzip does.
+    #[error("trace {path}: its gzip is cut off; copy or record it again")]
+    CutOff {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What begins like gzip is none.
+    #[error("trace {path}: its gzip is damaged: {what}")]
+    Gzip {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// It holds something else than text.
+    #[error(
+        "trace {path}, line {line}: this is not CSV text; a trace is CSV, plain or gzipped, with the columns \
+         \"t_us,key,kind,size\""
+    )]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: u64,
+    },
     /// The first line is not the header.
     #[error(
         "trace {path}: the first line has the columns {found:?}; a trace is CSV, plain or gzipped, with the columns \
@@ -117,8 +150,7 @@ impl Trace {
 
     fn read(source: impl Read, path: &Path, name: String) -> Result<Self, TraceError> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(source);
-        let line_error =
-            |line, error: csv::Error| TraceError::Line { path: path.to_owned(), line, what: error.to_string() };
+        let line_error = |line, error| row_error(path, line, error);
         let header = reader.headers().map_err(|error| line_error(1, error))?.clone();
         if header.iter().ne(["t_us", "key", "kind", "size"]) {
             let found = header.iter().collect::<Vec<_>>().join(",").chars().take(80).collect();
@@ -163,6 +195,22 @@ impl Trace {
     }
 }
 
+/// Why a row could not be read: the file as a whole, or the line.
+fn row_error(path: &Path, line: u64, error: csv::Error) -> TraceError {
+    use std::io::ErrorKind;
+
+    let (path, what) = (path.to_owned(), error.to_string());
+    match error.into_kind() {
+        csv::ErrorKind::Io(source) => match source.kind() {
+            ErrorKind::UnexpectedEof => TraceError::CutOff { path },
+            ErrorKind::InvalidInput | ErrorKind::InvalidData => TraceError::Gzip { path, what: source.to_string() },
+            _ => TraceError::Read { path, source },
+        },
+        csv::ErrorKind::Utf8 { .. } => TraceError::NotText { path, line },
+        _ => TraceError::Line { path, line, what },
+    }
+}
+
 fn check_limits(path: &Path, line: u64, event: &TraceEvent, before: usize) -> Result<(), TraceError> {
     let rows = [
         ("t_us", event.t_us, TRACE_MICROS_MAX),
@@ -197,6 +245,24 @@ mod tests {
         assert_eq!(plain.events, zipped.events);
         assert_eq!(plain.keys(), [1, 3]);
         assert_eq!(plain.micros(), 16_666);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_or_no_text_says_so() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        for row in 0..1000 {
+            gzip.write_all(if row == 0 { b"t_us,key,kind,size\n" } else { b"0,1,55,59\n" }).unwrap();
+        }
+        let whole = gzip.finish().unwrap();
+        let cut = open(&whole[..whole.len() - 9]).unwrap_err();
+        assert!(matches!(cut, TraceError::CutOff { .. }), "{cut}");
+        let mut damaged = whole.clone();
+        let tail = whole.len() - 6;
+        damaged[tail] ^= 1;
+        let damaged = open(&damaged).unwrap_err();
+        assert!(matches!(damaged, TraceError::Gzip { .. }), "{damaged}");
+        let binary = open(b"t_us,key,kind,size\n0,1,55,1\n\xff\xfe,1,2,3\n").unwrap_err();
+        assert!(matches!(binary, TraceError::NotText { line: 3, .. }), "{binary}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod examples;
 mod full_disk;
 mod group_promises;
 mod groups;
+mod interrupted;
 mod message_ids;
 mod programs;
 mod queue_changes;

@@ -93,6 +93,18 @@ pub enum DataError {
         /// The journal's directory.
         path: PathBuf,
     },
+    /// It was a data directory.
+    #[error(
+        "{} holds {found:?} and no corelane.json, so it looks like a data directory that lost it: restore corelane.json from \
+         a backup; nothing was changed",
+        path.display()
+    )]
+    NoManifest {
+        /// The directory.
+        path: PathBuf,
+        /// One of the directories there.
+        found: &'static str,
+    },
     /// Something else lives there.
     #[error("{} holds {found:?} and no corelane.json, so it is not a data directory: give an empty one with --data", path.display())]
     Foreign {
@@ -290,6 +302,9 @@ fn refuse_foreign(path: &Path) -> Result<(), DataError> {
     if path.join(MANIFEST).exists() {
         return Ok(());
     }
+    if let Some(found) = ["journal", "topics"].into_iter().find(|name| path.join(name).is_dir()) {
+        return Err(DataError::NoManifest { path: path.to_owned(), found });
+    }
     // A first start that failed late, on a port in use for example, leaves these without a manifest.
     let is_begun = path.join(LOCK).exists();
     for entry in fs::read_dir(path).map_err(failed("list", path))? {
@@ -417,6 +432,18 @@ mod tests {
             fs::write(root.path().join(MANIFEST), text).unwrap();
             let error = DataDir::open(root.path(), 1, 1).unwrap_err();
             assert!(matches!(error, DataError::Manifest { .. }), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_is_lost_is_to_be_restored() {
+        for name in ["journal", "topics"] {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir(root.path().join(name)).unwrap();
+            let error = DataDir::open(root.path(), 1, 1).unwrap_err();
+            assert!(matches!(&error, DataError::NoManifest { found, .. } if *found == name), "{error}");
+            assert!(error.to_string().contains("restore corelane.json"), "{error}");
+            assert!(!root.path().join(LOCK).exists());
         }
     }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use corelane::{ErrorCode, RequestError};
 
 /// The same as a broker's that a second signal ended.
-const EXIT_SIGNAL: u8 = 130;
+pub(crate) const EXIT_SIGNAL: u8 = 130;
 
 /// Exit codes, as `corelane --help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(crate) enum Exit {
     Unreachable,
     /// A bench measured its own generator.
     Void,
+    /// A bench found less than was aimed at.
+    Missed,
     /// A signal ended it.
     Interrupted,
 }
@@ -33,6 +35,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Unreachable => 3,
             Self::Void => 4,
+            Self::Missed => 5,
             Self::Interrupted => EXIT_SIGNAL,
         }
     }
@@ -67,6 +70,11 @@ impl Failure {
     /// What a bench measured is not worth believing.
     pub(crate) fn void(text: impl fmt::Display) -> Self {
         Self { exit: Exit::Void, text: text.to_string() }
+    }
+
+    /// What a bench measured is less than was aimed at, or nothing.
+    pub(crate) fn missed(text: impl fmt::Display) -> Self {
+        Self { exit: Exit::Missed, text: text.to_string() }
     }
 
     /// A signal ended it.

@@ -7,6 +7,8 @@ mod command;
 mod failure;
 mod format;
 mod input;
+mod patience;
+mod signals;
 mod start;
 mod table;
 mod target;
@@ -14,14 +16,12 @@ mod target;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 /// See docs/decisions/0037-the-allocator.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match command::Cli::parse().run() {
+    match command::Cli::of_command_line().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_silent() {

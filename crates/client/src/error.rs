@@ -24,14 +24,13 @@ pub enum ConnectError {
     },
     /// No broker of this user has left a fingerprint for that port.
     #[error(
-        "no broker of this user runs at {address}: there is no fingerprint at {}; start one with `corelane serve`, or add \
-         ?pin=sha256:… to the address",
-        .looked_at.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or ")
+        "no broker of this user runs at {address}: {}; start one with `corelane serve`, or add ?pin=sha256:… to the address",
+        no_fingerprint(.looked_at)
     )]
     NoPinFile {
         /// The address.
         address: String,
-        /// Where it was looked for.
+        /// Where it was looked for; nowhere when neither `XDG_RUNTIME_DIR` nor `HOME` is set.
         looked_at: Vec<PathBuf>,
     },
     /// The file with the fingerprint holds something else.
@@ -188,5 +187,29 @@ impl ConsumeError {
             Self::Request(error) => error.is_retriable(),
             Self::Subscription { error, .. } => error.is_retriable(),
         }
+    }
+}
+
+fn no_fingerprint(looked_at: &[PathBuf]) -> String {
+    if looked_at.is_empty() {
+        return "neither XDG_RUNTIME_DIR nor HOME is set, so that nobody knows where its fingerprint would be"
+            .to_owned();
+    }
+    let paths: Vec<_> = looked_at.iter().map(|path| path.display().to_string()).collect();
+    format!("there is no fingerprint at {}", paths.join(" or "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_that_is_nowhere_says_why() {
+        let said = |looked_at: &[&str]| {
+            let looked_at = looked_at.iter().map(PathBuf::from).collect();
+            ConnectError::NoPinFile { address: "127.0.0.1:7420".to_owned(), looked_at }.to_string()
+        };
+        assert!(said(&[]).contains("neither XDG_RUNTIME_DIR nor HOME is set"), "{}", said(&[]));
+        assert!(said(&["/a", "/b"]).contains("no fingerprint at /a or /b;"), "{}", said(&["/a", "/b"]));
     }
 }

@@ -91,15 +91,17 @@ pub enum Problem {
     },
     /// Open to the world without a word about who may come.
     #[error(
-        "listen = {listen} is beyond loopback: set token_file so that clients must show a token, or insecure_no_auth to \
-         let anybody in"
+        "listen = {listen} is beyond loopback: set token_file (--token-file) so that clients must show a token, or \
+         insecure_no_auth (--insecure-no-auth) to let anybody in"
     )]
     ListenBeyondLoopback {
         /// The address.
         listen: SocketAddr,
     },
     /// The admin listener would be open to the world.
-    #[error("admin = {admin} is beyond loopback and asks nobody who they are: set insecure_admin if that is meant")]
+    #[error(
+        "admin = {admin} is beyond loopback and asks nobody who they are: set insecure_admin (--insecure-admin) if that is meant"
+    )]
     AdminBeyondLoopback {
         /// The address.
         admin: SocketAddr,

@@ -195,6 +195,15 @@ pub fn reference() -> String {
         )
         .expect("a String takes everything");
     }
+    out.push_str(
+        "\n## Environment variables\n\n\
+         They stand for an option that is not given; an option goes before its variable, and a variable before the file.\n\n\
+         | variable | option | of |\n| --- | --- | --- |\n\
+         | `CORELANE_LOG` | `--log` | `corelane serve`, `corelane doctor` |\n\
+         | `CORELANE_BROKER` | `--broker` | every command that talks to a broker |\n\
+         | `CORELANE_TOKEN_FILE` | `--token-file`: the token to show | every command that talks to a broker; not `corelane serve` |\n\
+         | `CORELANE_ADMIN` | `--admin` | `corelane status` |\n",
+    );
     out
 }
 

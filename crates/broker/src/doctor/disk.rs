@@ -166,7 +166,7 @@ fn judge_space(free: u64, journal_bytes: u64) -> Finding {
 
 /// Whether a broker runs on the directory.
 pub(super) fn running(data: &Path) -> Finding {
-    if !data.join("corelane.json").exists() {
+    if !data.join("corelane.json").exists() && !data.join("journal").exists() {
         return Finding::good("broker", "none has run here yet");
     }
     match DataDir::open(data, 1, 0) {
@@ -176,7 +176,7 @@ pub(super) fn running(data: &Path) -> Finding {
             Finding::good("broker", format!("start {} with {} shards {end}", manifest.incarnation, manifest.shards))
         }
         Err(DataError::InUse { holder, .. }) => Finding::good("broker", format!("{holder} is running")),
-        Err(error) => Finding::bad("broker", error.to_string(), "see the text"),
+        Err(error) => Finding::bad("broker", error.to_string(), "mend that, or give another directory with --data"),
     }
 }
 

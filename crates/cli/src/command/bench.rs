@@ -8,7 +8,7 @@ mod queue;
 mod ratios;
 mod workload;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -112,12 +112,12 @@ struct Load {
     /// Replay a recorded match: CSV, plain or gzipped, with the columns t_us,key,kind,size.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Replay so many times as fast as it was played.
-    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = parse_speed, requires = "trace")]
-    speed: f64,
-    /// Replay so many matches side by side.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), requires = "trace")]
-    copies: u32,
+    /// --trace: so many times as fast as it was played; 1 when it is left out.
+    #[arg(long, value_name = "X", value_parser = parse_speed)]
+    speed: Option<f64>,
+    /// --trace: so many matches side by side; 1 when it is left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    copies: Option<u32>,
     /// duel-60: matches; 20 when it is left out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     matches: Option<u32>,
@@ -165,8 +165,16 @@ struct Conditions {
 }
 
 impl Conditions {
-    /// What a run against `broker` is told of them.
+    /// What a run against `broker` is told of them. A directory that is not there names no disk, and a report that cannot be
+    /// written is worth no run.
     fn options(&self, broker: String, output: &Output) -> Outcome<RunOptions> {
+        if let Some(data) = self.data.as_ref().filter(|data| !data.is_dir()) {
+            return Err(Failure::failed(format!(
+                "--data {} is no directory: name the broker's data directory, or leave it out",
+                data.display()
+            )));
+        }
+        output.check()?;
         let floors = self.floors.as_deref().map(floor::read_file).transpose().map_err(failure)?;
         Ok(RunOptions { is_quiet: output.is_quiet(), data: self.data.clone(), floors, ..RunOptions::new(broker) })
     }
@@ -261,16 +269,20 @@ impl Load {
     fn check_options(&self) -> Outcome {
         let scenario = if self.trace.is_some() { None } else { Some(self.scenario.unwrap_or(Scenario::Duel60)) };
         let given = [
-            ("--matches", self.matches.is_some(), Scenario::Duel60),
-            ("--members", self.members.is_some(), Scenario::Nxm),
-            ("--rate", self.rate.is_some(), Scenario::Nxm),
-            ("--size", self.size.is_some(), Scenario::Nxm),
+            ("--matches", self.matches.is_some(), Some(Scenario::Duel60)),
+            ("--members", self.members.is_some(), Some(Scenario::Nxm)),
+            ("--rate", self.rate.is_some(), Some(Scenario::Nxm)),
+            ("--size", self.size.is_some(), Some(Scenario::Nxm)),
+            ("--speed", self.speed.is_some(), None),
+            ("--copies", self.copies.is_some(), None),
         ];
-        let name = |scenario: Scenario| scenario.to_possible_value().map(|value| value.get_name().to_owned());
-        let foreign = given.into_iter().find(|&(_, is_given, owner)| is_given && scenario != Some(owner));
+        let name = |scenario: Option<Scenario>| {
+            let value = scenario.and_then(|scenario| scenario.to_possible_value());
+            value.map_or_else(|| "--trace".to_owned(), |value| value.get_name().to_owned())
+        };
+        let foreign = given.into_iter().find(|&(_, is_given, owner)| is_given && scenario != owner);
         if let Some((option, _, owner)) = foreign {
-            let this = scenario.and_then(name).unwrap_or_else(|| "--trace".to_owned());
-            let owner = name(owner).unwrap_or_default();
+            let (owner, this) = (name(owner), name(scenario));
             return Err(Failure::usage(format!("{option} is an option of {owner} and means nothing to {this}")));
         }
         Ok(())
@@ -287,7 +299,7 @@ impl Load {
         let partitions = self.partitions;
         if let Some(path) = &self.trace {
             let trace = Arc::new(Trace::open(path).map_err(bad_trace)?);
-            let (copies, speed) = (self.copies, self.speed);
+            let (copies, speed) = (self.copies.unwrap_or(1), self.speed.unwrap_or(1.0));
             let partitions = partitions.unwrap_or(PARTITIONS);
             return Ok(Replay { trace, copies, speed, class, partitions, duration: given }.plan());
         }
@@ -319,7 +331,7 @@ impl Load {
 /// A file that is not there is no matter of how the command was written.
 fn bad_trace(error: TraceError) -> Failure {
     match error {
-        TraceError::Open { .. } => Failure::failed(error),
+        TraceError::Open { .. } | TraceError::Read { .. } => Failure::failed(error),
         _ => Failure::usage(error),
     }
 }
@@ -346,6 +358,16 @@ impl Output {
         self.quiet
     }
 
+    /// Refuses a file that cannot be written, before anything is measured for it. What is in it stays until there is a report.
+    pub(crate) fn check(&self) -> Outcome {
+        match &self.json {
+            Some(path) if path != Path::new("-") => {
+                OpenOptions::new().create(true).append(true).open(path).map(drop).map_err(unwritable(path))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Prints the text, and the JSON where it was asked for.
     pub(crate) fn write(&self, report: &impl Serialize, text: &str) -> Outcome {
         let stdout = |text: &str| {
@@ -368,10 +390,13 @@ impl Output {
 }
 
 fn write_json(path: &Path, report: &impl Serialize) -> Outcome {
-    let fail = |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", path.display()));
-    let mut file = BufWriter::new(File::create(path).map_err(fail)?);
+    let mut file = BufWriter::new(File::create(path).map_err(unwritable(path))?);
     serde_json::to_writer_pretty(&mut file, report).map_err(Failure::failed)?;
-    file.write_all(b"\n").and_then(|()| file.flush()).map_err(fail)
+    file.write_all(b"\n").and_then(|()| file.flush()).map_err(unwritable(path))
+}
+
+fn unwritable(path: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
+    move |error| Failure::failed(format!("cannot write {}: {error}", path.display()))
 }
 
 /// What a bench that starts things itself fails with; the causes belong to the text.
@@ -388,4 +413,51 @@ pub(crate) fn failure(error: anyhow::Error) -> Failure {
 fn parse_speed(text: &str) -> Result<f64, String> {
     let speed: f64 = text.parse().map_err(|_| format!("{text:?} is no number; write 4 or 0.5"))?;
     if (0.01..=1000.0).contains(&speed) { Ok(speed) } else { Err(format!("{speed} is not between 0.01 and 1000")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Alone {
+        #[command(flatten)]
+        load: Load,
+    }
+
+    fn load(line: &str) -> Load {
+        Alone::try_parse_from(std::iter::once("x").chain(line.split_whitespace())).unwrap().load
+    }
+
+    #[test]
+    fn an_option_of_another_workload_is_refused_by_each() {
+        let said = |line: &str| load(line).plan().err().unwrap().to_string();
+        assert!(said("duel-60 --copies 4").contains("--copies is an option of --trace and means nothing to duel-60"));
+        assert!(said("nxm --speed 3").contains("means nothing to nxm"));
+        assert!(said("edge --copies 3").contains("means nothing to edge"));
+        assert!(said("--copies 3").contains("means nothing to duel-60"));
+        assert!(said("edge --rate 3").contains("--rate is an option of nxm"));
+        assert!(said("--trace none.csv --members 3").contains("means nothing to --trace"));
+        assert!(load("nxm --rate 3").plan().is_ok());
+    }
+
+    #[test]
+    fn a_data_directory_that_is_not_there_is_refused() {
+        let load = load("duel-60 --data /dev/null/nope");
+        let error = load.conditions.options("x".to_owned(), &load.output).unwrap_err();
+        assert!(error.to_string().contains("/dev/null/nope is no directory"), "{error}");
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_written_is_refused_before_the_run_and_an_old_one_stays() {
+        let error = load("--json /dev/null/x").run().unwrap_err();
+        assert!(error.to_string().starts_with("cannot write /dev/null/x"), "{error}");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("report.json");
+        std::fs::write(&path, "old").unwrap();
+        load(&format!("--json {}", path.display())).output.check().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
+    }
 }

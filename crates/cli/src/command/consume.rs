@@ -5,19 +5,28 @@ pub(crate) mod group;
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::task::{Context, Poll, Waker};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 use corelane::{Batch, Client, ConsumeError, Consumer, ErrorCode, Progress, RecordView, SubscriptionError};
 use corelane_model::{Isolation, Offset, PartitionIndex, WallMillis};
+use tokio::time::Instant;
 
 use super::examples;
 use crate::failure::{Failure, Outcome, refused_as, refused_request};
 use crate::format::{Format, Line, Role, print_json};
+use crate::patience::{Absence, PATIENCE};
+use crate::signals::Signals;
 use crate::start::From;
 use crate::target::{Target, run};
 
+/// How often a reader to whom nothing comes looks whether the broker is there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Read records of topics and print them to standard output, alone or as a member of a consumer group.
+///
+/// SIGINT or SIGTERM ends it: a member leaves its group, commits what it printed, and ends with 0; without a group the exit
+/// code is 130, since an end that was asked for did not come.
 #[derive(Debug, Args)]
 #[command(
     before_help = examples!(
@@ -95,18 +104,27 @@ impl Consume {
             let read = match &self.membership.group {
                 Some(group) => self.read_as_member(&client, group).await,
                 None => {
-                    let mut reading = self.open(&client).await?;
+                    let mut signals = Signals::listen().map_err(Failure::failed)?;
                     let mut out = BufWriter::new(io::stdout().lock());
-                    self.read(&mut reading, &mut out).await
+                    tokio::select! {
+                        read = self.read_alone(&client, &mut out) => read,
+                        signal = signals.next() => Err(Stop::Signal(signal)),
+                    }
                 }
             };
             client.close().await;
             match read {
                 Err(Stop::Output(error)) => Err(error.into()),
                 Err(Stop::Failure(failure)) => Err(failure),
+                Err(Stop::Signal(signal)) => Err(Failure::interrupted(format!("{signal} ended it"))),
                 Ok(()) => Ok(()),
             }
         })
+    }
+
+    async fn read_alone(&self, client: &Client, out: &mut impl Write) -> Result<(), Stop> {
+        let mut reading = self.open(client).await.map_err(Stop::Failure)?;
+        self.read(client, &mut reading, out).await
     }
 
     async fn open(&self, client: &Client) -> Outcome<Reading> {
@@ -123,17 +141,17 @@ impl Consume {
         let ends = positions.iter().filter(|position| position.next < position.high_watermark);
         let ends =
             self.until.map(|Until::End| ends.map(|position| (position.partition, position.high_watermark)).collect());
-        Ok(Reading { consumer, ends, left: self.count.unwrap_or(u64::MAX) })
+        Ok(Reading { consumer, ends, left: self.count.unwrap_or(u64::MAX), absence: Absence::default() })
     }
 
-    async fn read(&self, reading: &mut Reading, out: &mut impl Write) -> Result<(), Stop> {
+    async fn read(&self, client: &Client, reading: &mut Reading, out: &mut impl Write) -> Result<(), Stop> {
         while !reading.is_done() {
             let next = match reading.consumer.poll_progress(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(next) => next,
                 Poll::Pending => {
                     // Whoever reads our output sees what there is before we wait for more.
                     out.flush()?;
-                    reading.consumer.progress().await
+                    reading.next(client).await
                 }
             };
             let Some(progress) = next else { break };
@@ -187,9 +205,26 @@ struct Reading {
     ends: Option<BTreeMap<PartitionIndex, Offset>>,
     /// Records that may still be printed.
     left: u64,
+    absence: Absence,
 }
 
 impl Reading {
+    /// Waits for what comes next, and says so when the broker is away meanwhile.
+    async fn next(&mut self, client: &Client) -> Option<Result<Progress, ConsumeError>> {
+        loop {
+            if let Ok(next) = tokio::time::timeout(LOOK_EVERY, self.consumer.progress()).await {
+                return next;
+            }
+            let stats = client.stats();
+            if self.absence.look(Instant::now(), stats.connections_lost < stats.connections_ready) {
+                let _untold = writeln!(
+                    io::stderr(),
+                    "the broker has been away for {PATIENCE:?}; reading goes on when it is back, `corelane status` tells how it is"
+                );
+            }
+        }
+    }
+
     /// Everything of a partition before an offset was read.
     fn is_at(&mut self, partition: PartitionIndex, next: Offset) {
         if let Some(ends) = &mut self.ends
@@ -208,6 +243,7 @@ impl Reading {
 enum Stop {
     Output(io::Error),
     Failure(Failure),
+    Signal(&'static str),
 }
 
 impl std::convert::From<io::Error> for Stop {

@@ -67,6 +67,7 @@ impl Demo {
         if self.duration.0 < DUEL_MIN {
             return Err(Failure::usage("matches of less than a second show nothing; try --duration 10s"));
         }
+        self.output.check()?;
         let parent = match &self.data {
             Some(data) => data.clone(),
             None => cache_directory().map_err(failure)?,
@@ -216,4 +217,14 @@ fn group_text(out: &mut String, group: &GroupReport) -> std::fmt::Result {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a percentage")]
 fn bar_length(share: f64) -> usize {
     (share.clamp(0.0, 120.0) / 3.0).round() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_of_reports_describes_the_demo_once() {
+        let page = include_str!("../../../../docs/report.md");
+        let headings = page.lines().filter(|line| line.starts_with('#') && line.contains("`corelane demo`"));
+        assert_eq!(headings.count(), 1);
+    }
 }

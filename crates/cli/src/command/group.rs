@@ -66,6 +66,7 @@ struct List {
 #[command(before_help = examples!(
     "corelane group describe scores",
     "corelane group describe scores --json",
+    "corelane group describe scores --broker 127.0.0.1:9000",
     "watch -n1 corelane group describe scores       lag as it falls",
 ))]
 struct Describe {

@@ -9,20 +9,23 @@ use corelane::{Producer, Record, SendError, Ticket};
 use corelane_broker::quantity::Span;
 use corelane_model::limits::QUEUE_DELAY_MAX;
 use corelane_model::queue::HEADER_DELIVER_AT;
-use corelane_model::{Acks, PartitionIndex};
+use corelane_model::{Acks, PartitionIndex, TopicClass};
 use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::Instant;
 
 use super::examples;
 use crate::bounds::within;
 use crate::failure::{Failure, Outcome, refused};
 use crate::format::unescape;
 use crate::input::{InputError, Lines, Parts, Shape, header};
+use crate::patience::PATIENCE;
+use crate::signals::Signals;
 use crate::target::{Target, run};
 
 /// Lines that wait to be sent; each may have a megabyte.
 const LINES_MAX: usize = 64;
-/// After this time a user is told that the broker does not answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// After a signal the outcome of what was sent is waited for so long.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// Records whose outcome is not known yet, beyond which reading waits.
 const TICKETS_MAX: usize = 64 * 1024;
 
@@ -30,6 +33,9 @@ const TICKETS_MAX: usize = 64 * 1024;
 ///
 /// Ends with 0 when every record was acknowledged. After a failure it says which line failed first; lines before it were
 /// acknowledged, lines after it may or may not be there.
+///
+/// SIGINT or SIGTERM ends reading: what was sent is waited for, for ten seconds at most, and the exit code is 130. A second
+/// one ends at once.
 #[derive(Debug, Args)]
 #[command(before_help = examples!(
     "echo hello | corelane produce chat",
@@ -111,7 +117,11 @@ impl Produce {
                 AcksArg::Stored => Acks::Stored,
                 AcksArg::Received => Acks::Received,
             };
-            let client = self.target.connect().await?;
+            let mut signals = Signals::listen().map_err(Failure::failed)?;
+            let client = tokio::select! {
+                client = self.target.connect() => client?,
+                signal = signals.next() => return Err(Failure::interrupted(format!("{signal} ended it before it began"))),
+            };
             let producer = client.producer(&self.topic).acks(acks).open().await.map_err(refused)?;
             let shape = Shape {
                 key: self.key.map(String::into_bytes),
@@ -129,17 +139,25 @@ impl Produce {
                 done: 0,
                 is_told: false,
             };
-            let outcome = sending.send_all(read_lines(shape)).await;
-            let done = sending.done;
-            let word = match acks {
-                Acks::Stored => "stored",
-                Acks::Received => "received",
+            let outcome = tokio::select! {
+                outcome = sending.send_all(read_lines(shape)) => outcome,
+                signal = signals.next() => sending.end(signal).await,
             };
+            let done = sending.done;
+            let word = word(acks, sending.producer.class());
             let records = if done == 1 { "record" } else { "records" };
             let _untold = writeln!(std::io::stderr(), "{done} {records} {word}");
             client.close().await;
             outcome
         })
+    }
+}
+
+/// What happened to records that were acknowledged: those of a topic in memory are nowhere else.
+fn word(acks: Acks, class: TopicClass) -> &'static str {
+    match acks {
+        Acks::Stored if class.is_durable() => "stored",
+        Acks::Stored | Acks::Received => "received",
     }
 }
 
@@ -163,6 +181,24 @@ fn read_lines(shape: Shape) -> Receiver<Line> {
     receiver
 }
 
+/// A line that was sent.
+struct Sent {
+    line: u64,
+    ticket: Ticket,
+    since: Instant,
+}
+
+impl Sent {
+    /// What became of it.
+    async fn last_word(&self, acks: Acks) -> Outcome {
+        let outcome = match acks {
+            Acks::Stored => self.ticket.stored().await,
+            Acks::Received => self.ticket.received().await,
+        };
+        outcome.map(drop).map_err(|error| Failure::failed(format!("line {}: {error}", self.line)))
+    }
+}
+
 struct Sending {
     producer: Producer,
     acks: Acks,
@@ -171,33 +207,37 @@ struct Sending {
     message_id_from: Option<IdSource>,
     delay: Option<Duration>,
     /// Lines whose outcome is not known yet, in order.
-    tickets: VecDeque<(u64, Ticket)>,
+    tickets: VecDeque<Sent>,
     done: u64,
     /// Whether the user knows that it takes long.
     is_told: bool,
 }
 
 /// Waits, and says so once if that takes long: a broker whose disk is full lets producers wait.
-async fn patiently<T>(line: u64, is_told: &mut bool, work: impl Future<Output = T>) -> T {
+async fn patiently<T>(line: u64, since: Instant, is_told: &mut bool, work: impl Future<Output = T>) -> T {
     tokio::pin!(work);
     if !*is_told {
-        match tokio::time::timeout(PATIENCE, &mut work).await {
+        match tokio::time::timeout_at(since + PATIENCE, &mut work).await {
             Ok(done) => return done,
-            Err(_) => *is_told = true,
+            Err(_) => tell_of_waiting(line, is_told),
         }
-        let _untold = writeln!(
-            std::io::stderr(),
-            "line {line} still waits for the broker after {PATIENCE:?}; `corelane status` tells how it is"
-        );
     }
     work.await
+}
+
+fn tell_of_waiting(line: u64, is_told: &mut bool) {
+    *is_told = true;
+    let _untold = writeln!(
+        std::io::stderr(),
+        "line {line} still waits for the broker after {PATIENCE:?}; `corelane status` tells how it is"
+    );
 }
 
 impl Sending {
     /// Sends every line and waits for its outcome. What was sent before a bad line is waited for too.
     async fn send_all(&mut self, mut lines: Receiver<Line>) -> Outcome {
         let mut outcome = Ok(());
-        while let Some(line) = lines.recv().await {
+        while let Some(line) = self.next_line(&mut lines).await? {
             let sent = match line {
                 Ok((number, parts)) => self.send(number, &parts).await,
                 Err(error) => Err(Failure::failed(error)),
@@ -209,6 +249,33 @@ impl Sending {
         }
         self.settle(0).await?;
         outcome
+    }
+
+    /// The next line; what is known of those before it does not wait for it, since it may never come.
+    async fn next_line(&mut self, lines: &mut Receiver<Line>) -> Outcome<Option<Line>> {
+        loop {
+            let Some(oldest) = self.tickets.front() else { return Ok(lines.recv().await) };
+            tokio::select! {
+                biased;
+                line = lines.recv() => return Ok(line),
+                outcome = patiently(oldest.line, oldest.since, &mut self.is_told, oldest.last_word(self.acks)) => outcome?,
+            }
+            self.tickets.pop_front();
+            self.done += 1;
+        }
+    }
+
+    /// Reads no further and waits for what was sent, as long as that makes sense.
+    async fn end(&mut self, signal: &str) -> Outcome {
+        match tokio::time::timeout(LAST_WORDS, self.settle(0)).await {
+            Ok(Ok(())) => Err(Failure::interrupted(format!("{signal} ended it; all that was sent was waited for"))),
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => {
+                let open = self.tickets.len();
+                let told = format!("{signal} ended it; of {open} records that were sent the outcome is not known");
+                Err(Failure::interrupted(told))
+            }
+        }
     }
 
     async fn send(&mut self, number: u64, parts: &Parts) -> Outcome {
@@ -234,14 +301,15 @@ impl Sending {
         }
         let sent = match self.producer.send(record) {
             Err(SendError::Full(record)) => {
-                let permit = patiently(number, &mut self.is_told, self.producer.reserve(&record)).await;
+                let room = self.producer.reserve(&record);
+                let permit = patiently(number, Instant::now(), &mut self.is_told, room).await;
                 permit.send(record)
             }
             sent => sent,
         };
         match sent {
             Ok(ticket) => {
-                self.tickets.push_back((number, ticket));
+                self.tickets.push_back(Sent { line: number, ticket, since: Instant::now() });
                 Ok(())
             }
             Err(error) => Err(Failure::failed(format!("line {number}: {error}"))),
@@ -250,28 +318,36 @@ impl Sending {
 
     /// Waits until at most `most` outcomes are open, and takes those that are known anyway.
     async fn settle(&mut self, most: usize) -> Outcome {
-        while let Some((number, ticket)) = self.tickets.front() {
-            let known = match self.acks {
-                Acks::Stored => ticket.try_stored(),
-                Acks::Received => ticket.try_received(),
+        while let Some(oldest) = self.tickets.front() {
+            let is_known = match self.acks {
+                Acks::Stored => oldest.ticket.try_stored().is_some(),
+                Acks::Received => oldest.ticket.try_received().is_some(),
             };
-            let outcome = match known {
-                Some(outcome) => outcome,
-                None if self.tickets.len() <= most => return Ok(()),
-                None => {
-                    let last_word = async {
-                        match self.acks {
-                            Acks::Stored => ticket.stored().await,
-                            Acks::Received => ticket.received().await,
-                        }
-                    };
-                    patiently(*number, &mut self.is_told, last_word).await
-                }
-            };
-            outcome.map_err(|error| Failure::failed(format!("line {number}: {error}")))?;
+            if !is_known && self.tickets.len() <= most {
+                return Ok(());
+            }
+            let last_word = oldest.last_word(self.acks);
+            if is_known {
+                last_word.await?;
+            } else {
+                patiently(oldest.line, oldest.since, &mut self.is_told, last_word).await?;
+            }
             self.tickets.pop_front();
             self.done += 1;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_memory_alone_is_not_called_stored() {
+        assert_eq!(word(Acks::Stored, TopicClass::Durable), "stored");
+        assert_eq!(word(Acks::Received, TopicClass::Durable), "received");
+        assert_eq!(word(Acks::Stored, TopicClass::Memory), "received");
+        assert_eq!(word(Acks::Stored, TopicClass::Latest), "received");
     }
 }

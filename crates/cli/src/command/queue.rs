@@ -129,6 +129,7 @@ struct List {
 #[command(before_help = examples!(
     "corelane queue describe jobs -g workers",
     "corelane queue describe jobs -g workers --json",
+    "corelane queue describe jobs -g workers --broker 127.0.0.1:9000",
     "watch -n1 corelane queue describe jobs -g workers   as it empties",
 ))]
 struct Describe {

@@ -197,6 +197,8 @@ fn settings_json(settings: &corelane_model::TopicSettings) -> Value {
         "retention_ms": settings.retention_ms,
         "retention_bytes": settings.retention_bytes,
         "segment_bytes": (settings.class == TopicClass::Durable).then_some(settings.segment_bytes),
+        "dedup_window_ms": settings.dedup_window_ms,
+        "dedup_count": settings.dedup_count,
     })
 }
 
@@ -312,5 +314,49 @@ impl Alter {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corelane_model::TopicSettings;
+
+    use super::*;
+
+    /// A setting in the text and the field of the JSON that says the same.
+    const SETTINGS: [(&str, &str); 9] = [
+        ("class", "class"),
+        ("cleanup", "cleanup"),
+        ("retention", "retention_ms"),
+        ("ttl", "retention_ms"),
+        ("tombstones", "tombstone_ms"),
+        ("retention-bytes", "retention_bytes"),
+        ("segment-bytes", "segment_bytes"),
+        ("dedup-window", "dedup_window_ms"),
+        ("dedup-count", "dedup_count"),
+    ];
+
+    #[test]
+    fn text_and_json_tell_the_same_settings() {
+        let kinds =
+            [TopicSettings::default(), TopicSettings::compacted(), TopicSettings::memory(), TopicSettings::latest()];
+        for kind in kinds {
+            for (window, count) in [(None, None), (Some(60_000), Some(7))] {
+                let settings = TopicSettings { dedup_window_ms: window, dedup_count: count, ..kind };
+                let (text, json) = (settings::describe(&settings), settings_json(&settings));
+                let told: Vec<&str> = text.split(", ").filter_map(|part| part.split(' ').next()).collect();
+                let field = |name: &str| SETTINGS.iter().find(|setting| setting.0 == name).map(|setting| setting.1);
+                for name in &told {
+                    let field = field(name).unwrap_or_else(|| panic!("{name} has no field: {text}"));
+                    assert!(json.get(field).is_some(), "{name} is not in {json}");
+                }
+                for (field, value) in json.as_object().unwrap() {
+                    let is_told = SETTINGS.iter().any(|setting| setting.1 == field && told.contains(&setting.0));
+                    // What a durable topic does without a word in the text.
+                    let is_default = field == "cleanup" && value == "delete";
+                    assert!(is_told || value.is_null() || is_default, "{field} is not in {text}");
+                }
+            }
+        }
     }
 }

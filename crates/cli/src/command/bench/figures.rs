@@ -150,6 +150,7 @@ struct Own {
 impl Own {
     /// A broker in a directory of the bench's own, which is its as long as the claim is there.
     fn broker(&self, name: &str) -> Outcome<(Claim, ServerOptions)> {
+        self.output.check()?;
         let lay_out = || {
             let lab = Lab::open(self.data.clone())?;
             let claim = lab.claim(name)?;

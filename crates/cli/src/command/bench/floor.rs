@@ -73,6 +73,7 @@ struct Floors {
 
 impl Floor {
     pub(crate) fn run(self) -> Outcome {
+        self.output.check()?;
         let floors = self.measure().map_err(failure)?;
         self.output.write(&floors, &text(&floors).map_err(Failure::failed)?)
     }

@@ -30,7 +30,8 @@ use crate::failure::{Failure, Outcome};
 
 /// Measure the broker's figures and the machine's floors in turn, round after round, and print medians and ratios.
 ///
-/// The broker has one shard on the first core that this process may use; the generator has the last.
+/// The broker has one shard on the first core that this process may use; the generator has the last. Ends with 5 when a
+/// ratio missed its target, or a row has no figure because all runs for it were void.
 #[derive(Debug, Args)]
 #[command(
     before_help = examples!(
@@ -147,8 +148,21 @@ type Samples = BTreeMap<&'static str, Vec<(f64, f64)>>;
 
 impl Ratios {
     pub(crate) fn run(self) -> Outcome {
+        self.check_names()?;
+        self.output.check()?;
         let result = self.measure().map_err(failure)?;
-        self.output.write(&result.ratios, &text(&result).map_err(Failure::failed)?)
+        self.output.write(&result.ratios, &text(&result).map_err(Failure::failed)?)?;
+        judge(&result.ratios)
+    }
+
+    /// Refuses a text that fits no name: rounds of nothing would take as long and look like success.
+    fn check_names(&self) -> Outcome {
+        if AIMS.iter().any(|aim| self.wants(aim.0)) {
+            return Ok(());
+        }
+        let names: Vec<&str> = AIMS.iter().map(|aim| aim.0).collect();
+        let only = self.only.as_deref().unwrap_or_default();
+        Err(Failure::usage(format!("--only {only:?} fits no measurement; there are:\n  {}", names.join("\n  "))))
     }
 
     fn measure(&self) -> anyhow::Result<Comparison> {
@@ -424,6 +438,15 @@ fn row((name, unit, aim, target): (&str, &'static str, Aim, f64), (samples, void
     }
 }
 
+/// Rows that missed their target, or have no figure, end the command with a code of their own.
+fn judge(rows: &[Row]) -> Outcome {
+    let missed: Vec<&str> = rows.iter().filter(|row| !row.ok).map(|row| row.name.as_str()).collect();
+    if missed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::missed(format!("missed, or without a figure: {}", missed.join("; "))))
+}
+
 /// Smallest and largest; without figures they are no numbers, which JSON shows as null.
 fn spread(figures: &[f64]) -> (f64, f64) {
     if figures.is_empty() {
@@ -473,5 +496,34 @@ mod tests {
         }
         assert_eq!((&rows[0]["ok"], &rows[0]["void"]), (&false.into(), &3.into()), "{rows}");
         assert_eq!(spread(&[2.0, 1.0]), (1.0, 2.0));
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Alone {
+        #[command(flatten)]
+        ratios: Ratios,
+    }
+
+    #[test]
+    fn a_text_that_fits_no_name_is_refused_with_the_names() {
+        let ratios = |only| <Alone as clap::Parser>::try_parse_from(["x", "--only", only]).unwrap().ratios;
+        let error = ratios("zzz").run().unwrap_err();
+        assert!(AIMS.iter().all(|aim| error.to_string().contains(aim.0)), "{error}");
+        assert!(ratios("edge").check_names().is_ok());
+    }
+
+    #[test]
+    fn a_row_that_missed_or_has_no_figure_ends_the_command_with_its_own_code() {
+        let void = BTreeMap::from([(EDGE_P99, 3)]);
+        let judged = |samples: &[(&'static str, (f64, f64))], void: &BTreeMap<&'static str, u32>| {
+            let samples: Samples = samples.iter().map(|&(name, sample)| (name, vec![sample])).collect();
+            judge(&rows(&samples, void))
+        };
+        assert!(judged(&[(RECEIVED, (1.0, 1.0))], &BTreeMap::new()).is_ok());
+        let missed = judged(&[(RECEIVED, (2.0, 1.0)), (STORED, (1.0, 1.0))], &BTreeMap::new()).unwrap_err();
+        assert!(missed.to_string().ends_with(RECEIVED), "{missed}");
+        let without = judged(&[(STORED, (1.0, 1.0))], &void).unwrap_err();
+        assert!(without.to_string().ends_with(EDGE_P99), "{without}");
+        assert_eq!(format!("{:?}", without.exit_code()), format!("{:?}", std::process::ExitCode::from(5)));
     }
 }

@@ -21,6 +21,10 @@ impl TypedValueParser for Workload {
             let workloads: Vec<String> = values().map(|value| value.get_name().to_owned()).collect();
             let commands = command.get_subcommands().filter(|sub| !sub.is_hide_set()).map(Command::get_name);
             let commands: Vec<&str> = commands.filter(|&name| name != "help").collect();
+            if commands.contains(&&*text) {
+                let told = format!("options of {text} go behind it: write `corelane bench {text} …`\n");
+                return Error::raw(ErrorKind::InvalidValue, told).with_cmd(command);
+            }
             let told = format!(
                 "there is no bench {text:?}; there are the workloads {} and the commands {}\n",
                 workloads.join(", "),
