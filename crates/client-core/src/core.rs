@@ -72,6 +72,8 @@ pub struct ClientCore {
     durable_waiters: Waiters,
     /// Queues that may have something to send.
     dirty: VecDeque<(ProducerKey, u32)>,
+    /// Batches that were received in this round, by producer, partition and low bits of their keys.
+    untold: Vec<(ProducerKey, u32, u64)>,
     subscriptions: BTreeMap<SubscriptionKey, Subscription>,
     next_subscription: u64,
     follows: BTreeMap<FollowKey, Follow>,
@@ -115,6 +117,7 @@ impl ClientCore {
             next_batch: 0,
             durable_waiters: Waiters::default(),
             dirty: VecDeque::new(),
+            untold: Vec::new(),
             subscriptions: BTreeMap::new(),
             next_subscription: 0,
             follows: BTreeMap::new(),
@@ -156,6 +159,7 @@ impl ClientCore {
         if self.is_closed {
             return;
         }
+        self.tell_received();
         if std::mem::take(&mut self.has_chores) {
             self.follow_wanted();
             self.connect_due(now);

@@ -13,13 +13,39 @@ use corelane_wire::{OutFrame, Produce, ProduceMany, encode_with};
 /// A batch of at least so many bytes leaves alone: copying it into a bundle would cost more than a frame of its own.
 const ALONE_BYTES: usize = PRODUCE_BUNDLE_BYTES / 4;
 
+/// The bytes of a sealed batch.
+#[derive(Debug)]
+pub(crate) enum SealedBytes {
+    /// It is copied into a bundle whenever it leaves: nobody else holds its memory.
+    Own(Vec<u8>),
+    /// It leaves alone, uncopied.
+    Shared(Bytes),
+}
+
+impl From<Vec<u8>> for SealedBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        if bytes.len() < ALONE_BYTES { Self::Own(bytes) } else { Self::Shared(Bytes::from(bytes)) }
+    }
+}
+
+impl std::ops::Deref for SealedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
 /// A batch on its way to a lane.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parcel<'a> {
     pub(crate) partition: PartitionId,
     pub(crate) acks: Acks,
     pub(crate) correlation: CorrelationId,
-    pub(crate) bytes: &'a Bytes,
+    pub(crate) bytes: &'a SealedBytes,
 }
 
 /// The produce streams of one connection.
@@ -83,12 +109,11 @@ impl Lanes {
         }
         let acks = acks_to_wire(parcel.acks);
         let bundle = &self.bundles[slot];
-        let is_alone = ALONE_BYTES <= parcel.bytes.len();
+        let is_alone = matches!(parcel.bytes, SealedBytes::Shared(_));
         if 0 < bundle.len() && (is_alone || bundle.columns.acks != acks) {
             self.close(stream, &mut send);
         }
-        if is_alone {
-            let Parcel { partition, correlation, bytes, .. } = parcel;
+        if let Parcel { partition, correlation, bytes: SealedBytes::Shared(bytes), .. } = parcel {
             let body = Produce { topic: partition.topic.0, partition: partition.index.0, acks };
             return send(stream, encode_with(correlation, &body, vec![bytes.clone()]));
         }
@@ -180,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    fn parcel(index: u32, bytes: &Bytes) -> Parcel<'_> {
+    fn parcel(index: u32, bytes: &SealedBytes) -> Parcel<'_> {
         Parcel {
             partition: PartitionId::new(TopicId(1), PartitionIndex(index)),
             acks: Acks::Stored,
@@ -198,7 +223,7 @@ mod tests {
         };
         for index in 0..batches {
             let stream = lanes.choose(None, true);
-            lanes.push(stream, parcel(index, &Bytes::from(vec![7; bytes])), &mut send);
+            lanes.push(stream, parcel(index, &SealedBytes::from(vec![7; bytes])), &mut send);
         }
         lanes.flush(&mut send);
         sent

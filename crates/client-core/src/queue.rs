@@ -4,7 +4,6 @@ mod batch;
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use corelane_model::limits::PRODUCER_BATCHES_MAX;
 use corelane_model::{
     Acks, ConnectionKey, ErrorCode, MonotonicNanos, Now, Offset, ProducerEpoch, ProducerId, Retry, Sequence, TopicClass,
@@ -14,7 +13,7 @@ use corelane_record::{ProducerStamp, PushError};
 pub(crate) use self::batch::Workshop;
 use self::batch::{Batch, Gathering, Phase, SPARE_BATCH_BYTES_MAX};
 pub use self::batch::{Delivery, DeliveryTime, DeliveryTimeError, NewRecord};
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, SealedBytes};
 use crate::producer::Identity;
 use crate::tell::Tell;
 use crate::{BatchKey, DeliveryError, Placement, ProducerSettings};
@@ -42,8 +41,10 @@ pub(crate) struct Outgoing<'a> {
     /// The produce stream that it takes.
     pub(crate) lane: u8,
     pub(crate) acks: Acks,
-    pub(crate) bytes: &'a Bytes,
+    pub(crate) bytes: &'a SealedBytes,
     pub(crate) is_repeated: bool,
+    /// Nothing is left that may leave.
+    pub(crate) is_last: bool,
 }
 
 /// What a refusal asks the caller to do.
@@ -64,7 +65,7 @@ pub(crate) struct Queue {
     gathering: VecDeque<Gathering>,
     window: VecDeque<Batch>,
     /// The memory of a small batch that is delivered.
-    spare: Bytes,
+    spare: Vec<u8>,
     flow: Flow,
     /// Version of the producer's identity that sequences are counted under.
     adopted: u32,
@@ -94,7 +95,7 @@ impl Queue {
         Self {
             gathering: VecDeque::new(),
             window: VecDeque::new(),
-            spare: Bytes::new(),
+            spare: Vec::new(),
             flow: Flow::Resequencing,
             adopted: 0,
             producer: ProducerId::NONE,
@@ -149,34 +150,18 @@ impl Queue {
             open.is_full = true;
         }
         if let Some(open) = self.gathering.back_mut().filter(|open| !open.is_full) {
-            match open.push(now, record, delivery, &workshop.settings) {
+            match open.push(now, record, delivery, workshop) {
                 Err(PushError::Full) => open.is_full = true,
                 result => return result.map(|index| (open.key, index)),
             }
         }
-        let mut builder = workshop.take();
-        builder.reuse(std::mem::take(&mut self.spare));
-        let mut open = Gathering {
-            key: BatchKey(*next_key),
-            builder,
-            acks: workshop.settings.acks,
-            charge: 0,
-            detached: 0,
-            opened_at: now.monotonic,
-            is_full: false,
-        };
-        let index = match open.push(now, record, delivery, &workshop.settings) {
-            Ok(index) => index,
-            Err(error) => {
-                workshop.give_back(open.builder);
-                return Err(error);
-            }
-        };
+        let memory = std::mem::take(&mut self.spare);
+        let mut open = Gathering::new(BatchKey(*next_key), now, record, delivery, memory, workshop)?;
         open.is_full |= is_alone;
         let key = open.key;
         *next_key += 1;
         self.gathering.push_back(open);
-        Ok((key, index))
+        Ok((key, 0))
     }
 
     /// Everything that is gathered now leaves without lingering.
@@ -248,9 +233,9 @@ impl Queue {
     ) -> Option<Outgoing<'_>> {
         let flow = self.flow;
         let may_leave = |batch: &Batch| batch.phase == Phase::Waiting && (flow == Flow::Flowing || batch.is_doubtful);
-        let at = match self.window.iter().position(may_leave) {
-            Some(at) => at,
-            None => self.seal_due(now, workshop)?,
+        let (at, is_last) = match self.window.iter().position(may_leave) {
+            Some(at) => (at, false),
+            None => (self.seal_due(now, workshop)?, self.gathering.is_empty()),
         };
         self.outstanding += 1;
         let lane = lanes.choose(self.lane, self.outstanding <= 1);
@@ -258,7 +243,7 @@ impl Queue {
         let batch = &mut self.window[at];
         batch.phase = Phase::Sent;
         let is_repeated = std::mem::replace(&mut batch.was_sent, true);
-        Some(Outgoing { key: batch.key, lane, acks: batch.acks, bytes: &batch.bytes, is_repeated })
+        Some(Outgoing { key: batch.key, lane, acks: batch.acks, bytes: &batch.bytes, is_repeated, is_last })
     }
 
     /// Moves the batch at the front of those that gather into the window, if it may leave. Returns its place there.
@@ -267,27 +252,12 @@ impl Queue {
         if !has_room || !self.is_due(now, &workshop.settings) {
             return None;
         }
-        let mut open = self.gathering.pop_front()?;
+        let open = self.gathering.pop_front()?;
         if self.gathering.is_empty() {
             self.is_flushing = false;
         }
-        let records = u32::try_from(open.builder.len()).expect("a batch has a limit of records");
-        let stamp = self.take_stamp(records);
-        let bytes = open.builder.finish(stamp);
-        workshop.give_back(open.builder);
-        self.window.push_back(Batch {
-            key: open.key,
-            bytes,
-            records,
-            acks: open.acks,
-            charge: open.charge,
-            detached: open.detached,
-            opened_at: open.opened_at,
-            phase: Phase::Waiting,
-            is_doubtful: false,
-            is_received_told: false,
-            was_sent: false,
-        });
+        let stamp = self.take_stamp(open.len());
+        self.window.push_back(open.seal(stamp, workshop));
         Some(self.window.len() - 1)
     }
 
@@ -302,9 +272,16 @@ impl Queue {
         ProducerStamp { producer_id: self.producer, producer_epoch: self.epoch, base_sequence }
     }
 
-    /// The broker took the batch with these low bits of its key, now or earlier.
-    pub(crate) fn on_accepted(&mut self, low: u64, placement: Placement, class: TopicClass, tell: &mut Tell<'_>) {
-        let Some(at) = self.take_answered(low) else { return };
+    /// The broker took the batch with these low bits of its key, now or earlier. Returns whether [`Self::tell_received`] is
+    /// to be called for it at the end of the round.
+    pub(crate) fn on_accepted(
+        &mut self,
+        low: u64,
+        placement: Placement,
+        class: TopicClass,
+        tell: &mut Tell<'_>,
+    ) -> bool {
+        let Some(at) = self.take_answered(low) else { return false };
         self.refusals = 0;
         self.last_refusal = None;
         let batch = &mut self.window[at];
@@ -313,10 +290,20 @@ impl Queue {
         let is_stored = placement.base_offset.advance(u64::from(batch.records)) <= self.durable_end;
         if batch.acks == Acks::Received || !class.is_durable() || is_stored {
             batch.deliver(placement, is_stored, tell);
-        } else if !std::mem::replace(&mut batch.is_received_told, true) {
+            self.trim();
+            return false;
+        }
+        !batch.is_received_told
+    }
+
+    /// Tells of the batch with these low bits of its key that it is received, if that is still all there is to tell.
+    pub(crate) fn tell_received(&mut self, low: u64, tell: &mut Tell<'_>) {
+        if let Some(batch) = self.window.iter_mut().find(|batch| batch.key.low() == low)
+            && let Phase::Received(placement) = batch.phase
+            && !std::mem::replace(&mut batch.is_received_told, true)
+        {
             tell.received(batch.key, placement);
         }
-        self.trim();
     }
 
     /// The broker refused the batch with these low bits of its key.
@@ -496,8 +483,10 @@ impl Queue {
 
     fn trim(&mut self) {
         while let Some(batch) = self.window.pop_front_if(|batch| batch.phase == Phase::Done) {
-            if batch.bytes.len() <= SPARE_BATCH_BYTES_MAX {
-                self.spare = batch.bytes;
+            if let SealedBytes::Own(bytes) = batch.bytes
+                && bytes.capacity() <= SPARE_BATCH_BYTES_MAX
+            {
+                self.spare = bytes;
             }
         }
         let sent = self.window.iter().filter(|batch| batch.phase == Phase::Sent).count();

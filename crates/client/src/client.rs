@@ -243,7 +243,7 @@ impl Client {
     pub async fn drain(self) {
         let cells: Vec<_> = self.handle.shared.act(|inner, _| {
             inner.core.flush_all();
-            inner.batches.values().map(|batch| batch.cell.clone()).collect()
+            inner.batches.cells(None).cloned().collect()
         });
         for cell in cells {
             cell.ended().await;

@@ -27,8 +27,8 @@ impl Driver {
 
     fn round(&mut self, context: &mut Context<'_>) {
         self.shared.begin_round();
-        let now = self.shared.now();
         let mut inner = self.shared.lock();
+        let now = inner.clock.now();
         inner.core.finish_round(now);
         let words = self.shared.collect(&mut inner);
         let outbox = std::mem::take(&mut inner.outbox);

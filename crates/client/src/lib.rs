@@ -36,6 +36,7 @@
 mod address;
 mod admin;
 mod client;
+mod clock;
 mod consumer;
 mod deduplicate;
 mod driver;
@@ -55,6 +56,7 @@ mod ticket;
 mod transaction;
 mod transport;
 mod trust;
+mod unsettled;
 
 pub use address::{Address, AddressError, PORT_DEFAULT, Trust};
 pub use admin::{Admin, FoundOffset, TopicDescription, TopicList};

@@ -199,7 +199,10 @@ fn take_chunks(
     let mut take_chunk = |chunk| {
         decoder.push(chunk);
         while let Some(frame) = decoder.poll_frame()? {
-            let (now, inner) = round.get_or_insert_with(|| (shared.now(), shared.lock()));
+            let (now, inner) = round.get_or_insert_with(|| {
+                let mut inner = shared.lock();
+                (inner.clock.now(), inner)
+            });
             inner.core.handle(*now, Event::Frame { connection, frame });
         }
         Ok(())

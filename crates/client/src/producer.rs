@@ -12,7 +12,7 @@ use corelane_record::{BatchBuilder, Compression, PushError};
 use tokio::sync::oneshot;
 
 use crate::client::Handle;
-use crate::shared::{Inner, Unsettled};
+use crate::shared::Inner;
 use crate::ticket::BatchCell;
 use crate::{Error, SendError, Ticket};
 
@@ -281,12 +281,7 @@ impl Producer {
     pub async fn flush(&self) {
         let cells: Vec<BatchCell> = self.open.handle.shared.act(|inner, _| {
             inner.core.flush(self.open.key);
-            inner
-                .batches
-                .values()
-                .filter(|batch| batch.producer == self.open.key)
-                .map(|batch| batch.cell.clone())
-                .collect()
+            inner.batches.cells(Some(self.open.key)).cloned().collect()
         });
         for cell in cells {
             cell.ended().await;
@@ -301,8 +296,8 @@ impl Producer {
     ) -> Result<Option<Ticket>, SendError<'a>> {
         let Open { handle, key, class, .. } = &*self.open;
         let shared = &handle.shared;
-        let now = shared.now();
         let mut inner = shared.lock();
+        let now = inner.clock.now();
         let sent = match reservation {
             Some(reservation) => inner.core.send_reserved(now, *key, &record.0, delivery, reservation),
             None => inner.core.send(now, *key, &record.0, delivery),
@@ -333,10 +328,9 @@ fn issue(
     if delivery == Delivery::Detached && !is_first {
         return None;
     }
-    let Inner { batches, cells, .. } = inner;
-    let batch = batches.entry(sent.batch).or_insert_with(|| Unsettled { producer, cell: cells.take() });
+    let cell = inner.batches.cell(sent.batch, producer);
     match delivery {
-        Delivery::Ticket => Some(Ticket::new(batch.cell.clone(), class, sent)),
+        Delivery::Ticket => Some(Ticket::new(cell.clone(), class, sent)),
         Delivery::Detached => None,
     }
 }

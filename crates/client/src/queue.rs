@@ -377,8 +377,8 @@ impl QueueConsumer {
 
     fn say(&self, leases: Leases, verdict: &Verdict) -> VerdictTicket {
         let shared = &self.handle.shared;
-        let now = shared.now();
         let mut inner = shared.lock();
+        let now = inner.clock.now();
         let said = inner.core.say_of_leases(now, self.key, leases.delivery, leases.ranges(), verdict);
         // No round of its own: what is said before the driver goes round leaves in one frame.
         let driver = if said.is_some_and(|said| said.is_ready) { shared.notify_locked(&mut inner) } else { None };

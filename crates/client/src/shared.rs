@@ -4,23 +4,25 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use corelane_client_core::{
-    Answer, BatchKey, ClientCore, ConnectFailure, Effect, Event, FollowKey, GroupKey, GroupNews, OperationKey,
-    OutStream, ProducerKey, QueueMemberKey, QueueNews, RequestError, SubscriptionKey,
+    Answer, ClientCore, ConnectFailure, Effect, Event, FollowKey, GroupKey, GroupNews, OperationKey, OutStream,
+    ProducerKey, QueueMemberKey, QueueNews, RequestError, SubscriptionKey,
 };
-use corelane_model::{ConnectionKey, ErrorCode, MonotonicNanos, Now, ShardId, TopicClass, WallMillis};
+use corelane_model::{ConnectionKey, ErrorCode, MonotonicNanos, Now, ShardId, TopicClass};
 use corelane_wire::OutFrame;
 use tokio::sync::{Notify, oneshot};
 
+use crate::clock::Clock;
 use crate::consumer::ReaderQueue;
 use crate::gather::GATHERED_MAX;
 use crate::group::CommitCell;
 use crate::link::ConnectionIo;
 use crate::queue::VerdictCell;
-use crate::ticket::{BatchCell, Cells, Wakers};
+use crate::ticket::Wakers;
 use crate::transport::Transport;
+use crate::unsettled::UnsettledBatches;
 
 /// A map whose keys the client itself counts up.
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
@@ -48,21 +50,13 @@ impl Outbox {
 /// What became of a producer that was being opened.
 pub(crate) type Opened = Result<(u32, TopicClass), RequestError>;
 
-/// A batch without a last word.
-#[derive(Debug)]
-pub(crate) struct Unsettled {
-    pub(crate) producer: ProducerKey,
-    pub(crate) cell: BatchCell,
-}
-
 /// The machine and those who wait for it.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) core: ClientCore,
+    pub(crate) clock: Clock,
     pub(crate) outbox: Outbox,
-    /// Batches without a last word.
-    pub(crate) batches: Map<BatchKey, Unsettled>,
-    pub(crate) cells: Cells,
+    pub(crate) batches: UnsettledBatches,
     pub(crate) opening: Map<ProducerKey, oneshot::Sender<Opened>>,
     pub(crate) operations: Map<OperationKey, oneshot::Sender<Result<Answer, RequestError>>>,
     pub(crate) readers: Map<SubscriptionKey, Arc<ReaderQueue>>,
@@ -88,6 +82,7 @@ pub(crate) struct Shared {
     is_notified: AtomicBool,
     /// Told whenever room in the send buffer comes back.
     pub(crate) room: Notify,
+    /// Where monotonic moments count from.
     origin: Instant,
     pub(crate) transport: Transport,
 }
@@ -98,11 +93,12 @@ impl Shared {
         transport: Transport,
         first: oneshot::Sender<Result<(), ConnectFailure>>,
     ) -> Self {
+        let origin = Instant::now();
         let inner = Inner {
             core,
+            clock: Clock::new(origin),
             outbox: Outbox::default(),
-            batches: map(),
-            cells: Cells::default(),
+            batches: UnsettledBatches::default(),
             opening: map(),
             operations: map(),
             readers: map(),
@@ -117,24 +113,11 @@ impl Shared {
             gathered: 0,
             is_closed: false,
         };
-        Self {
-            inner: Mutex::new(inner),
-            is_notified: AtomicBool::new(false),
-            room: Notify::new(),
-            origin: Instant::now(),
-            transport,
-        }
+        Self { inner: Mutex::new(inner), is_notified: AtomicBool::new(false), room: Notify::new(), origin, transport }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("the machine does not panic")
-    }
-
-    pub(crate) fn now(&self) -> Now {
-        let nanos = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let wall = WallMillis(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX));
-        Now { monotonic: MonotonicNanos(nanos), wall }
     }
 
     pub(crate) fn instant(&self, moment: MonotonicNanos) -> Instant {
@@ -180,8 +163,8 @@ impl Shared {
 
     /// Makes calls to the machine in a round of their own, and passes on what it says.
     pub(crate) fn act<T>(&self, calls: impl FnOnce(&mut Inner, Now) -> T) -> T {
-        let now = self.now();
         let mut inner = self.lock();
+        let now = inner.clock.now();
         let result = calls(&mut inner, now);
         self.finish(inner, now);
         result
@@ -218,14 +201,14 @@ impl Shared {
                 Effect::Connect { connection, shard } => inner.outbox.connects.push((connection, shard)),
                 Effect::Close { connection, code, reason } => inner.outbox.closes.push((connection, code, reason)),
                 Effect::Received { batch, placement } => {
-                    if let Some(Unsettled { cell, .. }) = inner.batches.get(&batch) {
+                    if let Some(cell) = inner.batches.get(batch) {
                         let now = words.known_at();
                         cell.on_received(placement, now, &mut words.wakers);
                     }
                 }
                 Effect::Delivered { batch, placement, is_stored } => {
                     words.has_room = true;
-                    if let Some(Unsettled { cell, .. }) = inner.batches.remove(&batch) {
+                    if let Some(cell) = inner.batches.settle(batch) {
                         let now = words.known_at();
                         cell.on_delivered(placement, is_stored, now, &mut words.wakers);
                     }
@@ -235,7 +218,7 @@ impl Shared {
                     if 0 < detached {
                         tracing::warn!(records = detached, %error, "records without a ticket were not delivered");
                     }
-                    if let Some(Unsettled { cell, .. }) = inner.batches.remove(&batch) {
+                    if let Some(cell) = inner.batches.settle(batch) {
                         cell.on_failed(error, &mut words.wakers);
                     }
                 }

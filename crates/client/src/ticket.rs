@@ -125,6 +125,12 @@ impl BatchCell {
         Poll::Pending
     }
 
+    /// Whether both are the same.
+    #[cfg(test)]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.block, &other.block) && self.at == other.at
+    }
+
     /// Waits for the last word.
     pub(crate) async fn ended(&self) {
         poll_fn(|context| self.poll(context, |state| state.end.as_ref().map(|_| ()))).await;

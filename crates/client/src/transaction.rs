@@ -277,7 +277,7 @@ impl Transaction<'_> {
             let lane = Lane { partitions: info.partitions(), sticky: 0, queues: BTreeMap::new() };
             self.lanes.insert(topic.clone(), lane);
         }
-        let wall = self.owner.handle.shared.now().wall;
+        let wall = self.owner.handle.shared.lock().clock.now().wall;
         record.parts().check_delivery_time(wall)?;
         let lane = self.lanes.get_mut(&topic).expect("just made");
         let partition = record.parts().partition_among(lane.partitions, lane.sticky);

@@ -3,12 +3,8 @@
 use bytes::Bytes;
 use corelane_model::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_HEADERS_MAX};
 use corelane_model::{ProducerEpoch, ProducerId, Sequence, WallMillis};
-use rkyv::rancor::Failure;
-use rkyv::ser::Serializer;
-use rkyv::ser::allocator::SubAllocator;
-use rkyv::ser::sharing::Unshare;
 
-use crate::columns::{Columns, InFront, NULL, ROOT_BYTES};
+use crate::columns::{self, NULL, ROOT_BYTES};
 use crate::compression::Compressor;
 use crate::{BATCH_HEAD_BYTES, BATCH_VERSION, BatchFlags, BatchHead, CODEC_COLUMNS, Compression, PushError, header};
 
@@ -31,13 +27,11 @@ pub struct BatchBuilder {
     compression: Compression,
     /// Room for the head, then the values.
     front: Vec<u8>,
-    value_ends: Vec<u32>,
-    key_ends: Vec<u32>,
-    header_ends: Vec<u32>,
-    timestamps: Vec<i64>,
+    rows: Vec<Row>,
     /// Places of the records behind the base offset, if they do not follow each other.
     offsets: Vec<u32>,
-    columns: Columns,
+    keys: Vec<u8>,
+    headers: Vec<u8>,
     compressor: Compressor,
     /// The columns that the records so far call for.
     flags: BatchFlags,
@@ -47,6 +41,15 @@ pub struct BatchBuilder {
     bytes_before: usize,
 }
 
+/// The numbers of one record.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    value_end: u32,
+    key_end: u32,
+    header_end: u32,
+    timestamp: i64,
+}
+
 impl BatchBuilder {
     /// An empty builder whose batches have their values compressed so, where that makes them smaller.
     #[must_use]
@@ -54,12 +57,10 @@ impl BatchBuilder {
         Self {
             compression,
             front: Vec::new(),
-            value_ends: Vec::new(),
-            key_ends: Vec::new(),
-            header_ends: Vec::new(),
-            timestamps: Vec::new(),
+            rows: Vec::new(),
             offsets: Vec::new(),
-            columns: Columns { values: InFront { len: 0 }, numbers: Vec::new(), keys: Vec::new(), headers: Vec::new() },
+            keys: Vec::new(),
+            headers: Vec::new(),
             compressor: Compressor::new(),
             flags: BatchFlags(0),
             timestamp_min: i64::MAX,
@@ -114,25 +115,25 @@ impl BatchBuilder {
     ) {
         self.timestamp_min = self.timestamp_min.min(timestamp.0);
         self.timestamp_max = self.timestamp_max.max(timestamp.0);
-        self.timestamps.push(timestamp.0);
         if self.front.is_empty() {
             self.front.reserve(self.bytes_before);
             self.front.resize(BATCH_HEAD_BYTES, 0);
         }
         self.front.extend_from_slice(value.unwrap_or_default());
-        let is_null = if value.is_none() { NULL } else { 0 };
-        self.value_ends.push(end(self.front.len() - BATCH_HEAD_BYTES) | is_null);
         if key.is_some() {
             self.flags = self.flags.with(BatchFlags::KEYS);
         }
-        self.columns.keys.extend_from_slice(key.unwrap_or_default());
-        let is_null = if key.is_none() { NULL } else { 0 };
-        self.key_ends.push(end(self.columns.keys.len()) | is_null);
+        self.keys.extend_from_slice(key.unwrap_or_default());
         for (name, value) in headers {
             self.flags = self.flags.with(BatchFlags::HEADERS);
-            header::append(&mut self.columns.headers, name, value);
+            header::append(&mut self.headers, name, value);
         }
-        self.header_ends.push(end(self.columns.headers.len()));
+        self.rows.push(Row {
+            value_end: end(self.front.len() - BATCH_HEAD_BYTES) | if value.is_none() { NULL } else { 0 },
+            key_end: end(self.keys.len()) | if key.is_none() { NULL } else { 0 },
+            header_end: end(self.headers.len()),
+            timestamp: timestamp.0,
+        });
     }
 
     fn check_room(
@@ -154,7 +155,7 @@ impl BatchBuilder {
         let count = self.len() as u64;
         let earliest = self.timestamp_min.min(timestamp.0);
         let latest = self.timestamp_max.max(timestamp.0);
-        let column_bytes = (self.values_len() + self.columns.keys.len() + self.columns.headers.len()) as u64;
+        let column_bytes = (self.values_len() + self.keys.len() + self.headers.len()) as u64;
         let numbers = number_bytes(count + 1, has_keys, has_headers, earliest < latest);
         let is_room = FRAME_OF_RECORDS + column_bytes + record_bytes + numbers <= u64::from(bytes_max)
             && count < u64::from(BATCH_RECORDS_MAX);
@@ -162,10 +163,10 @@ impl BatchBuilder {
         if is_room && is_near { Ok(()) } else { Err(PushError::Full) }
     }
 
-    /// Takes over the memory of a batch that nobody else holds, for the next one. Of any other it just lets go.
-    pub fn reuse(&mut self, batch: Bytes) {
-        if self.front.is_empty() && batch.is_unique() {
-            self.front = Vec::from(batch);
+    /// Takes over the memory of a batch that nobody needs any more, for the next one.
+    pub fn reuse(&mut self, batch: Vec<u8>) {
+        if self.front.is_empty() {
+            self.front = batch;
             self.front.clear();
         }
     }
@@ -173,22 +174,20 @@ impl BatchBuilder {
     /// Records so far.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.timestamps.len()
+        self.rows.len()
     }
 
     /// Whether there is no record yet.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.timestamps.is_empty()
+        self.rows.is_empty()
     }
 
     /// Bytes of memory that it holds on to between batches.
     #[must_use]
     pub const fn memory_bytes(&self) -> usize {
-        let numbers = self.value_ends.capacity() + self.key_ends.capacity() + self.header_ends.capacity();
-        let columns = self.columns.keys.capacity() + self.columns.headers.capacity();
-        let compressor = self.compressor.memory_bytes();
-        numbers * 4 + self.columns.numbers.capacity() * 4 + self.timestamps.capacity() * 8 + columns + compressor
+        let rows = self.rows.capacity() * size_of::<Row>() + self.offsets.capacity() * 4;
+        rows + self.keys.capacity() + self.headers.capacity() + self.compressor.memory_bytes()
     }
 
     /// Bytes that the batch would have now; exact unless its values are to be compressed.
@@ -198,7 +197,7 @@ impl BatchBuilder {
         let (has_keys, has_headers) = (self.flags.contains(BatchFlags::KEYS), self.flags.contains(BatchFlags::HEADERS));
         let numbers =
             4 * self.len() * (1 + usize::from(has_keys) + usize::from(has_headers) + usize::from(has_timestamps));
-        let columns = self.values_len() + self.columns.keys.len() + self.columns.headers.len();
+        let columns = self.values_len() + self.keys.len() + self.headers.len();
         BATCH_HEAD_BYTES + ROOT_BYTES + columns + numbers
     }
 
@@ -210,6 +209,11 @@ impl BatchBuilder {
     ///
     /// Panics if there is no record: a batch has at least one.
     pub fn finish(&mut self, producer: ProducerStamp) -> Bytes {
+        share(self.finish_with(producer, BatchFlags(0), 0))
+    }
+
+    /// As [`BatchBuilder::finish`], as memory that has one holder and can be given to [`BatchBuilder::reuse`].
+    pub fn finish_unshared(&mut self, producer: ProducerStamp) -> Vec<u8> {
         self.finish_with(producer, BatchFlags(0), 0)
     }
 
@@ -219,10 +223,10 @@ impl BatchBuilder {
     /// Panics too if there is no producer.
     pub fn finish_transactional(&mut self, producer: ProducerStamp, home: u16) -> Bytes {
         assert!(producer.producer_id != ProducerId::NONE, "a transaction has a producer");
-        self.finish_with(producer, BatchFlags::TRANSACTIONAL, home)
+        share(self.finish_with(producer, BatchFlags::TRANSACTIONAL, home))
     }
 
-    fn finish_with(&mut self, producer: ProducerStamp, flags: BatchFlags, home: u16) -> Bytes {
+    fn finish_with(&mut self, producer: ProducerStamp, flags: BatchFlags, home: u16) -> Vec<u8> {
         let count = u32::try_from(self.len()).expect("pushing stops at the limit of records");
         let out = self.seal(BatchHead {
             flags,
@@ -246,50 +250,34 @@ impl BatchBuilder {
             self.offsets.extend_from_slice(offsets);
             self.flags = self.flags.with(BatchFlags::OFFSETS);
         }
-        self.seal(BatchHead { offset_span, ..*head })
+        share(self.seal(BatchHead { offset_span, ..*head }))
     }
 
     /// The batch of all records so far; what `head` says of its payload is filled in.
-    fn seal(&mut self, head: BatchHead) -> Bytes {
+    fn seal(&mut self, head: BatchHead) -> Vec<u8> {
         assert!(!self.is_empty(), "a batch has at least one record");
         let count = u32::try_from(self.len()).expect("pushing stops at the limit of records");
         let compression = self.compress_values();
-        self.gather_numbers();
-        self.columns.values.len = self.values_len();
-        let mut out = self.serialize();
-        let payload = &out[BATCH_HEAD_BYTES..];
+        let mut out = self.write_payload();
         let head = BatchHead {
-            version: BATCH_VERSION,
-            codec: CODEC_COLUMNS,
             flags: self.flags.with(BatchFlags(compression.to_bits())).with(head.flags),
-            payload_bytes: u32::try_from(payload.len()).expect("pushing stops at the limit of bytes"),
             record_count: count,
             max_timestamp: WallMillis(self.timestamp_max),
-            payload_crc: crc32c::crc32c(payload),
-            head_crc: 0,
             ..head
         };
-        head.write(&mut out);
+        complete(head, &mut out);
         self.bytes_before = out.len();
-        if out.capacity() <= SMALL_BATCH_BYTES {
-            // A batch that fills its memory needs no count of its holders while there is one.
-            out.shrink_to_fit();
-        }
         self.clear();
-        Bytes::from(out)
+        out
     }
 
     /// Forgets all records.
     pub fn clear(&mut self) {
         self.front.clear();
-        self.value_ends.clear();
-        self.key_ends.clear();
-        self.header_ends.clear();
-        self.timestamps.clear();
+        self.rows.clear();
         self.offsets.clear();
-        self.columns.numbers.clear();
-        self.columns.keys.clear();
-        self.columns.headers.clear();
+        self.keys.clear();
+        self.headers.clear();
         self.flags = BatchFlags(0);
         self.timestamp_min = i64::MAX;
         self.timestamp_max = i64::MIN;
@@ -305,34 +293,64 @@ impl BatchBuilder {
         self.compression
     }
 
-    /// Puts the columns that the records call for one after another.
-    fn gather_numbers(&mut self) {
-        let numbers = &mut self.columns.numbers;
-        numbers.extend_from_slice(&self.value_ends);
-        if self.flags.contains(BatchFlags::KEYS) {
-            numbers.extend_from_slice(&self.key_ends);
+    /// Head room and values, and behind them the columns that the records call for, and the root.
+    fn write_payload(&mut self) -> Vec<u8> {
+        let mut out = std::mem::take(&mut self.front);
+        let numbers_at = out.len();
+        let has_timestamps = self.timestamp_min < self.timestamp_max;
+        let (has_keys, has_headers) = (self.flags.contains(BatchFlags::KEYS), self.flags.contains(BatchFlags::HEADERS));
+        let columns = 1 + usize::from(has_keys) + usize::from(has_headers) + usize::from(has_timestamps);
+        let numbers = self.len() * columns + self.offsets.len();
+        out.reserve_exact(numbers * 4 + self.keys.len() + self.headers.len() + ROOT_BYTES);
+        let rows = &self.rows[..];
+        append(&mut out, rows, |row| row.value_end);
+        if has_keys {
+            append(&mut out, rows, |row| row.key_end);
         }
-        if self.flags.contains(BatchFlags::HEADERS) {
-            numbers.extend_from_slice(&self.header_ends);
+        if has_headers {
+            append(&mut out, rows, |row| row.header_end);
         }
-        if self.timestamp_min < self.timestamp_max {
+        if has_timestamps {
             self.flags = self.flags.with(BatchFlags::TIMESTAMPS);
             let latest = self.timestamp_max;
-            let delta = |&timestamp: &i64| u32::try_from(latest - timestamp).expect("pushing keeps timestamps near");
-            numbers.extend(self.timestamps.iter().map(delta));
+            let delta = |row: &Row| u32::try_from(latest - row.timestamp).expect("pushing keeps timestamps near");
+            append(&mut out, rows, delta);
         }
-        numbers.extend_from_slice(&self.offsets);
+        append(&mut out, &self.offsets, |&offset| offset);
+        columns::write_behind_numbers(&mut out, numbers_at, &self.keys, &self.headers);
+        out
     }
+}
 
-    /// Head room, values, and behind them whatever rkyv writes.
-    fn serialize(&mut self) -> Vec<u8> {
-        let mut front = std::mem::take(&mut self.front);
-        let columns = &self.columns;
-        front.reserve_exact(columns.numbers.len() * 4 + columns.keys.len() + columns.headers.len() + ROOT_BYTES);
-        // Vectors of numbers and bytes are copied whole and need no room to work in.
-        let mut serializer = Serializer::new(front, SubAllocator::empty(), Unshare);
-        rkyv::api::serialize_using::<_, Failure>(columns, &mut serializer).expect("memory takes every write");
-        serializer.into_writer()
+/// Writes the head of a batch whose payload is there; what it says of the payload's bytes is filled in.
+pub(crate) fn complete(head: BatchHead, batch: &mut [u8]) {
+    let payload = &batch[BATCH_HEAD_BYTES..];
+    let head = BatchHead {
+        version: BATCH_VERSION,
+        codec: CODEC_COLUMNS,
+        payload_bytes: end(payload.len()),
+        payload_crc: crc32c::crc32c(payload),
+        head_crc: 0,
+        ..head
+    };
+    head.write(batch);
+}
+
+/// The batch as bytes that may have several holders.
+fn share(mut batch: Vec<u8>) -> Bytes {
+    if batch.capacity() <= SMALL_BATCH_BYTES {
+        // A batch that fills its memory needs no count of its holders while there is one.
+        batch.shrink_to_fit();
+    }
+    Bytes::from(batch)
+}
+
+/// Appends a number of each to a payload.
+fn append<T>(out: &mut Vec<u8>, each: &[T], number: impl Fn(&T) -> u32) {
+    let start = out.len();
+    out.resize(start + each.len() * 4, 0);
+    for (place, one) in out[start..].as_chunks_mut::<4>().0.iter_mut().zip(each) {
+        *place = number(one).to_le_bytes();
     }
 }
 
@@ -350,6 +368,6 @@ const fn number_bytes(count: u64, has_keys: bool, has_headers: bool, has_timesta
 }
 
 /// A column's length as an end.
-fn end(len: usize) -> u32 {
+pub(crate) fn end(len: usize) -> u32 {
     u32::try_from(len).expect("a column is far below 4 GiB")
 }

@@ -3,12 +3,10 @@
 use std::ops::Range;
 
 use corelane_model::limits::BATCH_VALUES_BYTES_MAX;
-use rkyv::rancor::{Failure, Fallible};
-use rkyv::ser::{Allocator, Writer};
-use rkyv::vec::{ArchivedVec, VecResolver};
-use rkyv::with::{ArchiveWith, SerializeWith};
-use rkyv::{Archive, Place, Serialize};
+use rkyv::Archive;
+use rkyv::rancor::Failure;
 
+use crate::builder::end;
 use crate::{BATCH_HEAD_BYTES, BatchError, BatchFlags, BatchHead, Compression, header};
 
 /// Bit of a key end or value end that says that the key or value is null. Such an end equals the one before it.
@@ -18,47 +16,50 @@ pub(crate) const ROOT_BYTES: usize = 32;
 const _: () = assert!(size_of::<ArchivedColumns>() == ROOT_BYTES);
 const _: () = assert!(BATCH_VALUES_BYTES_MAX < NULL);
 
-/// Values that the builder has put at the beginning of the payload, in front of everything that rkyv writes, so that
-/// they are copied once.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct InFront {
-    pub(crate) len: usize,
-}
-
-/// Archives [`InFront`] as the vector of bytes that it is.
-#[derive(Debug)]
-pub(crate) struct AsBytes;
-
-impl ArchiveWith<InFront> for AsBytes {
-    type Archived = ArchivedVec<u8>;
-    type Resolver = VecResolver;
-
-    fn resolve_with(field: &InFront, resolver: Self::Resolver, out: Place<Self::Archived>) {
-        ArchivedVec::resolve_from_len(field.len, resolver, out);
-    }
-}
-
-impl<S: Fallible + Allocator + Writer + ?Sized> SerializeWith<InFront, S> for AsBytes {
-    fn serialize_with(_: &InFront, _: &mut S) -> Result<Self::Resolver, S::Error> {
-        Ok(VecResolver::from_pos(BATCH_HEAD_BYTES))
-    }
-}
-
-/// The columns of a batch. The order of the fields is the order of the bytes; the check of the archive relies on it.
-#[derive(Debug, Archive, Serialize)]
+/// The columns of a batch as rkyv archives them; [`write_behind_numbers`] writes the same bytes. The order of the fields is the
+/// order of the bytes; the check of the archive relies on it.
+#[derive(Debug, Archive)]
 #[rkyv(archived = ArchivedColumns)]
-pub(crate) struct Columns {
+#[cfg_attr(test, derive(rkyv::Serialize))]
+#[cfg_attr(not(test), expect(dead_code, reason = "it only says what is archived"))]
+struct Columns {
     /// All values one after another, perhaps compressed.
-    #[rkyv(with = AsBytes)]
-    pub(crate) values: InFront,
+    values: Vec<u8>,
     /// One after another, each with one entry a record: value ends, then, as far as the flags announce them, key ends,
     /// header ends, how many milliseconds a timestamp is before the head's max timestamp, and how far an offset is behind
     /// the base offset.
-    pub(crate) numbers: Vec<u32>,
+    numbers: Vec<u32>,
     /// All keys one after another.
-    pub(crate) keys: Vec<u8>,
+    keys: Vec<u8>,
     /// All headers one after another.
-    pub(crate) headers: Vec<u8>,
+    headers: Vec<u8>,
+}
+
+/// Ends the archive of which `out` holds room for the head, the values, and the numbers from `numbers_at` on: keys, headers
+/// and root. A batch of a single small record is made by the thousand, and the archive is four lengths and distances.
+pub(crate) fn write_behind_numbers(out: &mut Vec<u8>, numbers_at: usize, keys: &[u8], headers: &[u8]) {
+    let head = end(BATCH_HEAD_BYTES);
+    let numbers_at = end(numbers_at);
+    let keys_at = end(out.len());
+    let headers_at = keys_at + end(keys.len());
+    let root_at = headers_at + end(headers.len());
+    out.extend_from_slice(keys);
+    out.extend_from_slice(headers);
+    let columns = [
+        (head, numbers_at - head),
+        (numbers_at, (keys_at - numbers_at) / 4),
+        (keys_at, headers_at - keys_at),
+        (headers_at, root_at - headers_at),
+    ];
+    let mut root = [0; ROOT_BYTES];
+    let mut vector_at = root_at;
+    for (field, (place, len)) in root.as_chunks_mut::<8>().0.iter_mut().zip(columns) {
+        // How far it is back from the vector to its first element.
+        field[..4].copy_from_slice(&(vector_at - place).wrapping_neg().to_le_bytes());
+        field[4..].copy_from_slice(&len.to_le_bytes());
+        vector_at += 8;
+    }
+    out.extend_from_slice(&root);
 }
 
 /// Where a checked payload has what: byte ranges of the whole batch, head included.
@@ -226,4 +227,32 @@ fn check_headers(ends: &[[u8; 4]], bytes: &[u8]) -> Result<(), BatchError> {
         start = end;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_rkyv_writes() {
+        for (values, numbers, keys, headers) in [
+            ("", 1, "", ""),
+            ("v", 1, "", ""),
+            ("values", 2, "key", ""),
+            ("odd", 3, "", "h"),
+            ("four", 8, "keys", "heads"),
+        ] {
+            let numbers: Vec<u32> = (0..numbers).map(|number| number | NULL).collect();
+            let columns =
+                Columns { values: values.into(), numbers: numbers.clone(), keys: keys.into(), headers: headers.into() };
+            let mut out = vec![0; BATCH_HEAD_BYTES];
+            out.extend_from_slice(values.as_bytes());
+            let numbers_at = out.len();
+            out.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+            write_behind_numbers(&mut out, numbers_at, keys.as_bytes(), headers.as_bytes());
+            let archive = rkyv::api::high::to_bytes::<rkyv::rancor::Panic>(&columns);
+            let Ok(archive) = archive;
+            assert_eq!(out[BATCH_HEAD_BYTES..], archive[..], "{columns:?}");
+        }
+    }
 }

@@ -19,6 +19,7 @@ mod partition;
 mod reader;
 mod rewrite;
 mod sealed;
+mod single;
 
 pub use builder::{BatchBuilder, ProducerStamp};
 pub use compression::Compression;
@@ -31,3 +32,4 @@ pub use partition::{murmur2, partition_for_key};
 pub use reader::{Record, RecordBatch, Records};
 pub use rewrite::Rewriter;
 pub use sealed::{SealedBatch, Stamp, split_batch, stamp};
+pub use single::SingleBatch;

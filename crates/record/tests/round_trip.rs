@@ -5,7 +5,7 @@ use corelane_model::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_HEADERS_
 use corelane_model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, WallMillis};
 use corelane_record::{
     BATCH_HEAD_BYTES, BatchBuilder, BatchError, BatchHead, BatchKeys, Compression, ProducerStamp, PushError,
-    RecordBatch, Rewriter, SealedBatch, Stamp, split_batch, stamp,
+    RecordBatch, Rewriter, SealedBatch, SingleBatch, Stamp, split_batch, stamp,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -43,21 +43,21 @@ fn single(value: &[u8]) -> Bytes {
 }
 
 #[test]
-fn the_memory_of_a_batch_is_used_again_unless_somebody_holds_it() {
+fn the_memory_of_a_batch_is_used_again() {
     let mut builder = BatchBuilder::new(Compression::None);
     let fill = |builder: &mut BatchBuilder, value: &[u8]| {
         builder.push(WallMillis(7), None, Some(value), &[]).expect("it fits");
-        builder.finish(ProducerStamp::default())
+        builder.finish_unshared(ProducerStamp::default())
     };
     let first = fill(&mut builder, b"first");
-    let held = first.clone();
+    assert_eq!(first, single(b"first"));
+    let place = first.as_ptr();
     builder.reuse(first);
     let second = fill(&mut builder, b"other");
-    assert_eq!((held, &second), (single(b"first"), &single(b"other")));
-    let place = second.as_ptr();
-    builder.reuse(second);
-    let third = fill(&mut builder, b"third");
-    assert_eq!((third.as_ptr(), third), (place, single(b"third")));
+    assert_eq!((second.as_ptr(), second), (place, single(b"other").to_vec()));
+    builder.push(WallMillis(7), None, Some(b"third"), &[]).expect("it fits");
+    builder.reuse(vec![7; 500]);
+    assert_eq!(builder.finish(ProducerStamp::default()), single(b"third"), "what gathers is not lost");
 }
 
 fn records() -> impl Strategy<Value = Vec<Owned>> {
@@ -377,4 +377,43 @@ fn a_batch_that_the_column_of_offsets_makes_too_large_becomes_several() {
     Rewriter::default().rewrite(bytes, &keeps, &mut out).unwrap();
     assert!(1 < out.len() && out.iter().all(|batch| batch.len() <= BATCH_BYTES_MAX as usize));
     assert_eq!(with_offsets(&out).len(), count - 1);
+}
+
+#[test]
+fn a_single_record_is_the_batch_that_a_builder_makes_of_it() {
+    let producer =
+        ProducerStamp { producer_id: ProducerId(7), producer_epoch: ProducerEpoch(2), base_sequence: Sequence(9) };
+    let large = vec![7; 5000];
+    let parts = [None, Some(&b""[..]), Some(b"k"), Some(b"seven b"), Some(&large)];
+    for (key, value) in parts.into_iter().flat_map(|key| parts.map(|value| (key, value))) {
+        let mut builder = BatchBuilder::new(Compression::None);
+        let push = |builder: &mut BatchBuilder| builder.push(WallMillis(5), key, value, &[]).expect("it fits");
+        push(&mut builder);
+        let expected = builder.finish_unshared(producer);
+        for memory in [Vec::new(), vec![9; 40], vec![9; 300]] {
+            let single = SingleBatch::new(memory, WallMillis(5), key, value).expect("it fits");
+            assert_eq!(single.bytes(), expected.len());
+            assert_eq!(single.finish(producer), expected, "{key:?} {value:?}");
+        }
+        push(&mut builder);
+        push(&mut builder);
+        let expected = builder.finish(producer);
+        SingleBatch::new(Vec::new(), WallMillis(5), key, value).expect("it fits").move_into(&mut builder);
+        push(&mut builder);
+        assert_eq!(builder.finish(producer), expected, "{key:?} {value:?}");
+    }
+}
+
+#[test]
+fn a_single_record_has_the_limit_that_a_builder_has() {
+    for (key, most) in
+        [(None, 0), (Some(&b"key"[..]), 7)].map(|(key, more)| (key, BATCH_BYTES_MAX as usize - 116 - more))
+    {
+        let value = vec![7; most + 1];
+        let mut builder = BatchBuilder::new(Compression::None);
+        let refused = builder.push(WallMillis(0), key, Some(&value), &[]).expect_err("it is too large");
+        assert_eq!(SingleBatch::new(Vec::new(), WallMillis(0), key, Some(&value)).expect_err("it is"), refused);
+        let single = SingleBatch::new(Vec::new(), WallMillis(0), key, Some(&value[1..])).expect("it fits");
+        assert_eq!(single.bytes(), BATCH_BYTES_MAX as usize);
+    }
 }

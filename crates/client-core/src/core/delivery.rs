@@ -184,12 +184,16 @@ impl ClientCore {
             self.stats.batches_sent += 1;
             self.stats.batches_repeated += u64::from(outgoing.is_repeated);
             has_left = true;
+            let is_last = outgoing.is_last;
             let correlation = correlation(key, index, outgoing.key);
             let parcel = Parcel { partition, acks: outgoing.acks, correlation, bytes: outgoing.bytes };
             let effects = &mut self.effects;
             lanes.push(outgoing.lane, parcel, |stream, frame| {
                 effects.push_back(produce_effect(connection, stream, frame));
             });
+            if is_last {
+                break;
+            }
         }
         if queue.register() {
             self.durable_waiters.add(partition, key);
@@ -233,25 +237,42 @@ impl ClientCore {
                 continue;
             }
             let code = answer.code.to_native();
-            let remedy = if code == 0 {
+            let (remedy, is_untold) = if code == 0 {
                 let placement = Placement {
                     base_offset: Offset(answer.base_offset.to_native()),
                     append_timestamp: WallMillis(answer.timestamp_ms.to_native()),
                 };
-                queue.on_accepted(low, placement, class, &mut tell);
-                Remedy::None
+                (Remedy::None, queue.on_accepted(low, placement, class, &mut tell))
             } else {
                 let text = body.texts.iter().find(|text| text.0.to_native() as usize == at);
-                queue.on_refused(low, ErrorCode::from_wire(code), text.map_or("", |text| &text.1), &mut tell)
+                let text = text.map_or("", |text| &text.1);
+                (queue.on_refused(low, ErrorCode::from_wire(code), text, &mut tell), false)
             };
             // What it holds to send may leave now. Only such queues are listed: a round looks at so many of them, and after a
             // tick of a thousand partitions none has anything.
             if queue.list_unsent() {
                 self.dirty.push_back((key, index));
             }
+            if is_untold {
+                self.untold.push((key, index, low));
+            }
             self.apply(now, key, index, remedy);
         }
         Ok(())
+    }
+
+    /// Tells of batches that were received in this round and not delivered as well. Mostly the broker says both together, and
+    /// at the tick of many partitions the first word would be as dear as the last.
+    pub(super) fn tell_received(&mut self) {
+        let mut untold = std::mem::take(&mut self.untold);
+        for (key, index, low) in untold.drain(..) {
+            let (producers, mut tell) = self.split();
+            let producer = producers.get_mut(key.0 as usize).and_then(Option::as_mut);
+            if let Some(queue) = producer.and_then(|producer| producer.queues.get_mut(index as usize)) {
+                queue.tell_received(low, &mut tell);
+            }
+        }
+        self.untold = untold;
     }
 
     fn apply(&mut self, now: Now, key: ProducerKey, index: u32, remedy: Remedy) {

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use corelane_model::limits::QUEUE_DELAY_MAX;
 use corelane_model::queue::HEADER_DELIVER_AT;
 use corelane_model::{Acks, MonotonicNanos, Now, PartitionIndex, WallMillis};
 use corelane_record::{
-    BatchBuilder, BatchHead, MESSAGE_ID_HEADER, ProducerStamp, PushError, find_message_id, partition_for_key,
+    BatchBuilder, BatchHead, Compression, MESSAGE_ID_HEADER, ProducerStamp, PushError, SingleBatch, find_message_id,
+    partition_for_key,
 };
 
+use crate::lanes::SealedBytes;
 use crate::tell::Tell;
 use crate::{BatchKey, DeliveryError, Placement, ProducerSettings};
 
@@ -86,6 +87,11 @@ impl NewRecord<'_> {
         headers.extend(time.as_ref().map(|time| (HEADER_DELIVER_AT, Some(time.as_bytes()))));
         headers.extend_from_slice(self.headers);
         builder.push(timestamp, self.key, self.value, &headers)
+    }
+
+    /// Whether it has neither headers nor anything that becomes one.
+    const fn is_plain(&self) -> bool {
+        self.headers.is_empty() && self.message_id.is_none() && self.delivery_time.is_none()
     }
 
     /// Its message id, however that was set.
@@ -168,11 +174,11 @@ impl Workshop {
         Self { settings, has_message_ids: false, spare: Vec::new() }
     }
 
-    pub(super) fn take(&mut self) -> Box<BatchBuilder> {
+    fn take(&mut self) -> Box<BatchBuilder> {
         self.spare.pop().unwrap_or_else(|| Box::new(BatchBuilder::new(self.settings.compression)))
     }
 
-    pub(super) fn give_back(&mut self, builder: Box<BatchBuilder>) {
+    fn give_back(&mut self, builder: Box<BatchBuilder>) {
         let is_small = builder.memory_bytes() <= SMALL_BUILDER_BYTES;
         let most = if is_small { SPARE_SMALL_BUILDERS_MAX } else { SPARE_BUILDERS_MAX };
         if builder.is_empty() && self.spare.len() < most {
@@ -181,11 +187,65 @@ impl Workshop {
     }
 }
 
+/// The records of a batch that still takes some.
+#[derive(Debug)]
+enum Contents {
+    Single(SingleBatch),
+    Many(Box<BatchBuilder>),
+}
+
+impl Contents {
+    /// Those of a batch that begins with this record, in `memory` if there is some.
+    fn new(now: Now, record: &NewRecord<'_>, memory: Vec<u8>, workshop: &mut Workshop) -> Result<Self, PushError> {
+        if record.is_plain() && workshop.settings.compression == Compression::None {
+            let timestamp = record.timestamp.unwrap_or(now.wall);
+            return SingleBatch::new(memory, timestamp, record.key, record.value).map(Self::Single);
+        }
+        let mut builder = workshop.take();
+        builder.reuse(memory);
+        match record.push_into(now.wall, &mut builder) {
+            Ok(()) => Ok(Self::Many(builder)),
+            Err(error) => {
+                workshop.give_back(builder);
+                Err(error)
+            }
+        }
+    }
+
+    fn len(&self) -> u32 {
+        match self {
+            Self::Single(_) => 1,
+            Self::Many(builder) => u32::try_from(builder.len()).expect("a batch has a limit of records"),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Single(batch) => batch.bytes(),
+            Self::Many(builder) => builder.bytes(),
+        }
+    }
+
+    /// The builder for another record.
+    fn many(&mut self, workshop: &mut Workshop) -> &mut BatchBuilder {
+        if let Self::Single(_) = self {
+            let single = std::mem::replace(self, Self::Many(workshop.take()));
+            if let (Self::Single(batch), Self::Many(builder)) = (single, &mut *self) {
+                batch.move_into(builder);
+            }
+        }
+        match self {
+            Self::Many(builder) => builder,
+            Self::Single(_) => unreachable!("it has become many"),
+        }
+    }
+}
+
 /// A batch that still takes records.
 #[derive(Debug)]
 pub(super) struct Gathering {
     pub(super) key: BatchKey,
-    pub(super) builder: Box<BatchBuilder>,
+    contents: Contents,
     pub(super) acks: Acks,
     pub(super) charge: u64,
     pub(super) detached: u32,
@@ -211,7 +271,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) key: BatchKey,
-    pub(super) bytes: Bytes,
+    pub(super) bytes: SealedBytes,
     pub(super) records: u32,
     pub(super) acks: Acks,
     pub(super) charge: u64,
@@ -226,31 +286,81 @@ pub(super) struct Batch {
 }
 
 impl Gathering {
+    /// A batch that begins with this record, in `memory` if there is some.
+    pub(super) fn new(
+        key: BatchKey,
+        now: Now,
+        record: &NewRecord<'_>,
+        delivery: Delivery,
+        memory: Vec<u8>,
+        workshop: &mut Workshop,
+    ) -> Result<Self, PushError> {
+        Ok(Self {
+            key,
+            contents: Contents::new(now, record, memory, workshop)?,
+            acks: workshop.settings.acks,
+            charge: record.charge(),
+            detached: u32::from(delivery == Delivery::Detached),
+            opened_at: now.monotonic,
+            is_full: workshop.settings.batch_records <= 1,
+        })
+    }
+
+    /// Adds a record. Returns its place.
     pub(super) fn push(
         &mut self,
         now: Now,
         record: &NewRecord<'_>,
         delivery: Delivery,
-        settings: &ProducerSettings,
+        workshop: &mut Workshop,
     ) -> Result<u32, PushError> {
-        let index = u32::try_from(self.builder.len()).expect("a batch has a limit of records");
-        let charge = record.charge();
-        let is_crowded = 0 < index && settings.batch_bytes as usize <= self.builder.bytes();
-        if settings.batch_records <= index || is_crowded {
+        let index = self.contents.len();
+        let (batch_records, batch_bytes) = (workshop.settings.batch_records, workshop.settings.batch_bytes);
+        if batch_records <= index || batch_bytes as usize <= self.contents.bytes() {
             return Err(PushError::Full);
         }
-        record.push_into(now.wall, &mut self.builder)?;
-        self.charge += charge;
+        record.push_into(now.wall, self.contents.many(workshop))?;
+        self.charge += record.charge();
         if delivery == Delivery::Detached {
             self.detached += 1;
         }
-        self.is_full = settings.batch_records <= index + 1;
+        self.is_full = batch_records <= index + 1;
         Ok(index)
     }
 
+    /// Records so far.
+    pub(super) fn len(&self) -> u32 {
+        self.contents.len()
+    }
+
+    /// The batch as it leaves.
+    pub(super) fn seal(self, stamp: ProducerStamp, workshop: &mut Workshop) -> Batch {
+        let records = self.len();
+        let bytes = match self.contents {
+            Contents::Single(batch) => batch.finish(stamp),
+            Contents::Many(mut builder) => {
+                let bytes = builder.finish_unshared(stamp);
+                workshop.give_back(builder);
+                bytes
+            }
+        };
+        Batch {
+            key: self.key,
+            bytes: bytes.into(),
+            records,
+            acks: self.acks,
+            charge: self.charge,
+            detached: self.detached,
+            opened_at: self.opened_at,
+            phase: Phase::Waiting,
+            is_doubtful: false,
+            is_received_told: false,
+            was_sent: false,
+        }
+    }
+
     pub(super) fn fail(self, error: DeliveryError, tell: &mut Tell<'_>) {
-        let records = u32::try_from(self.builder.len()).expect("a batch has a limit of records");
-        tell.failed(self.key, records, self.detached, self.charge, error);
+        tell.failed(self.key, self.len(), self.detached, self.charge, error);
     }
 }
 
@@ -283,9 +393,15 @@ impl Batch {
         head.producer_id = stamp.producer_id;
         head.producer_epoch = stamp.producer_epoch;
         head.base_sequence = stamp.base_sequence;
-        let mut bytes = BytesMut::from(&self.bytes[..]);
-        head.write(&mut bytes);
-        self.bytes = bytes.freeze();
+        match &mut self.bytes {
+            SealedBytes::Own(bytes) => head.write(bytes),
+            SealedBytes::Shared(bytes) => {
+                // What has left shares the memory as it was.
+                let mut anew = bytes.to_vec();
+                head.write(&mut anew);
+                *bytes = anew.into();
+            }
+        }
     }
 }
 

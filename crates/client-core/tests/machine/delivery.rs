@@ -97,6 +97,20 @@ fn received_and_stored_are_told_apart() {
 }
 
 #[test]
+fn what_is_stored_in_the_same_round_is_told_once() {
+    let mut world = world(TopicClass::Durable);
+    let producer = world.open("t", ProducerSettings::default());
+    let (_, sent) = world.send(producer, 0);
+    world.round();
+    while world.up(0) {}
+    world.broker.sync();
+    world.notices();
+    world.down_together();
+    assert!(!world.received.contains_key(&sent.batch));
+    assert!(matches!(world.fates[&sent.batch], Fate::Delivered { is_stored: true, .. }));
+}
+
+#[test]
 fn a_full_buffer_refuses_and_room_that_was_set_aside_stays() {
     let mut world = World::with(1, |settings| settings.buffer_records_max = 3);
     world.broker.create("t", 1, TopicClass::Durable);

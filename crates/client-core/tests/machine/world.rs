@@ -173,6 +173,16 @@ impl World {
         true
     }
 
+    /// The client takes all answers and notices that are there in one round.
+    pub(crate) fn down_together(&mut self) {
+        for (&connection, pipe) in &mut self.pipes {
+            for out in pipe.down.drain(..) {
+                self.core.handle(self.now, Event::Frame { connection, frame: frame(out) });
+            }
+        }
+        self.round();
+    }
+
     /// The broker tells of durable ends and pushes.
     pub(crate) fn notices(&mut self) {
         for (key, pipe) in &mut self.pipes {

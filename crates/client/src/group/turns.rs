@@ -194,8 +194,8 @@ impl GroupConsumer {
     pub(super) fn finish(&self, in_hand: InHand) {
         let InHand { id, subscription, end, bytes, role } = in_hand;
         let shared = &self.handle.shared;
-        let now = shared.now();
         let mut inner = shared.lock();
+        let now = inner.clock.now();
         let mut has_work = inner.core.consumed(subscription, bytes);
         match role {
             Role::Owner { turn, records, since } => {
