@@ -1,8 +1,8 @@
 //! The load generator: scenarios, an open-loop pacer, workers, measuring, reports.
 //!
 //! Latency counts from the moment at which a message was *due*, not from the moment at which it left: a stalled broker
-//! cannot hide its stall. The generator's own lateness is measured too, and a run in which it was late is void. What is
-//! consumed is verified: every message once, in order per key, unchanged.
+//! cannot hide its stall. The generator's own lateness is measured too, and a slice of a run in which it was late does not
+//! count. What is consumed is verified: every message once, in order per key, unchanged.
 
 pub mod disk;
 pub mod figure;
@@ -15,6 +15,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod server;
+pub mod slice;
 pub mod stamp;
 pub mod stolen;
 pub mod trace;

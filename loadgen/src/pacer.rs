@@ -15,21 +15,19 @@ const SLEEP_MARGIN: Duration = Duration::from_micros(60);
 pub struct Pacer {
     origin: Instant,
     lateness: Latency,
-    late_max: Duration,
-    late: u64,
     is_excused: bool,
 }
 
 impl Pacer {
-    /// A pacer whose time begins at `origin`; a message that leaves later than `late_max` after it was due
-    /// counts as late.
+    /// A pacer whose time begins at `origin`.
     #[must_use]
-    pub fn new(origin: Instant, late_max: Duration) -> Self {
-        Self { origin, lateness: Latency::default(), late_max, late: 0, is_excused: false }
+    pub fn new(origin: Instant) -> Self {
+        Self { origin, lateness: Latency::default(), is_excused: false }
     }
 
-    /// Returns when `due` has come; at once when it has passed. Counts by how much it was missed.
-    pub fn wait_until(&mut self, due: MonotonicNanos) {
+    /// Returns when `due` has come; at once when it has passed. Counts, and answers, by how much it was missed; lateness that
+    /// is excused is none.
+    pub fn wait_until(&mut self, due: MonotonicNanos) -> Duration {
         let target = self.origin + Duration::from_nanos(due.0);
         let mut now = Instant::now();
         if now < target {
@@ -43,13 +41,11 @@ impl Pacer {
             now = Instant::now();
         }
         if self.is_excused {
-            return;
+            return Duration::ZERO;
         }
         let lateness = now - target;
         self.lateness.record(lateness);
-        if self.late_max < lateness {
-            self.late += 1;
-        }
+        lateness
     }
 
     /// The broker held the sender up: until the pacer has caught up, lateness is not the generator's own.
@@ -61,12 +57,6 @@ impl Pacer {
     #[must_use]
     pub const fn lateness(&self) -> &Latency {
         &self.lateness
-    }
-
-    /// How many messages left too late for the run to be believed.
-    #[must_use]
-    pub const fn late(&self) -> u64 {
-        self.late
     }
 }
 
@@ -104,9 +94,11 @@ mod tests {
     #[test]
     fn a_passed_due_time_returns_at_once_and_is_counted() {
         let origin = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
-        let mut pacer = Pacer::new(origin, Duration::from_micros(833));
-        pacer.wait_until(MonotonicNanos(0));
-        assert_eq!(pacer.late(), 1);
+        let mut pacer = Pacer::new(origin);
+        assert!(Duration::from_secs(1) <= pacer.wait_until(MonotonicNanos(0)));
+        assert_eq!(pacer.lateness().samples(), 1);
+        pacer.excuse();
+        assert_eq!(pacer.wait_until(MonotonicNanos(1)), Duration::ZERO);
         assert_eq!(pacer.lateness().samples(), 1);
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::Disk;
 use crate::measure::{Latency, Percentiles};
+use crate::slice::SliceCounts;
 use crate::verify::Verdict;
 
 /// Latencies of a run from the due time of each message, in microseconds.
@@ -57,7 +58,7 @@ pub type Floors = std::collections::BTreeMap<String, f64>;
 pub struct Report {
     /// Which workload.
     pub scenario: String,
-    /// Whether the figures must not be believed, because the generator itself was late.
+    /// Whether the figures must not be believed, because the generator itself was late in most slices of the run.
     pub void: bool,
     /// Why.
     pub void_reason: Option<String>,
@@ -91,7 +92,9 @@ pub struct Report {
     pub rate_per_s: f64,
     /// What it would be if nothing held anybody back.
     pub ideal_per_s: f64,
-    /// How late the generator itself was.
+    /// The run's slices; latencies are of those that count.
+    pub slices: SliceCounts,
+    /// How late the generator itself was, in all slices.
     pub lateness_us: Percentiles,
     /// Processor time that the machine's host took from all cores while messages were sent; `null` where nobody counts it.
     pub stolen_ms: Option<f64>,
@@ -212,8 +215,18 @@ impl fmt::Display for Report {
             };
             writeln!(f, "  budget      p99 {:.0} µs, p99.9 {:.0} µs: {kept}", budget.p99_us, budget.p999_us)?;
         }
+        write_slices(f, self.slices)?;
         write_conditions(f, self.stolen_ms, self.disk.as_ref(), self.floors.as_ref())
     }
+}
+
+/// How much of the run counts.
+fn write_slices(f: &mut fmt::Formatter<'_>, slices: SliceCounts) -> fmt::Result {
+    let SliceCounts { slice_ms, total, void } = slices;
+    if void == 0 {
+        return Ok(());
+    }
+    writeln!(f, "  slices      {void} of {total} of {slice_ms} ms do not count: the generator was late in them")
 }
 
 /// The spread of members' rates: fastest over slowest, less one.

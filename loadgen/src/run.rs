@@ -26,6 +26,7 @@ use crate::plan::{Plan, Reading};
 use crate::progress::Progress;
 use crate::report::{AFTERWARDS, Budget, Floors, LIVE, Latencies, Member, Report, Samples};
 use crate::server::metric;
+use crate::slice::Slices;
 use crate::verify::Verdict;
 use reader::{Reader, ReaderEnd};
 use sender::{Sender, SenderEnd};
@@ -34,10 +35,6 @@ use tickets::TicketsEnd;
 
 pub use signals::Interrupted;
 
-/// A message is late when it left later than this share of a tick after it was due: 5 %.
-pub const LATE_SHARE: u32 = 20;
-/// A run is void when more than one message in so many was late: its p99.9 would be the generator's, not the broker's.
-pub const LATE_ONE_IN: u64 = 1000;
 /// Readers that see nothing new for this long after the last message was sent will see nothing more.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// After the last message readers listen this much longer, for duplicates.
@@ -132,18 +129,19 @@ async fn run_on_topics(
         readers = open_readers(&plan, options, names, counts).await?;
     }
     let origin = Instant::now();
+    let slices = Arc::new(Slices::new(plan.tick, plan.duration));
     let (stop, stopped) = watch::channel(false);
     let start = |readers: Vec<Reader>| -> Vec<_> {
-        readers.into_iter().map(|reader| tokio::spawn(reader.run(origin, stopped.clone()))).collect()
+        let start_one = |reader: Reader| tokio::spawn(reader.run(origin, Arc::clone(&slices), stopped.clone()));
+        readers.into_iter().map(start_one).collect()
     };
     let mut readers = start(readers);
     let schedule = std::mem::replace(&mut plan.schedule, Box::new(std::iter::empty()));
     let (tickets, ticket_queue) = tokio::sync::mpsc::unbounded_channel();
-    let collector = tokio::spawn(tickets::collect(ticket_queue, origin, options.acks));
-    let late_max = plan.tick / LATE_SHARE;
+    let collector = tokio::spawn(tickets::collect(ticket_queue, origin, Arc::clone(&slices), options.acks));
     let sender = Sender::new(
         origin,
-        late_max,
+        &slices,
         client.clone(),
         producers,
         plan.streams.clone(),
@@ -275,6 +273,7 @@ fn judge(
         seconds,
         rate_per_s: per_second(verdict.consumed, seconds),
         ideal_per_s: plan.ideal_per_s,
+        slices: sent.slices,
         lateness_us: sent.lateness.percentiles(),
         stolen_ms: sent.stolen_ms(),
         latency_us,

@@ -31,8 +31,16 @@ fn check_right(report: &Value, sent: u64, consumed: u64) {
         assert_eq!(report[fault], 0, "{fault}: {report}");
     }
     assert!(report["void"].is_boolean() && report["seconds"].is_number(), "{report}");
-    assert!(report["latency_us"]["consumed"]["p50"].is_number(), "{report}");
+    check_slices(report, &report["latency_us"]["consumed"]);
     assert!(report["lateness_us"]["max"].is_number() && report["members"].is_array(), "{report}");
+}
+
+/// Where all slices count there is a median; on a busy machine perhaps none does.
+fn check_slices(report: &Value, latency: &Value) {
+    let slices = &report["slices"];
+    let (total, void) = (slices["total"].as_u64().unwrap(), slices["void"].as_u64().unwrap());
+    assert!(0 < total && void <= total, "{report}");
+    assert!(latency["p50"].is_number() || 0 < void, "{report}");
 }
 
 /// The report of a bench that verified everything, whether the machine was too busy for its figures or not.
@@ -185,7 +193,8 @@ fn a_group_under_load_loses_no_message_when_a_member_restarts_or_dies() {
         let each = report["partitions"].as_array().unwrap();
         let moved = each.iter().filter(|partition| partition["is_moved"] == true).count() as u64;
         assert_eq!((each.len(), moved), (6, partitions("moved")), "{report}");
-        assert!(report["latency_us"]["stored"]["p50"].is_number() && report["stored"] == 1800, "{report}");
+        check_slices(&report, &report["latency_us"]["stored"]);
+        assert_eq!(report["stored"], 1800, "{report}");
     }
     assert_eq!(broker.good(&["group", "list"], b"").lines().count(), 1, "the groups of the runs are gone");
 }
@@ -204,10 +213,8 @@ fn every_message_of_a_shared_queue_is_acknowledged_once_or_is_a_dead_letter() {
         // Which deliveries fail is decided by the messages' numbers.
         assert_eq!(count("nacked"), count("redelivered") + count("dead_letters"), "{report}");
         assert!(0 < count("dead_letters") && 0 < count("redelivered"), "{report}");
-        assert!(
-            report["latency_us"]["consumed"]["p50"].is_number() && report["acknowledged_us"]["p50"].is_number(),
-            "{report}"
-        );
+        check_slices(&report, &report["latency_us"]["consumed"]);
+        check_slices(&report, &report["acknowledged_us"]);
     }
     let closed = report(&broker, &[&load[..4], &["--rate", "max"], &load[6..]].concat());
     assert_eq!((&closed["is_closed"], &closed["acknowledged"]), (&true.into(), &closed["sent"]), "{closed}");

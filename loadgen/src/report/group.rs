@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Floors, Latencies, Member};
 use crate::disk::Disk;
 use crate::measure::Percentiles;
+use crate::slice::SliceCounts;
 
 /// How long partitions brought nothing although something was due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -79,6 +80,8 @@ pub struct GroupReport {
     pub ideal_per_s: f64,
     /// How late the generator itself was.
     pub lateness_us: Percentiles,
+    /// The run's slices; latencies are of those that count.
+    pub slices: SliceCounts,
     /// Processor time that the machine's host took from all cores while messages were sent; `null` where nobody counts it.
     pub stolen_ms: Option<f64>,
     /// Latencies; consumed is when a member had a message.
@@ -155,6 +158,7 @@ impl fmt::Display for GroupReport {
         }
         super::write_latencies(f, &self.latency_us)?;
         super::write_row(f, "lateness", &self.lateness_us)?;
+        super::write_slices(f, self.slices)?;
         super::write_conditions(f, self.stolen_ms, self.disk.as_ref(), self.floors.as_ref())
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Floors, Latencies, Member};
 use crate::disk::Disk;
 use crate::measure::Percentiles;
+use crate::slice::SliceCounts;
 
 /// A run with a shared queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,6 +73,8 @@ pub struct QueueReport {
     pub ideal_per_s: Option<f64>,
     /// How late the generator itself was.
     pub lateness_us: Percentiles,
+    /// The run's slices; latencies are of those that count.
+    pub slices: SliceCounts,
     /// Processor time that the machine's host took from all cores while messages were sent; `null` where nobody counts it.
     pub stolen_ms: Option<f64>,
     /// Latencies; consumed is when a member had a message for the first time. Nobody asks what became of a single send.
@@ -154,6 +157,7 @@ impl fmt::Display for QueueReport {
         super::write_row(f, "handed out", &self.latency_us.consumed)?;
         super::write_row(f, "acknowledged", &self.acknowledged_us)?;
         super::write_row(f, "lateness", &self.lateness_us)?;
+        super::write_slices(f, self.slices)?;
         super::write_conditions(f, self.stolen_ms, self.disk.as_ref(), self.floors.as_ref())
     }
 }

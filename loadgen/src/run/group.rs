@@ -14,7 +14,7 @@ use anyhow::Context;
 use corelane::{Client, TopicClass};
 use tokio::sync::mpsc;
 
-use super::{Counts, LATE_SHARE, LOOK, RunOptions, connect, create_topics, delete_topics, open_producers};
+use super::{Counts, LOOK, RunOptions, connect, create_topics, delete_topics, open_producers};
 use crate::disk::Disk;
 use crate::progress::Progress;
 use crate::report::group::GroupReport;
@@ -22,6 +22,7 @@ use crate::report::{Latencies, Member};
 use crate::run::sender::{Sender, SenderEnd};
 use crate::run::tickets;
 use crate::scenario::NxM;
+use crate::slice::{LATE_SHARE, Slices};
 use member::{Command, GroupMember, MemberEnd};
 use process::MemberProcess;
 use watch_partitions::Watch;
@@ -69,6 +70,8 @@ pub struct GroupBench {
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 /// How long a restarted member is away.
 const AWAY: Duration = Duration::from_millis(100);
+/// What a member's falling out does to others is over so long after it is back, or has expired.
+const OVER: Duration = Duration::from_millis(300);
 /// Members that see nothing new for this long after their session time-out will see nothing more.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
@@ -117,13 +120,13 @@ async fn on_topic(
 
     let producers = open_producers(client, topics, options).await?;
     let origin = Instant::now();
-    watch.begin(origin);
+    let slices = Arc::new(Slices::new(plan.tick, plan.duration));
+    watch.begin(origin, &slices);
     let (sent_tickets, ticket_queue) = mpsc::unbounded_channel();
-    let collector = tokio::spawn(tickets::collect(ticket_queue, origin, options.acks));
-    let late_max = plan.tick / LATE_SHARE;
+    let collector = tokio::spawn(tickets::collect(ticket_queue, origin, Arc::clone(&slices), options.acks));
     let sender = Sender::new(
         origin,
-        late_max,
+        &slices,
         client.clone(),
         producers,
         plan.streams.clone(),
@@ -183,6 +186,17 @@ impl GroupBench {
     /// What a member takes at most. Where members fall out the others take their share too, so that there is no limit.
     fn rate_max(&self) -> Option<u32> {
         (self.disturbance == Disturbance::None).then_some(self.rate)
+    }
+
+    /// Why nobody can say what a disturbance did, if so: the generator was late itself while it lasted.
+    fn why_unseen(&self, watch: &Watch, tick: Duration) -> Option<String> {
+        let ends = if self.disturbance == Disturbance::Crash { self.session_timeout } else { AWAY };
+        let late_us = (tick / LATE_SHARE).as_micros();
+        (!watch.saw_disturbances(ends + OVER)).then(|| {
+            format!(
+                "the generator handed out messages more than {late_us} µs late (5 % of a tick) while members fell out"
+            )
+        })
     }
 
     fn name(&self) -> String {
@@ -301,7 +315,7 @@ fn judge(
     watch: &Watch,
 ) -> GroupReport {
     let total = sent.total();
-    let void_reason = sent.void_reason(plan.tick);
+    let void_reason = sent.void_reason(plan.tick).or_else(|| bench.why_unseen(watch, plan.tick));
     let seen = watch.finish(&sent.sent);
     let seconds = super::seconds(seen.last.saturating_sub(sent.first_due));
     let mut errors = 0;
@@ -341,6 +355,7 @@ fn judge(
         seconds,
         rate_per_s: super::per_second(seen.verdict.consumed, seconds),
         ideal_per_s: plan.ideal_per_s,
+        slices: sent.slices,
         lateness_us: sent.lateness.percentiles(),
         stolen_ms: sent.stolen_ms(),
         latency_us: Latencies {

@@ -13,7 +13,7 @@ use corelane::{Backoff, Client, Consumer, Dispatch, QueueBuilder, StartAt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{Counts, LATE_SHARE, LOOK, RunOptions, StopSignals, connect, create_topics, delete_topics, open_producers};
+use super::{Counts, LOOK, RunOptions, StopSignals, connect, create_topics, delete_topics, open_producers};
 use crate::disk::Disk;
 use crate::plan::{Plan, Schedule};
 use crate::progress::Progress;
@@ -22,6 +22,7 @@ use crate::report::{Latencies, Member};
 use crate::run::Interrupted;
 use crate::run::sender::{Sender, SenderEnd};
 use crate::scenario::QueueLoad;
+use crate::slice::Slices;
 use flood::Flood;
 use judge::{Judge, Rules};
 use member::{MemberEnd, QueueMember, SESSION_TIMEOUT};
@@ -118,15 +119,18 @@ async fn on_topics(
     };
     let producers = open_producers(client, &topics[..1], options).await?;
     let origin = Instant::now();
-    judge.begin(origin);
+    let slices = Arc::new(match bench.rate {
+        Some(_) => Slices::new(plan.tick, plan.duration),
+        None => Slices::without_schedule(),
+    });
+    judge.begin(origin, &slices);
     let members: Vec<_> = members.into_iter().map(|member| tokio::spawn(member.run(stopped.clone()))).collect();
     let letters = letters
         .map(|letters| tokio::spawn(read_letters(letters, Arc::clone(&judge), Arc::clone(counts), stopped.clone())));
     let runtime = tokio::runtime::Handle::current();
     let (streams, counting, sender) = (plan.streams.clone(), Arc::clone(counts), client.clone());
     let sending = if bench.rate.is_some() {
-        let late_max = plan.tick / LATE_SHARE;
-        let sender = Sender::new(origin, late_max, sender, producers, streams, counting, None);
+        let sender = Sender::new(origin, &slices, sender, producers, streams, counting, None);
         tokio::task::spawn_blocking(move || sender.run(schedule, &runtime))
     } else {
         let producer = producers.into_iter().next().expect("a queue has one topic");
@@ -279,7 +283,7 @@ fn report(
         sent: total,
         received: total.saturating_sub(failed),
         stored: total.saturating_sub(failed),
-        consumed: seen.handed_out.samples,
+        consumed: seen.consumed,
         handed_out: tally.handed_out,
         acknowledged: tally.acknowledged,
         dead_letters: tally.dead,
@@ -297,6 +301,7 @@ fn report(
         seconds,
         rate_per_s: super::per_second(tally.acknowledged + tally.dead, seconds),
         ideal_per_s: bench.rate.map(f64::from),
+        slices: sent.slices,
         lateness_us: sent.lateness.percentiles(),
         stolen_ms: sent.stolen_ms(),
         latency_us: Latencies { consumed: seen.handed_out, ..Latencies::default() },

@@ -11,6 +11,7 @@ use super::Counts;
 use crate::measure::Latency;
 use crate::pacer::RateLimit;
 use crate::plan::{Plan, ReaderPlan, Reading};
+use crate::slice::{SlicedLatency, Slices};
 use crate::verify::Verifier;
 
 /// A reader that has subscribed.
@@ -64,7 +65,13 @@ impl Reader {
     }
 
     /// Reads until it is told to stop.
-    pub(crate) async fn run(mut self, origin: Instant, mut stop: watch::Receiver<bool>) -> (Self, ReaderEnd) {
+    pub(crate) async fn run(
+        mut self,
+        origin: Instant,
+        slices: Arc<Slices>,
+        mut stop: watch::Receiver<bool>,
+    ) -> (Self, ReaderEnd) {
+        let mut latency = SlicedLatency::new(slices);
         let mut consumer = self.consumer.take().expect("a reader runs once");
         let verifier = self.verifier.take().expect("a reader runs once");
         let mut end = ReaderEnd { verifier, latency: Latency::default(), last: 0 };
@@ -75,7 +82,9 @@ impl Reader {
                 next = consumer.next() => next,
                 _ = stop.changed() => None,
             };
-            let Some(next) = next else { return (self, end) };
+            let Some(next) = next else {
+                return (self, ReaderEnd { latency: latency.finish(), ..end });
+            };
             let batch = match next {
                 Ok(batch) => batch,
                 Err(error) => {
@@ -89,7 +98,7 @@ impl Reader {
                 if let Some(due) = end.verifier.judge(record.key, record.value)
                     && self.reading == Reading::Live
                 {
-                    end.latency.record_nanos(now.saturating_sub(due.0));
+                    latency.record(due.0, now.saturating_sub(due.0), 1);
                     end.last = now;
                 }
             }

@@ -9,10 +9,11 @@ use corelane_model::MonotonicNanos;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Counts, LATE_ONE_IN, LATE_SHARE};
+use super::Counts;
 use crate::measure::Latency;
 use crate::pacer::Pacer;
 use crate::plan::{Schedule, StreamPlan};
+use crate::slice::{LATE_SHARE, SliceCounts, SliceJudge, Slices};
 use crate::stamp::{Stamp, write_message};
 use crate::stolen;
 
@@ -25,6 +26,7 @@ const TICKETS_TOGETHER_MAX: usize = 4096;
 /// The pacer and its producers.
 pub(crate) struct Sender {
     pacer: Pacer,
+    judge: SliceJudge,
     client: Client,
     producers: Vec<Producer>,
     streams: Vec<StreamPlan>,
@@ -46,7 +48,9 @@ pub(crate) struct SenderEnd {
     pub(crate) first_refusal: Option<String>,
     /// How late the generator was.
     pub(crate) lateness: Latency,
-    /// How many messages it handed out too late to be believed.
+    /// Which slices of the run count.
+    pub(crate) slices: SliceCounts,
+    /// How many messages were handed out too late.
     pub(crate) late: u64,
     /// When the first message was due, in nanoseconds since the origin.
     pub(crate) first_due: u64,
@@ -60,13 +64,15 @@ impl SenderEnd {
         self.sent.iter().map(|&sent| u64::from(sent)).sum()
     }
 
-    /// Why the run is void, if it is; a message was late by more than [`LATE_SHARE`] of `tick`.
+    /// Why the run is void, if it is: in most of its slices messages were late by more than [`LATE_SHARE`] of `tick`.
     pub(crate) fn void_reason(&self, tick: Duration) -> Option<String> {
-        let (late, total) = (self.late, self.total());
-        (total < late * LATE_ONE_IN).then(|| {
-            let late_us = (tick / LATE_SHARE).as_micros();
+        let SliceCounts { slice_ms, total, void } = self.slices;
+        self.slices.is_void().then(|| {
+            let (late, late_us) = (self.late, (tick / LATE_SHARE).as_micros());
             let reason = format!(
-                "the generator handed out {late} of {total} messages more than {late_us} µs late (5 % of a tick)"
+                "in {void} of {total} slices of {slice_ms} ms the generator was late: {late} of {} messages by more than \
+                 {late_us} µs (5 % of a tick)",
+                self.total()
             );
             match self.stolen {
                 Some(stolen) if !stolen.is_zero() => {
@@ -86,7 +92,7 @@ impl SenderEnd {
 impl Sender {
     pub(crate) fn new(
         origin: Instant,
-        late_max: Duration,
+        slices: &Arc<Slices>,
         client: Client,
         producers: Vec<Producer>,
         streams: Vec<StreamPlan>,
@@ -94,7 +100,8 @@ impl Sender {
         tickets: Option<UnboundedSender<Vec<Sent>>>,
     ) -> Self {
         let end = SenderEnd { sent: vec![0; streams.len()], ..SenderEnd::default() };
-        Self { pacer: Pacer::new(origin, late_max), client, producers, streams, counts, tickets, end }
+        let judge = SliceJudge::new(Arc::clone(slices));
+        Self { pacer: Pacer::new(origin), judge, client, producers, streams, counts, tickets, end }
     }
 
     /// Sends the whole schedule.
@@ -106,7 +113,8 @@ impl Sender {
         let mut gathering = None;
         let mut tickets = Vec::new();
         while let Some(due) = schedule.next() {
-            self.pacer.wait_until(due.at);
+            let lateness = self.pacer.wait_until(due.at);
+            self.judge.on_sent(due.at, lateness);
             if self.counts.is_stopped.load(Ordering::Relaxed) {
                 break;
             }
@@ -146,7 +154,8 @@ impl Sender {
         }
         self.pass_on(&mut tickets);
         self.end.lateness = self.pacer.lateness().clone();
-        self.end.late = self.pacer.late();
+        // Before tickets end: who records them looks at the last slice then.
+        (self.end.slices, self.end.late) = self.judge.finish();
         self.end.stolen = stolen::since(stolen_before);
         self.end
     }

@@ -1,5 +1,6 @@
 //! The task that waits for what the broker says of each message.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use corelane::{Acks, Delivered};
@@ -8,6 +9,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::sender::Sent;
 use crate::measure::Latency;
+use crate::slice::{SlicedLatency, Slices};
 
 /// What came of all tickets.
 #[derive(Debug, Default)]
@@ -23,14 +25,20 @@ pub(crate) struct TicketsEnd {
 }
 
 /// Waits for every ticket, in the order of sending, until the sender is gone.
-pub(crate) async fn collect(mut queue: UnboundedReceiver<Vec<Sent>>, origin: Instant, acks: Acks) -> TicketsEnd {
+pub(crate) async fn collect(
+    mut queue: UnboundedReceiver<Vec<Sent>>,
+    origin: Instant,
+    slices: Arc<Slices>,
+    acks: Acks,
+) -> TicketsEnd {
     let mut end = TicketsEnd::default();
+    let [mut received, mut stored] = [Arc::clone(&slices), slices].map(SlicedLatency::new);
     while let Some(together) = queue.recv().await {
         for (due, ticket) in together {
             match ticket.received().await {
                 Ok(delivered) => {
                     end.received_count += 1;
-                    end.received.record(latency(origin, due, &delivered));
+                    received.record(due.0, latency(origin, due, &delivered), 1);
                 }
                 Err(error) => {
                     end.failed += 1;
@@ -44,7 +52,7 @@ pub(crate) async fn collect(mut queue: UnboundedReceiver<Vec<Sent>>, origin: Ins
             match ticket.stored().await {
                 Ok(delivered) => {
                     end.stored_count += 1;
-                    end.stored.record(latency(origin, due, &delivered));
+                    stored.record(due.0, latency(origin, due, &delivered), 1);
                     let known = delivered.known_at.saturating_duration_since(origin).as_nanos();
                     end.last_stored = end.last_stored.max(u64::try_from(known).unwrap_or(u64::MAX));
                 }
@@ -55,11 +63,11 @@ pub(crate) async fn collect(mut queue: UnboundedReceiver<Vec<Sent>>, origin: Ins
             }
         }
     }
-    end
+    TicketsEnd { received: received.finish(), stored: stored.finish(), ..end }
 }
 
-/// From the due time to the moment at which the client knew.
-fn latency(origin: Instant, due: MonotonicNanos, delivered: &Delivered) -> Duration {
+/// Nanoseconds from the due time to the moment at which the client knew.
+fn latency(origin: Instant, due: MonotonicNanos, delivered: &Delivered) -> u64 {
     let known = delivered.known_at.saturating_duration_since(origin);
-    known.saturating_sub(Duration::from_nanos(due.0))
+    u64::try_from(known.saturating_sub(Duration::from_nanos(due.0)).as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,9 +1,10 @@
 //! What all members of a queue see together: every message is done once, and nothing comes again that is done.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use crate::measure::{Latency, Percentiles};
+use crate::measure::Percentiles;
+use crate::slice::{SlicedLatency, Slices};
 use crate::stamp::{StreamIndex, read_message};
 
 /// A message: its stream, and its number in it.
@@ -96,8 +97,9 @@ struct State {
     origin: Instant,
     streams: Vec<Stream>,
     tally: Tally,
-    handed_out: Latency,
-    acknowledged: Latency,
+    handed_out: SlicedLatency,
+    acknowledged: SlicedLatency,
+    consumed: u64,
     last: u64,
 }
 
@@ -112,6 +114,8 @@ pub(super) struct Judge {
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) tally: Tally,
+    /// Messages that were handed out at least once.
+    pub(super) consumed: u64,
     pub(super) handed_out: Percentiles,
     pub(super) acknowledged: Percentiles,
     /// When the last message was done, in nanoseconds since the origin.
@@ -128,20 +132,25 @@ pub(super) struct Sitting<'a> {
 
 impl Judge {
     pub(super) fn new(rules: Rules, streams: usize) -> Self {
+        let slices = Arc::new(Slices::without_schedule());
         let state = State {
             origin: Instant::now(),
             streams: vec![Stream::default(); streams],
             tally: Tally::default(),
-            handed_out: Latency::default(),
-            acknowledged: Latency::default(),
+            handed_out: SlicedLatency::new(Arc::clone(&slices)),
+            acknowledged: SlicedLatency::new(slices),
+            consumed: 0,
             last: 0,
         };
         Self { rules, state: Mutex::new(state) }
     }
 
     /// The load begins.
-    pub(super) fn begin(&self, origin: Instant) {
-        self.sit().state.origin = origin;
+    pub(super) fn begin(&self, origin: Instant, slices: &Arc<Slices>) {
+        let state = &mut *self.sit().state;
+        state.origin = origin;
+        state.handed_out = SlicedLatency::new(Arc::clone(slices));
+        state.acknowledged = SlicedLatency::new(Arc::clone(slices));
     }
 
     /// Looks at several things at one moment.
@@ -164,7 +173,7 @@ impl Judge {
             tally.corrupt += (stream.fates.len() as u64).saturating_sub(sent.into());
         }
         let (handed_out, acknowledged) = (state.handed_out.percentiles(), state.acknowledged.percentiles());
-        Seen { tally, handed_out, acknowledged, last: state.last }
+        Seen { tally, consumed: state.consumed, handed_out, acknowledged, last: state.last }
     }
 }
 
@@ -192,7 +201,8 @@ impl Sitting<'_> {
         match *fate {
             Fate::Open(failures) if !rules.is_dead(failures) => {
                 if failures == 0 {
-                    state.handed_out.record_nanos(now.saturating_sub(due));
+                    state.consumed += 1;
+                    state.handed_out.record(due, now.saturating_sub(due), 1);
                 } else {
                     state.tally.redelivered += 1;
                 }
@@ -214,7 +224,8 @@ impl Sitting<'_> {
     /// So many acknowledgements were answered, `waited` nanoseconds after they were said.
     pub(super) fn on_acknowledged(&mut self, count: u64, waited: u64) {
         self.state.tally.acknowledged += count;
-        self.state.acknowledged.record_nanos_of(waited, count);
+        let said = self.now.saturating_sub(waited);
+        self.state.acknowledged.record(said, waited, count);
         self.state.last = self.state.last.max(self.now);
     }
 

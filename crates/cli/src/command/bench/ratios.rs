@@ -135,13 +135,12 @@ const CACHED_READS: u32 = 8;
 /// The memory of the broker that reads cold data, and how much more data there is.
 const COLD_MEMORY: &str = "128MiB";
 const COLD_BYTES: u64 = 8 * (128 << 20);
-/// Workloads whose tail is looked at come in pieces so long, whose latencies are joined: one edge at which the generator was late
-/// voids, and repeats, its piece and not all of them.
-const PIECE: Duration = Duration::from_secs(2);
-const EDGE_PIECES: u32 = 2;
-/// One partition gets one record a tick: a p99 with ten samples beyond it takes a thousand ticks.
-const EDGE_OF_ONE_PIECES: u32 = 9;
-const DUEL_PIECES: u32 = 3;
+/// Workloads whose tail is looked at are run in pieces so long, until the slices that count are together long enough.
+const PIECE: Duration = Duration::from_secs(10);
+/// One partition gets one record a tick: a p99 with ten samples beyond it takes a thousand ticks. As many of a thousand partitions,
+/// so that both tails hold the same share of the machine's hiccups.
+const EDGE_COUNTED: Duration = Duration::from_secs(17);
+const DUEL_COUNTED: Duration = Duration::from_secs(8);
 
 /// Figure and floor of each round, by name.
 type Samples = BTreeMap<&'static str, Vec<(f64, f64)>>;
@@ -270,10 +269,10 @@ impl Ratios {
         if self.wants(EDGE_P99) || self.wants(EDGE_SYNCS) {
             let tick = Duration::from_millis(16);
             let edge = |partitions| Edge { partitions, tick, duration: PIECE, class: TopicClass::Durable }.plan();
-            let one = round.carry_out(&[EDGE_P99], EDGE_OF_ONE_PIECES, || edge(1))?;
-            let many = round.carry_out(&[EDGE_P99, EDGE_SYNCS], EDGE_PIECES, || edge(1000))?;
-            let ticks = (PIECE * EDGE_PIECES).as_secs_f64() / tick.as_secs_f64();
+            let one = round.carry_out(&[EDGE_P99], EDGE_COUNTED, || edge(1))?;
+            let many = round.carry_out(&[EDGE_P99, EDGE_SYNCS], EDGE_COUNTED, || edge(1000))?;
             if let Some(many) = many {
+                let ticks = (PIECE * many.pieces).as_secs_f64() / tick.as_secs_f64();
                 let syncs = many.journal_syncs.context("the broker's admin listener is known")?;
                 #[expect(clippy::cast_precision_loss, reason = "a count of seconds")]
                 push(samples, EDGE_SYNCS, syncs as f64 / ticks, 1.0);
@@ -289,7 +288,7 @@ impl Ratios {
                 continue;
             }
             let duel = || Duel { matches: 20, duration: PIECE, class, partitions: 8 }.plan();
-            let Some(joined) = round.carry_out(&names, DUEL_PIECES, duel)? else { continue };
+            let Some(joined) = round.carry_out(&names, DUEL_COUNTED, duel)? else { continue };
             let budget = joined.budget.context("the scenario has a budget")?;
             let consumed = joined.samples.consumed.percentiles();
             push(samples, names[0], consumed.p99.context("too few samples for p99")?, budget.p99_us);
@@ -322,12 +321,18 @@ impl Round<'_> {
         format!("corelane://{}", self.server.quic)
     }
 
-    /// Runs a workload for some rows in so many pieces, each until it is not void, as long as patience lasts; if one of them is void
-    /// to the end its round has no figure. A run that is not right is none.
-    fn carry_out(&self, rows: &[&'static str], pieces: u32, plan: impl Fn() -> Plan) -> anyhow::Result<Option<Joined>> {
+    /// Runs a workload for some rows, piece after piece, until the slices that count are `counted` long together, as long as
+    /// patience lasts; if they do not come together its round has no figure. A run that is not right is none.
+    fn carry_out(
+        &self,
+        rows: &[&'static str],
+        counted: Duration,
+        plan: impl Fn() -> Plan,
+    ) -> anyhow::Result<Option<Joined>> {
+        let pieces = u32::try_from(counted.as_nanos().div_ceil(PIECE.as_nanos())).expect("some pieces");
         let mut patience = Patience::new(self.patience, pieces * RUNS_MIN);
         let mut joined = Joined::default();
-        while joined.pieces < pieces {
+        while joined.counted < counted {
             if !patience.goes_on() {
                 return Ok(None);
             }
@@ -351,6 +356,8 @@ impl Round<'_> {
 #[derive(Debug, Default)]
 struct Joined {
     pieces: u32,
+    /// How long their slices that count are.
+    counted: Duration,
     samples: corelane_loadgen::report::Samples,
     journal_syncs: Option<u64>,
     budget: Option<Budget>,
@@ -359,6 +366,7 @@ struct Joined {
 impl Joined {
     fn add(&mut self, report: &Report) {
         self.pieces += 1;
+        self.counted += report.slices.counted();
         self.samples.stored.merge(&report.samples.stored);
         self.samples.consumed.merge(&report.samples.consumed);
         self.journal_syncs =
