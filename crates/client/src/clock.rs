@@ -25,9 +25,13 @@ impl Clock {
     }
 
     pub(crate) fn now(&mut self) -> Now {
-        let monotonic = MonotonicNanos(nanos(self.origin.elapsed()));
+        self.at(MonotonicNanos(nanos(self.origin.elapsed())), wall_nanos)
+    }
+
+    /// What time it is at this moment; `read_wall` reads the time of day.
+    fn at(&mut self, monotonic: MonotonicNanos, read_wall: impl FnOnce() -> u64) -> Now {
         if WALL_AGE_MAX <= monotonic.since(self.read_at) {
-            (self.read_at, self.wall_nanos) = (monotonic, wall_nanos());
+            (self.read_at, self.wall_nanos) = (monotonic, read_wall());
         }
         let wall_millis = self.wall_nanos.saturating_add(monotonic.0 - self.read_at.0) / NANOS_OF_MILLI;
         Now { monotonic, wall: WallMillis(wall_millis.cast_signed()) }
@@ -43,4 +47,23 @@ const fn nanos(duration: Duration) -> u64 {
 
 fn wall_nanos() -> u64 {
     nanos(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_day_is_reckoned_between_readings_and_follows_when_it_is_set() {
+        let mut clock = Clock::new(Instant::now());
+        clock.wall_nanos = 5_000 * NANOS_OF_MILLI;
+        let begin = clock.read_at;
+        let mut wall = |millis, set_to: Option<u64>| {
+            let moment = begin.after(Duration::from_millis(millis));
+            clock.at(moment, || set_to.expect("it is not read again") * NANOS_OF_MILLI).wall.0
+        };
+        assert_eq!([wall(0, None), wall(9, None)], [5_000, 5_009]);
+        assert_eq!([wall(10, Some(2_000)), wall(19, None)], [2_000, 2_009], "it was set back");
+        assert_eq!(wall(1_000, Some(3_000)), 3_000);
+    }
 }
