@@ -4,6 +4,7 @@ mod delayed;
 mod group;
 mod keyed;
 mod manage;
+mod operator;
 mod pipeline;
 mod repeats;
 mod shared_queue;
@@ -29,6 +30,7 @@ pub(crate) use self::group::GroupTodo;
 use self::group::GroupWorker;
 use self::keyed::Keyed;
 use self::manage::Asked;
+use self::operator::Operator;
 pub(crate) use self::pipeline::PipelineTodo;
 use self::pipeline::PipelineWorker;
 use self::repeats::Repeats;
@@ -63,6 +65,8 @@ pub(crate) enum Todo {
     Queue(QueueTodo),
     /// Do something with workers of a pipeline.
     Pipeline(PipelineTodo),
+    /// Go on with what an operator of groups and queues does.
+    Operate,
 }
 
 /// What the application wants done next, and when.
@@ -116,6 +120,8 @@ pub(crate) struct Client {
     delayed: Delayed,
     /// Workers of a pipeline, if it has any.
     pipeline: Option<PipelineWorker>,
+    /// What it does to groups and queues of others, if it is their operator.
+    operator: Option<Operator>,
 }
 
 impl Client {
@@ -128,6 +134,7 @@ impl Client {
         clients.extend(Self::members_of_groups(clients.len(), scenario));
         clients.extend(Self::members_of_queues(clients.len(), scenario));
         clients.extend(Self::workers_of_pipelines(clients.len(), scenario));
+        clients.extend(Self::operator_of(clients.len(), scenario));
         clients
     }
 
@@ -170,13 +177,15 @@ impl Client {
             shared_queue: None,
             delayed: Delayed::new(seed, scenario),
             pipeline: None,
+            operator: None,
         }
     }
 
     pub(crate) fn has_sent_all(&self) -> bool {
         let is_through = self.group.as_ref().is_none_or(GroupWorker::is_through)
             && self.shared_queue.as_ref().is_none_or(QueueWorker::is_through)
-            && self.pipeline.as_ref().is_none_or(PipelineWorker::is_through);
+            && self.pipeline.as_ref().is_none_or(PipelineWorker::is_through)
+            && self.operator.as_ref().is_none_or(Operator::is_through);
         self.left == 0 && is_through && self.transactor.as_ref().is_none_or(Transactor::has_begun_all)
     }
 
@@ -194,6 +203,9 @@ impl Client {
         }
         if let Some(worker) = &mut self.pipeline {
             worker.calm_down();
+        }
+        if let Some(operator) = &mut self.operator {
+            operator.calm_down();
         }
     }
 
@@ -221,6 +233,9 @@ impl Client {
         }
         if let Some(what) = self.transactor.as_ref().and_then(Transactor::restless) {
             return Some(what);
+        }
+        if let Some(what) = self.operator.as_ref().and_then(Operator::restless) {
+            return Some(format!("client {number} {what}"));
         }
         if !self.plan.is_consumer {
             return None;
@@ -282,6 +297,7 @@ impl Client {
             Todo::Group(todo) => self.act_in_group(now, oracle, todo),
             Todo::Queue(todo) => self.act_in_queue(now, oracle, todo),
             Todo::Pipeline(todo) => self.act_in_pipeline(now, oracle, todo),
+            Todo::Operate => self.operate(now, oracle),
         }
     }
 

@@ -30,7 +30,7 @@ pub use queue::Queue;
 pub use random::Random;
 pub use run::{Report, Seeds, Summary, find, run, run_all};
 pub use scenario::{
-    ClientPlan, DiskFaults, GroupPlan, HoldUps, NetworkFaults, PipelinePlan, QueuePlan, Scenario, TopicPlan,
-    TransactionPlan,
+    ClientPlan, DiskFaults, GroupPlan, HoldUps, NetworkFaults, OperatorPlan, PipelinePlan, QueuePlan, Scenario,
+    TopicPlan, TransactionPlan,
 };
 pub use trace::{Detail, Trace};

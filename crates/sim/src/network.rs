@@ -309,12 +309,18 @@ const fn is_request(kind: FrameKind) -> bool {
             | FrameKind::LeaveGroup
             | FrameKind::CommitOffsets
             | FrameKind::FetchOffsets
+            | FrameKind::ResetOffsets
+            | FrameKind::DrainGroup
+            | FrameKind::ResumeGroup
+            | FrameKind::DeleteGroup
             | FrameKind::JoinQueue
             | FrameKind::QueueAck
             | FrameKind::QueueNack
             | FrameKind::QueueExtend
             | FrameKind::LeaveQueue
             | FrameKind::DescribeQueue
+            | FrameKind::AlterQueue
+            | FrameKind::RedriveQueue
     )
 }
 

@@ -59,6 +59,8 @@ struct Ledger {
     /// Where a record stands.
     offsets: BTreeMap<RecordId, Offset>,
     stored: BTreeMap<Offset, RecordId>,
+    /// Where else a record stands that was a dead letter and was put back; none if nobody puts any back.
+    copies: Option<BTreeMap<RecordId, BTreeSet<Offset>>>,
     /// The furthest end that was told as durable.
     durable_end: Offset,
     /// The furthest log start that was asked for.
@@ -108,6 +110,7 @@ impl Oracle {
             places: BTreeMap::new(),
             offsets: BTreeMap::new(),
             stored: BTreeMap::new(),
+            copies: None,
             durable_end: Offset::ZERO,
             log_start: Offset::ZERO,
             truncated: Offset::ZERO,
@@ -279,6 +282,7 @@ impl Oracle {
             reader.newest.insert(key, offset);
         }
         if !ledger.late.contains(&record)
+            && !ledger.is_copy(offset, record)
             && let Some((earlier, earlier_offset)) = reader.latest.insert(record.client, (record, offset))
             && record < earlier
         {
@@ -348,10 +352,21 @@ impl Ledger {
             });
         }
         let before = *self.offsets.entry(record).or_insert(offset);
-        if before != offset {
+        if before == offset {
+            return Ok(());
+        }
+        let Some(copies) = &mut self.copies else {
             return Err(Violation::Duplicate { partition, record, before, now: offset });
+        };
+        if copies.entry(record).or_default().insert(offset) && self.log_start <= offset {
+            self.stored.insert(offset, record);
         }
         Ok(())
+    }
+
+    /// Whether a record stands elsewhere too, where it was known to stand before.
+    fn is_copy(&self, offset: Offset, record: RecordId) -> bool {
+        self.copies.is_some() && self.offsets.get(&record).is_some_and(|&first| first != offset)
     }
 }
 

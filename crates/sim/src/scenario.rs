@@ -2,6 +2,7 @@
 //!
 //! Swarm style: each seed switches some features off altogether, because faults hide each other.
 
+mod operator;
 mod parties;
 mod pipeline;
 mod queues;
@@ -12,6 +13,7 @@ use corelane_model::limits::{DEDUP_COUNT_MAX, SEGMENT_BYTES_MIN};
 use corelane_model::{Acks, Isolation, TopicClass, TopicSettings};
 
 use crate::Random;
+pub use operator::OperatorPlan;
 pub use parties::GroupPlan;
 pub use pipeline::PipelinePlan;
 pub use queues::QueuePlan;
@@ -227,6 +229,8 @@ pub struct Scenario {
     pub queue: Option<QueuePlan>,
     /// A pipeline, in some seeds.
     pub pipeline: Option<PipelinePlan>,
+    /// An operator of the group and the shared queue, in some seeds.
+    pub operator: Option<OperatorPlan>,
 }
 
 impl Scenario {
@@ -290,6 +294,7 @@ impl Scenario {
             group: None,
             queue: None,
             pipeline: None,
+            operator: None,
         };
         // Drawn last, so that kept seeds stay what they were.
         if random.is_one_in(3) {
@@ -364,6 +369,7 @@ impl Scenario {
         self.decide_queue(&mut random.fork());
         self.decide_pipeline(&mut random.fork());
         self.decide_hold_ups(&mut random.fork());
+        self.decide_operator(&mut random.fork());
     }
 
     /// Who shares topics.

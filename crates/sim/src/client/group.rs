@@ -118,6 +118,9 @@ impl Client {
             worker.members.keys().for_each(|&member| self.core.abandon_group(member));
         }
         self.retire_from_queue();
+        if let Some(operator) = &mut self.operator {
+            operator.retire();
+        }
     }
 
     /// All topics are known: members join.

@@ -74,6 +74,7 @@ impl Client {
             wishes.extend(self.begin_party());
             wishes.extend(self.begin_queue(oracle));
             wishes.extend(self.begin_pipeline());
+            wishes.extend(self.begin_to_operate());
             return wishes;
         }
         if self.number == 0 {

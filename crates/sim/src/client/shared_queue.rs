@@ -90,6 +90,10 @@ pub(super) struct QueueWorker {
     operations: BTreeMap<OperationKey, Wanted>,
     letters: LetterReader,
     look: Option<Look>,
+    /// An operator alters the queue: once it is there for sure, members join with what it has.
+    is_altered: bool,
+    /// An operator puts dead letters back: all of them have to be read in the end.
+    is_redriven: bool,
     /// How often it is to be disturbed.
     disturbances: u64,
     /// Faults are over: nobody leaves or dies any more.
@@ -120,6 +124,8 @@ impl Client {
                 operations: BTreeMap::new(),
                 letters: LetterReader::default(),
                 look: None,
+                is_altered: scenario.operator.is_some_and(|operator| operator.is_altering),
+                is_redriven: scenario.operator.is_some_and(|operator| operator.is_redriving),
                 disturbances: plan.disturbances,
                 is_calm: false,
                 is_relenting: false,
@@ -166,7 +172,7 @@ impl Client {
         }
         match todo {
             QueueTodo::Prepare => worker.prepare(&mut self.core, now),
-            QueueTodo::Join { seat } => worker.join(&mut self.core, now, seat),
+            QueueTodo::Join { seat } => worker.join(&mut self.core, now, oracle, seat),
             QueueTodo::Disturb => return worker.disturb(&mut self.core, now),
             QueueTodo::Say { member, delivery, lease, word } => {
                 return worker.say(&mut self.core, now, (member, delivery, lease), word);
@@ -227,6 +233,9 @@ impl Client {
         if let Some(what) = oracle.queues.missing_letter(name) {
             return Some(what);
         }
+        if let Some(partition) = worker.letters.unread().filter(|_| worker.is_redriven) {
+            return Some(format!("client {number} has not read the dead letters of {partition}"));
+        }
         match worker.look.as_ref().filter(|look| look.incarnation == incarnation) {
             Some(look) => look.undone.clone(),
             None => Some("nobody has looked at the queue since the broker started".to_owned()),
@@ -268,7 +277,7 @@ impl QueueWorker {
         self.operations.insert(operation, wanted);
     }
 
-    fn join(&mut self, core: &mut ClientCore, now: Now, seat: usize) {
+    fn join(&mut self, core: &mut ClientCore, now: Now, oracle: &Oracle, seat: usize) {
         if self.seats[seat].is_some() {
             return;
         }
@@ -278,14 +287,17 @@ impl QueueWorker {
         settings.weight = u32::try_from(self.random.within(1..5)).expect("few");
         settings.credit_records = self.plan.credit_records;
         settings.credit_bytes = self.random.skewed(1_000..200_000);
-        settings.wish = QueueWish {
-            visibility: Some(plan.visibility),
-            dispatch: Some(plan.dispatch),
-            order_per_key: Some(plan.order_per_key),
-            delivery_limit: Some(plan.delivery_limit.unwrap_or(0)),
-            backoff: Some(plan.backoff),
-            dead_letter: plan.dead_letter,
-        };
+        let is_there = || self.name.as_ref().is_some_and(|name| oracle.queues.is_durable(name));
+        if !self.is_altered || !is_there() {
+            settings.wish = QueueWish {
+                visibility: Some(plan.visibility),
+                dispatch: Some(plan.dispatch),
+                order_per_key: Some(plan.order_per_key),
+                delivery_limit: Some(plan.delivery_limit.unwrap_or(0)),
+                backoff: Some(plan.backoff),
+                dead_letter: plan.dead_letter,
+            };
+        }
         let key = core.join_queue(now, settings);
         self.members.insert(key, Member { seat, open: BTreeMap::new() });
         self.seats[seat] = Some(key);

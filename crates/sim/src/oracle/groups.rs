@@ -6,6 +6,8 @@
 //! A member may work on what is another's already only if the group had a reason to put it out: it was silent for its
 //! session time-out, it left, it was replaced under its static id, or it had something for its rebalance time-out.
 
+mod moving;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -14,10 +16,14 @@ use corelane_model::{Generation, MonotonicNanos, Offset, PartitionId, PartitionI
 use corelane_wire as wire;
 use corelane_wire::{Frame, FrameKind};
 
+use self::moving::{Candidate, Drain, Move, Moved};
 use super::{Oracle, Violation};
 
 /// A member's id as it is on the wire.
 pub(crate) type MemberName = (u64, u64);
+
+/// A request, by its connection and correlation.
+type Ticket = (u64, u64);
 
 /// Between a frame's arrival at the broker and the moment at which its coordinator handles it lie a round and a message
 /// between shards: silence may seem so much shorter here than there.
@@ -31,6 +37,8 @@ struct Life {
     session_timeout: Duration,
     rebalance_timeout: Duration,
     joined: MonotonicNanos,
+    /// When it said so last.
+    joined_again: MonotonicNanos,
     /// The newest connection that it spoke on: what comes late on others is not heard any more.
     link: u64,
     heard: MonotonicNanos,
@@ -38,6 +46,8 @@ struct Life {
     has_left: bool,
     /// A newer member came with its static id.
     is_replaced: bool,
+    /// Its group was deleted.
+    is_deleted: bool,
     /// It was told that it is put out if it still has then what it is asked for.
     asked_until: Option<MonotonicNanos>,
 }
@@ -53,17 +63,32 @@ struct Share {
     begun: BTreeMap<(MemberName, Generation), Begun>,
     /// Who works on it, in which turn and since when.
     workers: BTreeMap<MemberName, (Generation, MonotonicNanos)>,
-    /// The furthest offset that was told to be committed.
+    /// The furthest offset that was told to be committed since it was last put somewhere else.
     committed: Option<Offset>,
-    /// Everything before it was shown to some member.
+    /// The furthest offset that ever was.
+    furthest: Option<Offset>,
+    /// Everything before it was shown to some member, or left out by an operator.
     shown: Offset,
+    /// Where an operator put the offset, as long as nobody else can have moved it.
+    place: Option<Option<Offset>>,
+    /// When it was put somewhere else, last.
+    moved: Option<Move>,
+    /// Where it may have been put.
+    candidates: Vec<Candidate>,
+    /// An operator was told that nobody has it, and nobody was told that it is theirs since.
+    is_free: bool,
+    /// Perhaps the group was deleted, and another of its name counts generations anew.
+    may_be_another: bool,
 }
 
 /// What was known when the word of a turn left the broker.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Begun {
     at: MonotonicNanos,
     committed: Option<Offset>,
+    place: Option<Option<Offset>>,
+    /// Where it may have been put instead.
+    candidates: Vec<Candidate>,
     /// What a pipeline's transactions had committed.
     in_transactions: Option<Offset>,
 }
@@ -72,11 +97,13 @@ struct Begun {
 #[derive(Debug)]
 struct Asked {
     group: String,
+    member: MemberName,
     offsets: Vec<(PartitionId, Offset)>,
     /// Why it must not be taken.
     objection: Option<String>,
     /// Who is heard if it is taken, and when it came.
     heard: Option<(MemberName, MonotonicNanos)>,
+    arrived: MonotonicNanos,
 }
 
 /// Everything that is known of groups from outside.
@@ -84,7 +111,12 @@ struct Asked {
 pub(crate) struct Groups {
     lives: BTreeMap<MemberName, Life>,
     shares: BTreeMap<(String, PartitionId), Share>,
-    asked: BTreeMap<(u64, u64), Asked>,
+    asked: BTreeMap<Ticket, Asked>,
+    /// Requests of operators.
+    moved: BTreeMap<Ticket, Moved>,
+    /// Of those that an earlier life of the broker did not answer, what may still matter.
+    forgotten: Vec<Moved>,
+    drains: BTreeMap<String, Drain>,
     /// Offsets whose commit arrived outside of transactions, taken or not.
     by_themselves: BTreeSet<(PartitionId, Offset)>,
 }
@@ -122,7 +154,11 @@ impl Groups {
                 let offsets = offsets.map(|of| (partition(of.topic, of.partition), Offset(of.offset)));
                 let offsets = offsets.collect::<Vec<_>>();
                 self.by_themselves.extend(offsets.iter().copied());
-                let asked = Asked { group: commit.group, offsets, objection, heard: None };
+                if objection.is_none() {
+                    self.on_commit_arrived(&commit.group, &offsets);
+                }
+                let (group, member) = (commit.group, commit.member);
+                let asked = Asked { group, member, offsets, objection, heard: None, arrived: now };
                 self.asked.insert((link, frame.head.correlation.0), asked);
             }
             FrameKind::StageOffsets => {
@@ -131,10 +167,18 @@ impl Groups {
                 let objection = self.objection(&staged);
                 // The group hears of it only if its transaction is in order.
                 let heard = Some((member, now));
-                let asked = Asked { group: staged.group, offsets: Vec::new(), objection, heard };
+                let (group, offsets) = (staged.group, Vec::new());
+                let asked = Asked { group, member, offsets, objection, heard, arrived: now };
                 self.asked.insert((link, frame.head.correlation.0), asked);
             }
-            _ => {}
+            _ => self.on_operator(now, (link, frame.head.correlation.0), frame),
+        }
+    }
+
+    /// From now on offsets may be what an owner says.
+    fn on_commit_arrived(&mut self, group: &str, offsets: &[(PartitionId, Offset)]) {
+        for (partition, _) in offsets {
+            self.shares.entry((group.to_owned(), *partition)).and_modify(|share| share.place = None);
         }
     }
 
@@ -146,17 +190,21 @@ impl Groups {
             twins.for_each(|(_, life)| life.is_replaced = true);
         }
         self.on_heard(now, link, join.member);
-        self.lives.entry(join.member).or_insert_with(|| Life {
+        // It may have wished to join before its group was deleted, and only be let in now.
+        let again = |life: &mut Life| (life.joined_again, life.is_deleted) = (now, false);
+        self.lives.entry(join.member).and_modify(again).or_insert_with(|| Life {
             group: join.group,
             static_id: join.static_id,
             session_timeout: Duration::from_millis(join.session_timeout_ms.into()),
             rebalance_timeout: Duration::from_millis(join.rebalance_timeout_ms.into()),
             joined: now,
+            joined_again: now,
             link,
             heard: now,
             longest_silence: Duration::ZERO,
             has_left: false,
             is_replaced: false,
+            is_deleted: false,
             asked_until: None,
         });
     }
@@ -173,8 +221,13 @@ impl Groups {
         commit.offsets.iter().find_map(|of| {
             let partition = partition(of.topic, of.partition);
             let share = self.shares.get(&(commit.group.clone(), partition))?;
-            if share.told.is_empty() {
+            if share.may_be_another {
                 return None;
+            }
+            if share.told.is_empty() {
+                return share
+                    .is_free
+                    .then(|| format!("{partition} is nobody's since an operator put its offset elsewhere"));
             }
             let since = share.since;
             if !share.told.contains(&commit.member) {
@@ -193,25 +246,25 @@ impl Groups {
         frame: &Frame,
         in_transactions: impl Fn(PartitionId) -> Option<Offset>,
     ) -> Result<(), Violation> {
+        let ticket = (link, frame.head.correlation.0);
         match frame.head.kind {
             FrameKind::GroupAssignment => self.on_assignment(now, &body(frame), in_transactions),
             // What is staged is committed when its transaction is, and fenced now.
-            FrameKind::GroupDone | FrameKind::StageOffsetsAnswer => {
-                match self.asked.remove(&(link, frame.head.correlation.0)) {
-                    Some(asked) => self.on_committed(asked),
-                    None => Ok(()),
-                }
-            }
-            FrameKind::Refusal => {
-                self.asked.remove(&(link, frame.head.correlation.0));
-                Ok(())
-            }
+            FrameKind::GroupDone | FrameKind::StageOffsetsAnswer => match self.asked.remove(&ticket) {
+                Some(asked) => self.on_committed(asked),
+                None => self.on_operated(now, ticket),
+            },
+            FrameKind::FetchOffsetsAnswer => self.on_offsets_told(ticket, &body(frame)),
+            FrameKind::Refusal => match self.asked.remove(&ticket) {
+                Some(_) => Ok(()),
+                None => self.on_operator_refused(ticket, body::<wire::Refusal>(frame).code),
+            },
             _ => Ok(()),
         }
     }
 
     fn on_committed(&mut self, asked: Asked) -> Result<(), Violation> {
-        let Asked { group, offsets, objection, heard } = asked;
+        let Asked { group, member, offsets, objection, heard, arrived } = asked;
         if let Some(objection) = objection {
             return Err(broken(&group, format!("a commit was taken although {objection}")));
         }
@@ -220,7 +273,15 @@ impl Groups {
         }
         for (partition, offset) in offsets {
             let share = self.shares.entry((group.clone(), partition)).or_default();
-            share.committed = share.committed.max(Some(offset));
+            share.furthest = share.furthest.max(Some(offset));
+            // What came before an operator was told that nobody has the partition was taken before.
+            let may_be_since = |moved: &Move| {
+                let mut turns = share.begun.iter().filter(|((name, _), _)| *name == member);
+                moved.is_before(arrived) || turns.any(|(_, begun)| moved.may_be_before(begun.at))
+            };
+            if share.moved.as_ref().is_none_or(may_be_since) {
+                share.committed = share.committed.max(Some(offset));
+            }
         }
         Ok(())
     }
@@ -235,13 +296,32 @@ impl Groups {
         let asked_until = within.min().map(|within| now.after(within));
         self.lives.entry(told.member).and_modify(|life| life.asked_until = asked_until);
         let is_replaced = self.is_replaced(told.member);
+        let life = self.lives.get(&told.member);
+        let is_of_deleted = life.is_some_and(|life| life.is_deleted);
+        let is_new = life.is_some_and(|life| !self.may_be_deleted(&told.group, life.joined_again));
         for owned in &told.owned {
             let partition = partition(owned.topic, owned.partition);
             let since = Generation(owned.since);
             let key = (told.group.clone(), partition);
             let share = self.shares.entry(key.clone()).or_default();
-            let begun = Begun { at: now, committed: share.committed, in_transactions: in_transactions(partition) };
-            share.begun.entry((told.member, since)).or_insert(begun);
+            let (committed, place) = (share.committed, share.place);
+            let candidates = &share.candidates;
+            share.begun.entry((told.member, since)).or_insert_with(|| Begun {
+                at: now,
+                committed,
+                place,
+                candidates: candidates.clone(),
+                in_transactions: in_transactions(partition),
+            });
+            if is_of_deleted {
+                continue;
+            }
+            if share.may_be_another && is_new {
+                // Whatever became of the group: this is the count of the one that there is.
+                share.since = since;
+                share.told.clear();
+                share.may_be_another = false;
+            }
             if since < share.since {
                 // It waited for a message between shards, and was overtaken.
                 continue;
@@ -251,6 +331,7 @@ impl Groups {
                 share.told.clear();
             }
             share.told.insert(told.member);
+            share.is_free = false;
             if is_replaced {
                 // Perhaps the next life of a static member has overtaken it, which goes on with the same turn.
                 continue;
@@ -259,8 +340,8 @@ impl Groups {
             let is_other = |name: &MemberName| *name != told.member;
             let mut twins = share.told.iter().copied().filter(is_other);
             let mut workers = share.workers.keys().copied().filter(is_other);
-            let other = twins.find(|other| !self.is_replaced(*other));
-            if let Some(other) = other.or_else(|| workers.find(|other| !self.may_be_out(now, *other))) {
+            let other = twins.find(|other| !self.is_replaced(*other) && !share.may_be_another);
+            if let Some(other) = other.or_else(|| workers.find(|other| !self.may_be_over(now, *other))) {
                 let (member, other) = (display(told.member), display(other));
                 let what = format!("{partition} is told to be {member}'s since {since} and is still {other}'s");
                 return Err(broken(&told.group, what));
@@ -276,7 +357,14 @@ impl Groups {
     /// Whether the group may have put a member out by now.
     fn may_be_out(&self, now: MonotonicNanos, member: MemberName) -> bool {
         let Some(life) = self.lives.get(&member) else { return false };
-        life.has_left || life.is_replaced || life.may_have_expired(now) || self.may_be_overdue(now, member, life)
+        let is_gone = life.has_left || life.is_replaced || life.is_deleted;
+        is_gone || life.may_have_expired(now) || self.may_be_overdue(now, member, life)
+    }
+
+    /// The same, if the group may be no more.
+    fn may_be_over(&self, now: MonotonicNanos, member: MemberName) -> bool {
+        let may_be_deleted = |life: &Life| self.may_be_deleted(&life.group, life.joined_again);
+        self.lives.get(&member).is_some_and(may_be_deleted) || self.may_be_out(now, member)
     }
 
     /// Whether a member may have been asked for something for its rebalance time-out: as it was told, or if it was told of
@@ -306,7 +394,7 @@ impl Groups {
             FenceReason::SessionExpired => life.may_have_expired(now),
             FenceReason::StaticIdTaken => life.is_replaced,
             FenceReason::RebalanceTimeout => life.rebalance_timeout <= now.since(life.joined) + HANDLING,
-            FenceReason::Unknown | FenceReason::GroupDeleted => self.may_be_out(now, member),
+            FenceReason::Unknown | FenceReason::GroupDeleted => self.may_be_over(now, member),
         };
         if is_just {
             return Ok(());
@@ -319,6 +407,7 @@ impl Groups {
     /// Nothing that arrived is answered any more: the broker is gone.
     pub(crate) fn on_broker_gone(&mut self) {
         self.asked.clear();
+        self.forget_operator();
     }
 
     /// A member stops to work on a partition.
@@ -344,11 +433,11 @@ impl Groups {
         partition: PartitionId,
         offset: Offset,
     ) -> Result<(), Violation> {
-        let committed = self.committed(group, partition);
-        if Some(offset) <= committed {
+        let furthest = self.shares.get(&(group.to_owned(), partition)).and_then(|share| share.furthest);
+        if Some(offset) <= furthest {
             return Ok(());
         }
-        Err(broken(group, format!("offset {offset} of {partition} is settled, committed was {committed:?}")))
+        Err(broken(group, format!("offset {offset} of {partition} is settled, committed was {furthest:?}")))
     }
 
     /// The furthest offset that was told to be committed.
@@ -400,7 +489,7 @@ impl Oracle {
     ) -> Result<(), Violation> {
         let log_start = self.log_start(partition);
         let share = self.groups.shares.entry((group.to_owned(), partition)).or_default();
-        let Some(&begun) = share.begun.get(&(member, turn)) else {
+        let Some(begun) = share.begun.get(&(member, turn)).cloned() else {
             return Err(broken(
                 group,
                 format!("{partition} is {}'s since {turn}, which nobody told it", display(member)),
@@ -411,13 +500,24 @@ impl Oracle {
             GroupStart::Committed(offset) => Some(offset),
             GroupStart::Reset(_) | GroupStart::Nowhere => None,
         };
-        if start < begun.committed {
+        if let Some(place) = begun.place.filter(|place| *place != start) {
+            let what = format!("{partition} begins at {start:?}, an operator had put it to {place:?}");
+            return Err(broken(group, what));
+        }
+        let may_be_put = begun.candidates.iter().any(|candidate| candidate.place == start);
+        if start < begun.committed && !may_be_put {
             let committed = begun.committed;
             let what = format!("{partition} begins at {start:?}, a commit of {committed:?} was answered");
             return Err(broken(group, what));
         }
-        // What is told is durable, whether the commit was answered or not.
-        share.committed = share.committed.max(start);
+        share.furthest = share.furthest.max(start);
+        if share.moved.is_none_or(|moved| moved.may_be_before(begun.at)) {
+            // What is told is durable, whether the commit was answered or not. If it was put there, what was committed before
+            // does not count.
+            let is_put = may_be_put && share.since <= turn;
+            share.committed = if is_put { start } else { share.committed.max(start) };
+            share.settle_candidates(begun.at);
+        }
         let shown = share.shown.max(log_start);
         match start.filter(|start| shown < *start) {
             Some(start) => Err(broken(group, format!("{partition} begins at {start}, it was shown to {shown}"))),

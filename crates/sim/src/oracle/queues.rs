@@ -9,6 +9,8 @@
 
 mod handing_out;
 mod letters;
+mod redrive;
+mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,6 +22,9 @@ use corelane_wire as wire;
 use corelane_wire::{Frame, FrameKind, LeaseRange};
 
 use self::letters::Letter;
+pub(crate) use self::redrive::LetterSet;
+use self::redrive::Redrives;
+use self::settings::KnownSettings;
 use super::groups::{MemberName, body};
 use super::{Oracle, Violation};
 use crate::RecordId;
@@ -106,7 +111,10 @@ enum Said {
 /// One queue.
 #[derive(Debug)]
 struct View {
-    settings: QueueSettings,
+    settings: KnownSettings,
+    /// Somebody has joined, or altered it, and was answered: it will always be there.
+    is_durable: bool,
+    redrives: Redrives,
     records: BTreeMap<Place, Handed>,
     /// Where records of each key were seen, by partition and key, if the queue keeps their order.
     lines: BTreeMap<(u32, Vec<u8>), BTreeSet<u64>>,
@@ -120,6 +128,8 @@ pub(crate) struct Queues {
     views: BTreeMap<QueueName, View>,
     lives: BTreeMap<MemberName, Life>,
     asked: BTreeMap<Ticket, Asked>,
+    /// Groups of joins that arrived and were not answered.
+    joining: BTreeMap<Ticket, String>,
     /// When the broker ended, by the wall clock, and whether that may be relied on.
     ends: Vec<WallMillis>,
     /// The wall clock jumps, so that nothing follows from what it shows.
@@ -127,6 +137,8 @@ pub(crate) struct Queues {
     /// This life of the broker takes no writes any more: it refuses what members say before their queue hears of it, so that
     /// nobody can tell from here whom the queue takes for silent.
     is_deaf: bool,
+    /// Since when the broker runs.
+    since: MonotonicNanos,
 }
 
 pub(crate) fn broken(name: &QueueName, what: String) -> Violation {
@@ -164,7 +176,9 @@ impl Queues {
     /// A queue of the workload, once its topic is known.
     pub(crate) fn open(&mut self, name: QueueName, settings: QueueSettings) {
         self.views.entry(name).or_insert_with(|| View {
-            settings,
+            settings: KnownSettings::new(settings),
+            is_durable: false,
+            redrives: Redrives::default(),
             records: BTreeMap::new(),
             lines: BTreeMap::new(),
             letters: BTreeMap::new(),
@@ -180,7 +194,7 @@ impl Queues {
     pub(crate) fn on_arrived(&mut self, now: MonotonicNanos, link: u64, frame: &Frame) {
         let ticket = (link, frame.head.correlation.0);
         match frame.head.kind {
-            FrameKind::JoinQueue => self.on_join(now, &body(frame)),
+            FrameKind::JoinQueue => self.on_join(now, ticket, &body(frame)),
             FrameKind::QueueCredit => self.on_heard(now, body::<wire::QueueCredit>(frame).member),
             FrameKind::LeaveQueue => {
                 let member = body::<wire::LeaveQueue>(frame).member;
@@ -201,11 +215,45 @@ impl Queues {
                 let said = Said::Extend { lease: Duration::from_millis(lease_ms) };
                 self.on_said(now, ticket, (group, topic), (member, leases), said);
             }
+            FrameKind::AlterQueue => {
+                let wire::AlterQueue { group, settings, .. } = body(frame);
+                let view = self.view_of(&group);
+                view.into_iter().for_each(|view| view.settings.on_asked(now, ticket, &settings));
+            }
+            FrameKind::RedriveQueue => {
+                let group = body::<wire::RedriveQueue>(frame).group;
+                self.view_of(&group).into_iter().for_each(|view| view.redrives.on_asked(ticket));
+            }
             _ => {}
         }
     }
 
-    fn on_join(&mut self, now: MonotonicNanos, join: &wire::JoinQueue) {
+    /// The queue of this group, whose name requests of operators have.
+    fn view_of(&mut self, group: &str) -> Option<&mut View> {
+        self.views.iter_mut().find(|(name, _)| name.group == group).map(|(_, view)| view)
+    }
+
+    /// Whether the queue is there for ever, as far as was told.
+    pub(crate) fn is_durable(&self, name: &QueueName) -> bool {
+        self.views.get(name).is_some_and(|view| view.is_durable)
+    }
+
+    /// A join was answered: the queue is durable.
+    fn on_joined(&mut self, ticket: Ticket) {
+        let group = self.joining.remove(&ticket);
+        let view = group.and_then(|group| self.view_of(&group));
+        view.into_iter().for_each(|view| view.is_durable = true);
+    }
+
+    /// A request about the queue itself was carried out.
+    fn on_carried_out(&mut self, now: MonotonicNanos, ticket: Ticket) {
+        for view in self.views.values_mut() {
+            view.is_durable |= view.settings.on_answered(now, ticket);
+        }
+    }
+
+    fn on_join(&mut self, now: MonotonicNanos, ticket: Ticket, join: &wire::JoinQueue) {
+        self.joining.insert(ticket, join.group.clone());
         self.on_heard(now, join.member);
         self.lives.entry(join.member).or_insert_with(|| Life {
             session_timeout: Duration::from_millis(join.session_timeout_ms.into()),
@@ -253,7 +301,12 @@ impl Queues {
 
     /// A verdict was refused as a whole: nothing came of it, unless what failed was to write it down.
     fn on_refused(&mut self, ticket: Ticket, code: u16) {
-        self.is_deaf |= ErrorCode::StorageFailed.to_wire() == code;
+        let is_lost = ErrorCode::StorageFailed.to_wire() == code;
+        self.is_deaf |= is_lost;
+        for view in self.views.values_mut().filter(|_| !is_lost) {
+            view.settings.on_refused(ticket);
+            view.redrives.on_refused(ticket);
+        }
         let Some(Asked { name, member, leases, what, .. }) = self.asked.remove(&ticket) else { return };
         let view = self.views.get_mut(&name).expect("it was there when it arrived");
         for (place, attempt) in singles(&leases) {
@@ -292,8 +345,8 @@ impl Queues {
                     Ok(())
                 }
                 Said::Nack { delay, is_dead } if is_taken => {
-                    let rest = delay.unwrap_or_else(|| settings.backoff.after(attempt));
-                    let is_last = is_dead || settings.delivery_limit.is_some_and(|limit| limit <= attempt);
+                    let rest = delay.unwrap_or_else(|| settings.least_rest(arrived, attempt));
+                    let is_last = is_dead || settings.is_surely_last(arrived, attempt);
                     record.on_failed((member, attempt), arrived.after(rest), is_last)
                 }
                 Said::Nack { .. } => Ok(()),
@@ -321,10 +374,12 @@ impl Queues {
     }
 
     /// The broker is gone, and with it every lease and everything that was not answered.
-    pub(crate) fn on_broker_gone(&mut self, wall: WallMillis) {
+    pub(crate) fn on_broker_gone(&mut self, now: MonotonicNanos, wall: WallMillis) {
         self.ends.push(wall);
+        self.since = now;
         self.is_deaf = false;
         self.asked.clear();
+        self.joining.clear();
         self.lives.clear();
         for record in self.views.values_mut().flat_map(|view| view.records.values_mut()) {
             record.lease = None;
@@ -428,6 +483,16 @@ impl Oracle {
                 self.queues.on_answered(now.monotonic, ticket, &body::<wire::LeasesAnswer>(frame).refused)
             }
             FrameKind::QueueFenced => self.queues.on_fenced(now.monotonic, &body(frame)),
+            FrameKind::JoinQueueAnswer => {
+                self.queues.on_joined(ticket);
+                Ok(())
+            }
+            FrameKind::QueueDone => {
+                self.queues.on_carried_out(now.monotonic, ticket);
+                Ok(())
+            }
+            FrameKind::QueueRedriven => self.queues.on_redriven(ticket, &body(frame)),
+            FrameKind::DescribeQueueAnswer => self.queues.on_described(now.monotonic, &body(frame)),
             FrameKind::Refusal => {
                 self.queues.on_refused(ticket, body::<wire::Refusal>(frame).code);
                 Ok(())

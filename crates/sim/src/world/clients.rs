@@ -200,6 +200,8 @@ impl World {
             state.on_transaction_done(now, &mut self.oracle, operation, answer)
         } else if state.is_of_pipeline(operation) {
             state.on_pipeline_done(now, &mut self.oracle, operation, answer)
+        } else if state.is_of_operator(operation) {
+            Ok(state.on_operator_answer(&mut self.oracle, operation, answer))
         } else {
             state.on_done(now, &mut self.oracle, operation, answer.ok())
         };

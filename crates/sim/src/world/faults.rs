@@ -328,6 +328,9 @@ impl World {
                 });
             }
         }
+        if !self.scenario.is_rotting {
+            result = result.and_then(|()| self.oracle.check_redriven());
+        }
         self.check(result);
         self.check_pipeline();
         self.log(format_args!("the audit is over"));

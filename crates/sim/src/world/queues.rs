@@ -20,8 +20,9 @@ impl World {
                 }
                 self.clients[client].on_queue_news(&self.oracle, queue, news)
             }
-            Effect::Subscribed { subscription, next, .. } => {
+            Effect::Subscribed { subscription, next, high_watermark, .. } => {
                 self.log(format_args!("c{client} dead letters {} at {next}", subscription.0));
+                self.clients[client].on_letters_subscribed(subscription, high_watermark);
                 return None;
             }
             Effect::Deliver { subscription, bytes, from, .. } => {

@@ -314,6 +314,7 @@ impl World {
         }
         self.network.forget_shards();
         self.oracle.groups.on_broker_gone();
-        self.oracle.queues.on_broker_gone(self.queue.now().wall);
+        let now = self.queue.now();
+        self.oracle.queues.on_broker_gone(now.monotonic, now.wall);
     }
 }

@@ -15,6 +15,8 @@ use crate::{Oracle, QueuePlan, Random, Violation};
 pub(super) struct LetterReader {
     /// The next letter of each partition.
     next: BTreeMap<PartitionId, Offset>,
+    /// The furthest high watermark that was told.
+    target: BTreeMap<PartitionId, Offset>,
     subscriptions: BTreeMap<SubscriptionKey, PartitionId>,
 }
 
@@ -28,6 +30,19 @@ impl LetterReader {
             self.next.insert(partition, Offset::ZERO);
         }
         partitions
+    }
+
+    /// A partition that was not read to where it was told to end.
+    pub(super) fn unread(&self) -> Option<PartitionId> {
+        let is_unread = |(partition, target): (&PartitionId, &Offset)| {
+            (self.next.get(partition) < Some(target)).then_some(*partition)
+        };
+        self.target.iter().find_map(is_unread)
+    }
+
+    fn on_target(&mut self, partition: PartitionId, high_watermark: Offset) {
+        let target = self.target.entry(partition).or_default();
+        *target = high_watermark.max(*target);
     }
 
     pub(super) fn read(&mut self, core: &mut ClientCore, random: &mut Random, partition: PartitionId) {
@@ -53,6 +68,14 @@ impl Client {
         let partitions = reader.next.keys().copied().collect::<Vec<_>>();
         for partition in partitions {
             worker.letters.read(&mut self.core, &mut worker.random, partition);
+        }
+    }
+
+    /// The broker took a subscription for dead letters.
+    pub(crate) fn on_letters_subscribed(&mut self, subscription: SubscriptionKey, high_watermark: Offset) {
+        let letters = &mut self.shared_queue.as_mut().expect("only members read dead letters").letters;
+        if let Some(&partition) = letters.subscriptions.get(&subscription) {
+            letters.on_target(partition, high_watermark);
         }
     }
 

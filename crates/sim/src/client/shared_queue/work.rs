@@ -80,7 +80,8 @@ impl QueueWorker {
     fn word_of_bad(&mut self) -> (Word, u64) {
         let settings = &self.plan.settings;
         let holds_up = settings.order_per_key && self.is_calm;
-        if settings.delivery_limit.is_none() && (holds_up || self.is_relenting) {
+        let may_have_no_limit = settings.delivery_limit.is_none() || self.is_altered;
+        if may_have_no_limit && (holds_up || self.is_relenting) {
             return (Word::Ack, CALM_WORK_MS);
         }
         let (most_ms, silence_rarity) = if self.is_calm { (CALM_WORK_MS, 30) } else { (WORK_MS, 6) };

@@ -93,3 +93,89 @@ fn who_was_asked_for_nothing_is_not_overdue() {
     world.wait(165);
     assert!(matches!(world.tell(8, &[4], None), Err(Violation::Group { .. })));
 }
+
+impl World {
+    /// An operator's request, by its correlation, and its answer if there is one.
+    fn operate<B: wire::Body>(&mut self, correlation: u64, request: &B, is_done: bool) -> Result<(), Violation> {
+        self.oracle.groups.on_arrived(self.now, 1, &carry(encode(CorrelationId(correlation), request)));
+        self.wait(1);
+        if !is_done {
+            let code = corelane_model::ErrorCode::GroupInUse.to_wire();
+            let refusal = wire::Refusal { code, text: String::new() };
+            return self.oracle.on_group_left(self.now, 1, &carry(encode(CorrelationId(correlation), &refusal)));
+        }
+        let done = wire::GroupDone { generation: 9 };
+        self.oracle.on_group_left(self.now, 1, &carry(encode(CorrelationId(correlation), &done)))
+    }
+
+    fn put(&mut self, offset: u64, is_done: bool) -> Result<(), Violation> {
+        let reset = wire::OffsetReset { topic: 1, partition: 0, offset: Some(offset), metadata: String::new() };
+        let body = wire::ResetOffsets { group: "group".to_owned(), may_create: false, resets: vec![reset] };
+        self.operate(2, &body, is_done)
+    }
+
+    /// Everybody gives up, and an operator puts the offset of the partition back to 1.
+    fn drain_and_put(&mut self) {
+        self.wait(100);
+        self.oracle.groups.on_stopped("group", P, (7, 0));
+        self.operate(1, &wire::DrainGroup { group: "group".to_owned() }, true).expect("nobody has anything");
+        self.put(1, true).expect("nobody has it");
+    }
+
+    fn commit(&mut self, member: u64, generation: u64, offset: u64) -> Result<(), Violation> {
+        let offset = wire::OffsetCommit { topic: 1, partition: 0, offset, leader_epoch: 0, metadata: String::new() };
+        let group = "group".to_owned();
+        let body = wire::CommitOffsets { group, member: (member, 0), generation, offsets: vec![offset] };
+        self.oracle.groups.on_arrived(self.now, 0, &carry(encode(CorrelationId(3), &body)));
+        self.wait(1);
+        let done = wire::GroupDone { generation };
+        self.oracle.on_group_left(self.now, 0, &carry(encode(CorrelationId(3), &done)))
+    }
+
+    fn begin(&mut self, member: u64, turn: u64, start: u64) -> Result<(), Violation> {
+        self.tell(member, &[turn], None).expect("nobody else has it");
+        self.oracle.on_turn("group", P, (member, 0), (Generation(turn), GroupStart::Committed(Offset(start))))
+    }
+}
+
+fn is_broken(result: &Result<(), Violation>, why: &str) -> bool {
+    matches!(result, Err(Violation::Group { what, .. }) if what.contains(why))
+}
+
+#[test]
+fn offsets_are_put_elsewhere_only_where_nobody_works() {
+    let mut world = world();
+    world.wait(100);
+    assert_eq!(world.put(1, false), Ok(()));
+    assert!(is_broken(&world.put(1, true), "works on"));
+}
+
+#[test]
+fn a_drained_group_is_not_in_use() {
+    let mut world = world();
+    world.drain_and_put();
+    assert!(is_broken(&world.put(2, false), "it is drained"));
+}
+
+#[test]
+fn whoever_is_next_begins_where_an_operator_put_it() {
+    let mut world = world();
+    world.oracle.groups.on_shown("group", P, Offset(9));
+    world.commit(7, 3, 9).expect("it is the owner");
+    world.drain_and_put();
+    assert_eq!(world.begin(8, 4, 1), Ok(()));
+    world.commit(8, 4, 5).expect("it is the owner");
+
+    let mut world = self::world();
+    world.oracle.groups.on_shown("group", P, Offset(9));
+    world.commit(7, 3, 9).expect("it is the owner");
+    world.drain_and_put();
+    assert!(is_broken(&world.begin(8, 4, 9), "an operator had put it"));
+}
+
+#[test]
+fn a_late_commit_does_not_undo_it() {
+    let mut world = world();
+    world.drain_and_put();
+    assert!(is_broken(&world.commit(7, 3, 9), "is nobody's"));
+}

@@ -7,6 +7,7 @@ use corelane_record::{Record, RecordBatch, split_batch};
 use corelane_wire as wire;
 
 use super::super::{Oracle, Source, Violation};
+use super::redrive::is_marked;
 use super::{HANDLING, Handed, Lease, Place, QueueName, View, broken, display, singles};
 use crate::oracle::groups::MemberName;
 use crate::{RecordId, payload};
@@ -17,6 +18,8 @@ struct Given<'a> {
     place: Place,
     attempt: u32,
     lease: std::time::Duration,
+    /// When it was given: before it had to be read, if it had to.
+    at: MonotonicNanos,
     id: RecordId,
     record: &'a Record<'a>,
 }
@@ -41,8 +44,10 @@ impl Oracle {
             for record in batch.iter() {
                 let (place, attempt) = leases.next().ok_or_else(wrong)?;
                 let id = payload::identify(&record).ok_or_else(wrong)?;
-                let lease = std::time::Duration::from_millis(told.lease_ms);
-                let given = Given { member: told.member, place, attempt, lease, id, record: &record };
+                let [lease, left] = [told.lease_ms, told.left_ms].map(std::time::Duration::from_millis);
+                let gone = u64::try_from(lease.saturating_sub(left).as_nanos()).expect("a lease is short");
+                let at = MonotonicNanos(now.monotonic.0.saturating_sub(gone));
+                let given = Given { member: told.member, place, attempt, lease, at, id, record: &record };
                 self.on_given(now, &name, &given)?;
             }
         }
@@ -65,7 +70,16 @@ impl Oracle {
         let is_out = |member| queues.is_deaf || may_be_out(member);
         let log_start = self.ledgers[&partition].log_start;
         let Some(view) = queues.views.get_mut(name) else { return Ok(()) };
-        view.give(now.monotonic, given, log_start, is_out).map_err(broken)
+        if !view.settings.may_lease(given.at, given.lease) {
+            return Err(broken(format!("it is handed out for {:?}, which is none of the queue's times", given.lease)));
+        }
+        if is_marked(given.record) {
+            return Err(broken("it says that it is dead".to_owned()));
+        }
+        if self.ledgers[&partition].copies.is_some() {
+            view.redrives.on_seen(given.id, given.record).map_err(broken)?;
+        }
+        view.give(queues.since, now.monotonic, given, log_start, is_out).map_err(broken)
     }
 
     /// A record stands where something says that it does.
@@ -89,13 +103,14 @@ fn deliver_at(record: &Record<'_>) -> Option<WallMillis> {
 impl View {
     fn give(
         &mut self,
+        since: MonotonicNanos,
         now: MonotonicNanos,
         given: &Given<'_>,
         log_start: Offset,
         is_out: impl Fn(MemberName) -> bool,
     ) -> Result<(), String> {
         let Given { place, attempt, member, .. } = *given;
-        let key = given.record.key.filter(|_| self.settings.order_per_key).map(<[u8]>::to_vec);
+        let key = given.record.key.filter(|_| self.settings.first().order_per_key).map(<[u8]>::to_vec);
         let record = self.records.entry(place).or_default();
         if let Some(key) = key.clone() {
             let line = self.lines.entry((place.0, key)).or_default();
@@ -112,7 +127,8 @@ impl View {
             return Ok(());
         }
         record.may_go(now, given, &is_out)?;
-        if self.settings.delivery_limit.is_some_and(|limit| limit < attempt) {
+        let since = record.lease.as_ref().map_or(since, |lease| lease.left);
+        if !self.settings.may_deliver(since, attempt) {
             return Err(format!("it is handed out for the {attempt}th time, beyond the limit"));
         }
         if let Some(key) = key {

@@ -7,7 +7,8 @@ use corelane_model::{Offset, PartitionId, PartitionIndex, WallMillis};
 use corelane_record::Record;
 
 use super::super::{Oracle, Violation};
-use super::{Handed, QueueName, Queues, broken};
+use super::settings::KnownSettings;
+use super::{Handed, QueueName, Queues, View, broken};
 use crate::payload;
 
 /// A dead letter of a record.
@@ -50,7 +51,9 @@ impl Oracle {
             return Err(foreign("a dead letter does not say why it is one"));
         }
         let id = payload::identify(record).ok_or_else(|| foreign("the dead letter's bytes changed"))?;
-        self.on_found(PartitionId::new(name.topic, PartitionIndex(from)), Offset(offset), id)?;
+        let origin = PartitionId::new(name.topic, PartitionIndex(from));
+        self.on_found(origin, Offset(offset), id)?;
+        let may_be_back = self.ledgers[&origin].copies.is_some();
         let queues = &mut self.queues;
         let view = queues.views.get_mut(name).expect("it is read for a queue");
         let place = (from, offset);
@@ -59,10 +62,11 @@ impl Oracle {
             return Err(foreign("another dead letter stood here"));
         }
         *is_read = true;
-        let limit = view.settings.delivery_limit;
-        let handed = view.records.entry(place).or_default();
+        let View { settings, records, redrives, .. } = view;
+        let handed = records.entry(place).or_default();
         let letter = Letter { at, appended };
-        let judged = handed.on_letter(letter, deliveries, limit, (!queues.is_clock_loose).then_some(&queues.ends));
+        let judged = handed.on_letter(letter, deliveries, settings, (!queues.is_clock_loose).then_some(&queues.ends));
+        let judged = judged.and_then(|()| if may_be_back { redrives.on_seen(id, record) } else { Ok(()) });
         judged.map_err(|what| {
             broken(name, format!("{from} offset {offset}, dead letter at {partition} {}: {what}", at.1))
         })
@@ -74,7 +78,7 @@ impl Handed {
         &mut self,
         letter: Letter,
         deliveries: u64,
-        limit: Option<u32>,
+        settings: &KnownSettings,
         ends: Option<&Vec<WallMillis>>,
     ) -> Result<(), String> {
         if self.letters.contains(&letter) {
@@ -83,10 +87,9 @@ impl Handed {
         if self.is_done {
             return Err("its acknowledgement was answered".to_owned());
         }
-        let is_due = limit.is_some_and(|limit| u64::from(limit) == deliveries);
-        let is_early = self.may_die_early && limit.is_none_or(|limit| deliveries <= u64::from(limit));
-        if deliveries == 0 || !(is_due || is_early) {
-            return Err(format!("it was delivered {deliveries} times, may fail {limit:?} times"));
+        let is_early = self.may_die_early && settings.may_be_early(deliveries);
+        if deliveries == 0 || !(settings.is_due(deliveries) || is_early) {
+            return Err(format!("it was delivered {deliveries} times, and may fail otherwise by {settings:?}"));
         }
         if let (Some(ends), Some(before)) = (ends, self.letters.last()) {
             let between = before.appended.min(letter.appended)..=before.appended.max(letter.appended);

@@ -139,7 +139,7 @@ fn what_is_done_is_not_handed_out_again_after_a_crash_either() {
     world.give(7, 0, 1).unwrap();
     world.give(7, 1, 1).unwrap();
     world.acknowledge(7, 0, 1).unwrap();
-    world.oracle.queues.on_broker_gone(WallMillis(0));
+    world.oracle.queues.on_broker_gone(world.now.monotonic, WallMillis(0));
     world.join(8);
     world.give(8, 1, 1).unwrap();
     let broken = world.give(8, 0, 1);
@@ -167,4 +167,59 @@ fn what_nobody_has_done_is_left() {
     let name = QueueName { group: "sharers".to_owned(), topic: P.topic };
     let left: Vec<_> = world.oracle.undone_of_queue(&name).map(|(_, offset, _)| offset).collect();
     assert_eq!(left, [Offset(1)]);
+}
+
+impl World {
+    /// An operator alters the visibility time-out.
+    fn alter(&mut self, visibility_ms: u64) {
+        let settings = wire::QueueChange { visibility_ms: Some(visibility_ms), ..wire::QueueChange::default() };
+        let body = wire::AlterQueue { group: "sharers".to_owned(), topic: "topic".to_owned(), settings };
+        self.oracle.queues.on_arrived(self.now.monotonic, 1, &carry(encode(CorrelationId(9), &body)));
+        self.wait(1);
+        self.oracle
+            .on_queue_left(self.now, 1, &carry(encode(CorrelationId(9), &wire::QueueDone { reserved: 0 })))
+            .unwrap();
+    }
+
+    /// A record stands in the topic.
+    fn place(&mut self, offset: u64, number: u32) -> Result<(), Violation> {
+        self.oracle.on_found(P, Offset(offset), RecordId { client: 0, number })
+    }
+}
+
+#[test]
+fn what_is_altered_holds_for_the_next_lease() {
+    let mut world = world(false);
+    world.wait(1_000);
+    world.alter(500);
+    world.give(7, 0, 1).expect("it may have been given before");
+    world.wait(100);
+    assert!(is_broken(&world.give(7, 1, 1), "none of the queue's times"));
+}
+
+#[test]
+fn a_record_is_back_only_if_somebody_puts_it_back() {
+    let mut world = world(false);
+    world.place(0, 0).unwrap();
+    assert!(matches!(world.place(5, 0), Err(Violation::Duplicate { .. })));
+    world.oracle.allow_copies(P.topic);
+    world.place(5, 0).unwrap();
+    assert!(is_broken(&world.oracle.check_redriven(), "was 0 times a dead letter"));
+}
+
+#[test]
+fn a_dead_letter_that_was_put_back_is_back() {
+    let mut world = world(false);
+    world.place(0, 0).unwrap();
+    world.oracle.allow_copies(P.topic);
+    let name = QueueName { group: "sharers".to_owned(), topic: P.topic };
+    let letter = (PartitionId::new(TopicId(2), PartitionIndex(0)), Offset(0));
+    world.oracle.queues.views.get_mut(&name).expect("it was opened").letters.insert(letter, ((0, 0), true));
+    world.oracle.check_redriven().expect("nobody has put it back");
+    world.oracle.queues.on_redriven_whole(&name, &LetterSet::from([letter]));
+    assert!(is_broken(&world.oracle.check_redriven(), "is back 0 times"));
+    world.place(5, 0).unwrap();
+    world.oracle.check_redriven().expect("it is back");
+    world.place(6, 0).unwrap();
+    assert!(is_broken(&world.oracle.check_redriven(), "is back 2 times"));
 }
