@@ -22,7 +22,7 @@ use crate::report::{Latencies, Member};
 use crate::run::sender::{Sender, SenderEnd};
 use crate::run::tickets;
 use crate::scenario::NxM;
-use crate::slice::{LATE_SHARE, Slices};
+use crate::slice::Slices;
 use member::{Command, GroupMember, MemberEnd};
 use process::MemberProcess;
 use watch_partitions::Watch;
@@ -70,8 +70,6 @@ pub struct GroupBench {
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 /// How long a restarted member is away.
 const AWAY: Duration = Duration::from_millis(100);
-/// What a member's falling out does to others is over so long after it is back, or has expired.
-const OVER: Duration = Duration::from_millis(300);
 /// Members that see nothing new for this long after their session time-out will see nothing more.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
@@ -186,17 +184,6 @@ impl GroupBench {
     /// What a member takes at most. Where members fall out the others take their share too, so that there is no limit.
     fn rate_max(&self) -> Option<u32> {
         (self.disturbance == Disturbance::None).then_some(self.rate)
-    }
-
-    /// Why nobody can say what a disturbance did, if so: the generator was late itself while it lasted.
-    fn why_unseen(&self, watch: &Watch, tick: Duration) -> Option<String> {
-        let ends = if self.disturbance == Disturbance::Crash { self.session_timeout } else { AWAY };
-        let late_us = (tick / LATE_SHARE).as_micros();
-        (!watch.saw_disturbances(ends + OVER)).then(|| {
-            format!(
-                "the generator handed out messages more than {late_us} µs late (5 % of a tick) while members fell out"
-            )
-        })
     }
 
     fn name(&self) -> String {
@@ -315,7 +302,7 @@ fn judge(
     watch: &Watch,
 ) -> GroupReport {
     let total = sent.total();
-    let void_reason = sent.void_reason(plan.tick).or_else(|| bench.why_unseen(watch, plan.tick));
+    let void_reason = sent.void_reason(plan.tick);
     let seen = watch.finish(&sent.sent);
     let seconds = super::seconds(seen.last.saturating_sub(sent.first_due));
     let mut errors = 0;
