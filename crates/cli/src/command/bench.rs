@@ -26,6 +26,7 @@ use corelane_loadgen::trace::{Trace, TraceError};
 use serde::Serialize;
 
 use super::examples;
+use crate::bounds::within;
 use crate::failure::{Failure, Outcome};
 use crate::target::{Target, run};
 
@@ -116,22 +117,22 @@ struct Load {
     #[arg(long, value_name = "X", value_parser = parse_speed)]
     speed: Option<f64>,
     /// --trace: so many matches side by side; 1 when it is left out.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", value_parser = within(1_u32, 10_000))]
     copies: Option<u32>,
     /// duel-60: matches; 20 when it is left out.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", value_parser = within(1_u32, 10_000))]
     matches: Option<u32>,
     /// nxm: N, members; 4 when it is left out.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = within(1_u32, 256))]
     members: Option<u32>,
     /// nxm: M, messages a second of each member; 10000 when it is left out.
-    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, value_name = "M", value_parser = within(1_u32, 10_000_000))]
     rate: Option<u32>,
     /// nxm: bytes of a message; 100 when it is left out.
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(16..=524_288))]
+    #[arg(long, value_name = "BYTES", value_parser = within(16_u32, 524_288))]
     size: Option<u32>,
     /// Partitions: of each topic (duel-60 and --trace: 8, edge: 1000) or of each member (nxm: 2).
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    #[arg(long, value_name = "N", value_parser = within(1_u32, 16_384))]
     partitions: Option<u32>,
     /// How long, such as 30s; a trace plays to its end when it is left out.
     #[arg(long, value_name = "TIME")]

@@ -13,6 +13,7 @@ use corelane_model::{Isolation, Offset, PartitionIndex, WallMillis};
 use tokio::time::Instant;
 
 use super::examples;
+use crate::bounds::{at_least, partition_index};
 use crate::failure::{Failure, Outcome, refused_as, refused_request};
 use crate::format::{Format, Line, Role, print_json};
 use crate::patience::{Absence, PATIENCE};
@@ -46,13 +47,13 @@ pub(crate) struct Consume {
     #[arg(value_name = "TOPIC", required_unless_present = "pattern")]
     topics: Vec<String>,
     /// Only this partition; may be given several times. When it is left out, all that there are when reading begins.
-    #[arg(short, long = "partition", value_name = "PARTITION")]
+    #[arg(short, long = "partition", value_name = "PARTITION", value_parser = partition_index())]
     partitions: Vec<u32>,
     /// Where to start: earliest, latest, an offset, a time ago such as -5m, or @ and milliseconds since 1970.
     #[arg(long, value_name = "START", default_value = "earliest", allow_hyphen_values = true)]
     from: From,
     /// Stop after this many records.
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = at_least(0))]
     count: Option<u64>,
     /// Stop at what was the end when reading began; for committed records that is before the first open transaction.
     #[arg(long, value_enum)]

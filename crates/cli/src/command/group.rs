@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::consume::group::outcome;
 use super::consume::{Wanted, wall_clock};
 use super::examples;
-use crate::bounds::within;
+use crate::bounds::{partition_index, within};
 use crate::failure::{Failure, Outcome, refused};
 use crate::start::From;
 use crate::target::{SharedTarget, run};
@@ -90,7 +90,7 @@ struct Seek {
     /// The topic.
     topic: String,
     /// Only this partition; may be given several times. All when it is left out.
-    #[arg(short, long = "partition", value_name = "PARTITION")]
+    #[arg(short, long = "partition", value_name = "PARTITION", value_parser = partition_index())]
     partitions: Vec<u32>,
     /// Where to: earliest, latest, an offset, a time ago such as -5m, or @ and milliseconds since 1970.
     #[arg(long, value_name = "START", allow_hyphen_values = true)]
@@ -116,7 +116,7 @@ struct Reset {
     /// The topic.
     topic: String,
     /// Only this partition; may be given several times. All when it is left out.
-    #[arg(short, long = "partition", value_name = "PARTITION")]
+    #[arg(short, long = "partition", value_name = "PARTITION", value_parser = partition_index())]
     partitions: Vec<u32>,
     /// Print a JSON list.
     #[arg(long)]

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::Instant;
 
 use super::examples;
-use crate::bounds::within;
+use crate::bounds::{partition_index, within};
 use crate::failure::{Failure, Outcome, refused};
 use crate::format::unescape;
 use crate::input::{InputError, Lines, Parts, Shape, header};
@@ -58,7 +58,7 @@ pub(crate) struct Produce {
     #[arg(short = 'H', long = "header", value_name = "NAME=VALUE", value_parser = header)]
     headers: Vec<(String, Option<Vec<u8>>)>,
     /// The partition of every record; without it the key decides, or chance.
-    #[arg(short, long, value_name = "PARTITION")]
+    #[arg(short, long, value_name = "PARTITION", value_parser = partition_index())]
     partition: Option<u32>,
     /// What to wait for.
     #[arg(long, value_enum, default_value_t = AcksArg::Stored)]

@@ -8,9 +8,14 @@ use clap::Args;
 use corelane_broker::config::FileError;
 use corelane_broker::quantity::{ByteSize, Span};
 use corelane_broker::{Config, Machine, RawConfig, Running};
+use corelane_model::limits::{JOURNAL_FILES_MAX, JOURNAL_FILES_MIN, SHARDS_MAX};
 
 use super::examples;
+use crate::bounds::within;
 use crate::failure::{Failure, Outcome};
+
+/// The largest number of a core that Linux gives.
+const CORE_MAX: usize = 8191;
 
 /// Run a broker until SIGTERM or SIGINT.
 ///
@@ -43,16 +48,16 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     admin: Option<SocketAddr>,
     /// Shards, a core each [default: the cores that the broker may use].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(1, SHARDS_MAX))]
     shards: Option<usize>,
     /// Cores for the shards, such as 0,1 [default: by affinity].
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = within(0, CORE_MAX))]
     cores: Option<Vec<usize>>,
     /// Memory for records and sessions, such as 2GiB [default: a quarter of what there is].
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
     /// Journal files of 16 MiB for each shard [default: 16, fewer with little memory].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(JOURNAL_FILES_MIN, JOURNAL_FILES_MAX))]
     journal_files: Option<u32>,
     /// Tokens that clients may show, one a line.
     #[arg(long, value_name = "FILE")]

@@ -10,6 +10,7 @@ use corelane_loadgen::server::ServerOptions;
 use super::floor::{block_on, eprintln_step};
 use super::lab::Lab;
 use super::{Output, Repeat, failure};
+use crate::bounds::within;
 use crate::claim::Claim;
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
@@ -25,7 +26,7 @@ use crate::failure::{Failure, Outcome};
 )]
 pub(crate) struct Crash {
     /// How often.
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = within(1_u32, 10_000))]
     rounds: u32,
     #[command(flatten)]
     own: Own,
@@ -45,7 +46,7 @@ pub(crate) struct Start {
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     written: ByteSize,
     /// Starts after each.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = within(1_u32, 1_000))]
     rounds: u32,
     #[command(flatten)]
     own: Own,
@@ -62,7 +63,7 @@ pub(crate) struct Start {
 )]
 pub(crate) struct Idle {
     /// How many.
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = within(1_u32, 16_384))]
     partitions: u32,
     #[command(flatten)]
     own: Own,
@@ -96,16 +97,16 @@ pub(crate) struct Sustained {
 )]
 pub(crate) struct Join {
     /// Members, the one that joins included.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = within(2_u32, 4096))]
     members: u32,
     /// Partitions of the group's topic.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = within(1_u32, 16_384))]
     partitions: u32,
     /// Connections that the members share.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = within(1_u32, 256))]
     connections: u32,
     /// Rounds: each puts load beside the group twice, once undisturbed.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = within(1_u32, 1_000))]
     rounds: u32,
     /// How long each load is.
     #[arg(long, value_name = "TIME", default_value = "3s")]
@@ -127,10 +128,10 @@ pub(crate) struct Join {
 )]
 pub(crate) struct Commit {
     /// Records that are read and committed one by one.
-    #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = within(1_u64, 1_000_000_000))]
     records: u64,
     /// How often.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = within(1_u32, 1_000))]
     rounds: u32,
     #[command(flatten)]
     own: Own,

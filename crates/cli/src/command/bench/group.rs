@@ -31,16 +31,16 @@ pub(crate) struct Group {
     #[command(flatten)]
     target: Target,
     /// N: members.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = within(1_u32, 256))]
     members: u32,
     /// M: messages a second of each member.
-    #[arg(long, value_name = "M", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, value_name = "M", default_value_t = 10_000, value_parser = within(1_u32, 10_000_000))]
     rate: u32,
     /// Partitions for each member.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = within(1_u32, 1024))]
     partitions: u32,
     /// Bytes of a message.
-    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(16..=524_288))]
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = within(16_u32, 524_288))]
     size: u32,
     /// How long.
     #[arg(long, value_name = "TIME", default_value = "10s")]

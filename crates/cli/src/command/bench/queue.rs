@@ -9,6 +9,7 @@ use corelane_loadgen::report::queue::QueueReport;
 use corelane_loadgen::run::queue::{QueueBench, run as carry_out};
 
 use super::{Conditions, Output, Repeat, check_void, failure};
+use crate::bounds::within;
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
 use crate::target::{Target, run};
@@ -27,7 +28,7 @@ pub(crate) struct Queue {
     #[command(flatten)]
     target: Target,
     /// N: members, each with a connection of its own.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = within(1_u32, 1024))]
     members: u32,
     /// Messages a second of all together; max sends as fast as they are done, with 32768 under way.
     #[arg(long, value_name = "R", default_value = "10000", value_parser = parse_rate)]
@@ -36,16 +37,16 @@ pub(crate) struct Queue {
     #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = parse_failing)]
     failing: Failing,
     /// Failures that make a dead letter.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = within(1_u8, 100))]
     delivery_limit: u8,
     /// How long a record rests after its first failure; up to ten times as long after others.
     #[arg(long, value_name = "TIME", default_value = "100ms")]
     backoff: Span,
     /// Partitions of the topic.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = within(1_u32, 1024))]
     partitions: u32,
     /// Bytes of a message.
-    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(16..=524_288))]
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = within(16_u32, 524_288))]
     size: u32,
     /// Who gets the next record: round-robin, random, weighted or least-response-time.
     #[arg(long, value_name = "DISPATCH", default_value = "round-robin", value_parser = Dispatch::parse)]
@@ -54,7 +55,7 @@ pub(crate) struct Queue {
     #[arg(long)]
     per_key_order: bool,
     /// Records that a member has at once.
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = within(1_u32, 65_536))]
     credit: u32,
     /// How long.
     #[arg(long, value_name = "TIME", default_value = "10s")]

@@ -25,6 +25,7 @@ use serde::Serialize;
 use super::floor::{bare_egress, bare_ingest, block_on, echo, eprintln_step, percentiles, read, write_sync};
 use super::lab::{Bare, Lab};
 use super::{Output, failure};
+use crate::bounds::within;
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
 
@@ -42,10 +43,10 @@ use crate::failure::{Failure, Outcome};
 )]
 pub(crate) struct Ratios {
     /// Rounds; a median of fewer than five says little.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = within(1_u32, 100))]
     rounds: u32,
     /// Seconds of each throughput measurement.
-    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = within(1_u64, 600))]
     seconds: u64,
     /// Only measurements whose name contains this text.
     #[arg(long, value_name = "TEXT")]

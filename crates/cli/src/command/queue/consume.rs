@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::exec::Hand;
 use super::{Named, Wishes, outcome};
-use crate::bounds::within;
+use crate::bounds::{at_least, within};
 use crate::command::consume::wall_clock;
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
@@ -41,7 +41,7 @@ pub(super) struct Consume {
     #[command(flatten)]
     named: Named,
     /// Stop after this many records.
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = at_least(0))]
     count: Option<u64>,
     /// How to print a record.
     #[arg(short, long, value_name = "FORMAT", default_value = "%s\\n", conflicts_with_all = ["json", "exec"])]

@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Named, outcome};
+use crate::bounds::at_least;
 use crate::command::examples;
 use crate::failure::{Failure, Outcome};
 
@@ -27,7 +28,7 @@ pub(super) struct Redrive {
     #[command(flatten)]
     named: Named,
     /// At most this many.
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', long, value_name = "N", value_parser = at_least(1))]
     count: Option<u64>,
     /// Print a JSON object.
     #[arg(long)]

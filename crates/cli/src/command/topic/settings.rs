@@ -1,7 +1,5 @@
 //! The settings of a topic as they are written on the command line.
 
-use std::fmt::Display;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -12,7 +10,7 @@ use corelane_model::limits::{
 };
 use corelane_model::{Cleanup, TopicClass, TopicSettings};
 
-use crate::bounds::within;
+use crate::bounds::{Bounded, within};
 
 /// What a topic's records survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -54,7 +52,7 @@ pub(crate) enum Bound<T> {
 /// A parser of limits from `least` to `most`, or none.
 fn limit<T>(least: T, most: T) -> impl Fn(&str) -> Result<Bound<T>, String> + Clone + Send + Sync + 'static
 where
-    T: FromStr<Err = QuantityError> + PartialOrd + Display + Clone + Send + Sync + 'static,
+    T: Bounded<Err = QuantityError>,
 {
     let within = within(least, most);
     move |text| match text {

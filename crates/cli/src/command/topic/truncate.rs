@@ -6,6 +6,7 @@ use clap::Args;
 use corelane::{Admin, PartitionDescription, TopicDescription};
 use corelane_model::{Offset, PartitionIndex};
 
+use crate::bounds::partition_index;
 use crate::command::examples;
 use crate::failure::{Failure, Outcome, refused};
 
@@ -23,7 +24,7 @@ pub(super) struct Truncate {
     /// Its name.
     name: String,
     /// Only this partition; all when it is left out.
-    #[arg(short, long, value_name = "PARTITION")]
+    #[arg(short, long, value_name = "PARTITION", value_parser = partition_index())]
     partition: Option<u32>,
     /// The first offset that stays, or `end`.
     #[arg(long, value_name = "OFFSET", allow_hyphen_values = true)]
