@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use corelane::{Nack, TopicSettings};
+use corelane::{ErrorCode, Nack, QueueError, RequestError, TopicSettings};
 
 use crate::broker::{Broker, Place, Running, wait_until};
 use crate::queues::{describe, produce, with_client};
@@ -70,6 +70,30 @@ fn a_redrive_that_is_given_up_and_begun_again_puts_everything_back_once() {
     let wrong: Vec<_> = counts.iter().filter(|&(_, &count)| count != 2).collect();
     assert!(wrong.is_empty(), "not back once: {wrong:?}");
     assert_eq!(broker.good(&["queue", "redrive", "jobs", "-g", "workers"], b""), "0 records put back into jobs\n");
+}
+
+/// The client repeats what is refused for a moment. A redrive runs for as long as it runs: who asks for another hears at once.
+#[test]
+fn a_second_redrive_is_refused_at_once_while_one_runs() {
+    let place = Place::new();
+    let broker = Broker::start(&place, &["--shards", "2"]);
+    give_up(&place, &broker);
+    with_client(&place, &broker, async |client| {
+        let step = async || {
+            let mut steps = client.queues().redrive_steps("workers", "jobs", None).unwrap();
+            steps.next().await.expect("a step is an answer")
+        };
+        // They leave in one packet; the first has to read, to write and to sync.
+        let (first, second) = tokio::join!(step(), step());
+        assert!(first.is_ok(), "{first:?}");
+        let refused = second.unwrap_err();
+        assert!(refused.to_string().contains("putting dead letters back already"), "{refused}");
+        let code = ErrorCode::RedriveRunning;
+        assert!(
+            matches!(&refused, QueueError::Request(RequestError::Refused { code: told, .. }) if *told == code),
+            "{refused:?}"
+        );
+    });
 }
 
 #[test]

@@ -157,6 +157,8 @@ codes! {
     QueueInUse = 117, Later;
     /// The queue has no dead-letter topic, and the request needs one.
     NoDeadLetterTopic = 118, Never;
+    /// Dead letters of the queue are being put back already; it takes as long as it takes.
+    RedriveRunning = 119, Later;
     /// The text cannot be a transactional id.
     InvalidTransactionalId = 160, Never;
     /// There is no such transactional id, or it has another producer by now: initialise it.

@@ -91,8 +91,9 @@ impl QueueError {
             Self::SettingsMismatch { .. } => ErrorCode::QueueSettingsMismatch,
             Self::UnknownMember { .. } | Self::Fenced { .. } => ErrorCode::UnknownQueueMember,
             Self::Limit { .. } => ErrorCode::LimitReached,
-            Self::Busy { .. } | Self::RedriveRunning => ErrorCode::Busy,
+            Self::Busy { .. } => ErrorCode::Busy,
             Self::NoDeadLetterTopic => ErrorCode::NoDeadLetterTopic,
+            Self::RedriveRunning => ErrorCode::RedriveRunning,
             Self::NotEmpty { .. } => ErrorCode::QueueInUse,
             Self::Deleted => ErrorCode::UnknownQueue,
         }

@@ -146,12 +146,7 @@ impl ClientCore {
         let Some(operation) = self.requests.operations.get_mut(&key) else { return };
         let may_repeat = match code.retry() {
             // The refusal says that nothing was done, but for a time-out within the broker.
-            // Members stay as long as they like: whoever asks is told at once.
-            Retry::Later
-                if matches!(code, ErrorCode::GroupInUse | ErrorCode::GroupDraining | ErrorCode::QueueInUse) =>
-            {
-                false
-            }
+            Retry::Later if waits_for_others(code) => false,
             Retry::Later => code != ErrorCode::TimedOut || operation.request.is_read(),
             Retry::Refresh => operation.request.target().is_some() && operation.attempts == 0,
             // The batch before it was put off: it goes again behind that one.
@@ -221,6 +216,11 @@ impl ClientCore {
     ) -> Option<ConnectionKey> {
         self.links.ready(info.shard(partition)?)
     }
+}
+
+/// Whether a refusal lasts for as long as others like: members stay, a redrive goes on. Whoever asks is told at once.
+const fn waits_for_others(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::GroupInUse | ErrorCode::GroupDraining | ErrorCode::QueueInUse | ErrorCode::RedriveRunning)
 }
 
 /// The answer that belongs to a request; `None` if the frame is anything else.

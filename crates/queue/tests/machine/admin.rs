@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use corelane_model::limits::QUEUE_REDRIVE_RECORDS;
 use corelane_model::{
-    Dispatch, Offset, PartitionIndex, QueueSettings, QueueSettingsError, QueueWish, TopicId, TopicName,
+    Dispatch, ErrorCode, Offset, PartitionIndex, QueueSettings, QueueSettingsError, QueueWish, TopicId, TopicName,
 };
 use corelane_queue::{Answer, Effect, Join, QueueError, RedriveAt, Redriven, Restore};
 
@@ -109,7 +109,8 @@ fn dead_letters_go_back_from_where_the_last_time_ended() {
     };
     let (ticket, _, from) = redrive(&mut world);
     assert_eq!(from, []);
-    assert_eq!(world.queue.redrive(ticket, 1, BEGIN), Err(QueueError::RedriveRunning));
+    let refused = world.queue.redrive(ticket, 1, BEGIN).unwrap_err();
+    assert_eq!((&refused, refused.code()), (&QueueError::RedriveRunning, ErrorCode::RedriveRunning));
     world.queue.on_redriven(TopicId(9), PartitionIndex(3), Offset(40));
     let step = redriven(12);
     world.queue.on_redrive_done(step.clone());
