@@ -73,6 +73,7 @@ fn a_bad_value_is_2_and_says_what_would_be_right_in_the_units_of_the_option() {
             (&["topic", "create", "t", "-p", "0"], &["0 is not between 1 and 16384"]),
             (&["topic", "create", "t", "--segment-bytes", "1"], &["1B is not between 1MiB and 4GiB"]),
             (&["queue", "consume", "t", "-g", "g", "--visibility", "13h"], &["13h is not between 50ms and 12h"]),
+            (&["queue", "consume", "t", "-g", "g", "--exec", " "], &["acknowledge every record", "--exec ./work"]),
             (&["queue", "alter", "t", "-g", "g", "--backoff", "5s..1s"], &["5s is above the cap of 1s", "1s..5s"]),
             (&["consume", "t", "-g", "g", "--session-timeout", "1ms"], &["1ms is not between 250ms and 30m"]),
             (&["group", "alter", "g", "--standbys", "4"], &["4 is not between 0 and 3"]),

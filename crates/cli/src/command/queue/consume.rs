@@ -50,7 +50,7 @@ pub(super) struct Consume {
     #[arg(long, conflicts_with = "exec")]
     json: bool,
     /// Hand each record to this shell command instead of printing it.
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", value_parser = shell_command)]
     exec: Option<String>,
     /// Where a new queue begins: earliest, latest, a time ago such as -5m, or @ and milliseconds since 1970.
     #[arg(long, value_name = "START", default_value = "earliest", allow_hyphen_values = true)]
@@ -67,6 +67,15 @@ pub(super) struct Consume {
     session_timeout: Option<Span>,
     #[command(flatten)]
     wishes: Wishes,
+}
+
+/// An empty command succeeds: each record would be acknowledged, and nothing done with it.
+fn shell_command(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("an empty command would do nothing and acknowledge every record; write one such as --exec ./work"
+            .to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 impl Consume {
