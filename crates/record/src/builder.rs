@@ -329,7 +329,7 @@ pub(crate) fn complete(head: BatchHead, batch: &mut [u8]) {
         version: BATCH_VERSION,
         codec: CODEC_COLUMNS,
         payload_bytes: end(payload.len()),
-        payload_crc: crc32c::crc32c(payload),
+        payload_crc: crc_fast::crc32_iscsi(payload),
         head_crc: 0,
         ..head
     };

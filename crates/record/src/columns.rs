@@ -81,9 +81,10 @@ pub(crate) struct Layout {
 /// values once, for the checksum.
 ///
 /// `batch` is exactly as long as the head says.
+#[inline]
 pub(crate) fn check(head: &BatchHead, batch: &[u8]) -> Result<Layout, BatchError> {
     let payload = &batch[BATCH_HEAD_BYTES..];
-    let computed = crc32c::crc32c(payload);
+    let computed = crc_fast::crc32_iscsi(payload);
     if computed != head.payload_crc {
         return Err(BatchError::PayloadChecksum { stated: head.payload_crc, computed });
     }
@@ -91,6 +92,7 @@ pub(crate) fn check(head: &BatchHead, batch: &[u8]) -> Result<Layout, BatchError
 }
 
 /// Where the payload has what, as far as the archive and the lengths of its columns say.
+#[inline]
 pub(crate) fn locate(head: &BatchHead, batch: &[u8]) -> Result<Layout, BatchError> {
     let payload = &batch[BATCH_HEAD_BYTES..];
     let columns = rkyv::api::low::access::<ArchivedColumns, Failure>(payload).map_err(|_| BatchError::Archive)?;
@@ -142,6 +144,7 @@ impl NumberColumns<'_> {
     }
 }
 
+#[inline]
 fn check_columns(head: &BatchHead, batch: &[u8], mut layout: Layout) -> Result<Layout, BatchError> {
     let is_compressed = head.compression() != Compression::None;
     let values_len = layout.values.len();

@@ -3,7 +3,7 @@
 use corelane_model::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
 use corelane_model::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Transaction, WallMillis};
 
-use crate::{BatchError, Compression};
+use crate::{BatchError, Compression, Stamp};
 
 /// Bytes of the head.
 pub const BATCH_HEAD_BYTES: usize = 80;
@@ -114,6 +114,7 @@ impl BatchHead {
     /// # Errors
     /// The first of these that does not hold. A head of a later version fails by its version only if its checksum
     /// stands where ours does, which every version keeps.
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
         let Some(head) = bytes.first_chunk::<BATCH_HEAD_BYTES>() else {
             return Err(BatchError::Truncated { len: bytes.len(), needed: BATCH_HEAD_BYTES });
@@ -122,7 +123,7 @@ impl BatchHead {
         if magic != BATCH_MAGIC {
             return Err(BatchError::Magic { found: magic });
         }
-        let computed = crc32c::crc32c(&head[..HEAD_CRC_AT]);
+        let computed = crc_fast::crc32_iscsi(&head[..HEAD_CRC_AT]);
         let stated = u32_at(head, HEAD_CRC_AT);
         if computed != stated {
             return Err(BatchError::HeadChecksum { stated, computed });
@@ -162,6 +163,7 @@ impl BatchHead {
         }
     }
 
+    #[inline]
     fn check(&self, head: &[u8; BATCH_HEAD_BYTES]) -> Result<(), BatchError> {
         if self.version != BATCH_VERSION {
             return Err(BatchError::Version { found: self.version, known: BATCH_VERSION });
@@ -255,10 +257,62 @@ impl BatchHead {
 const HEAD_BYTES_U32: u32 = 80;
 const _: () = assert!(HEAD_BYTES_U32 as usize == BATCH_HEAD_BYTES);
 
-/// Puts the checksum over a changed head.
-pub(crate) fn seal(head: &mut [u8; BATCH_HEAD_BYTES]) {
-    let crc = crc32c::crc32c(&head[..HEAD_CRC_AT]);
+/// Puts the checksum over a new head.
+fn seal(head: &mut [u8; BATCH_HEAD_BYTES]) {
+    let crc = crc_fast::crc32_iscsi(&head[..HEAD_CRC_AT]);
     head[HEAD_CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Where a stamp stands: leader epoch, base offset and append timestamp.
+const STAMP_AT: usize = 20;
+/// Bytes of a stamp.
+const STAMP_BYTES: usize = 20;
+
+/// Puts a stamp in, and its changes into the checksum, which agrees with the head afterwards if it did before: what else went
+/// wrong in the head since it was checked is found by whoever checks it next.
+pub(crate) fn put_stamp(head: &mut [u8; BATCH_HEAD_BYTES], stamp: Stamp) {
+    let mut new = [0; STAMP_BYTES];
+    new[..4].copy_from_slice(&stamp.leader_epoch.0.to_le_bytes());
+    new[4..12].copy_from_slice(&stamp.base_offset.0.to_le_bytes());
+    new[12..].copy_from_slice(&stamp.append_timestamp.0.to_le_bytes());
+    let old = head[STAMP_AT..].first_chunk_mut::<STAMP_BYTES>().expect("a stamp is part of the head");
+    let mut change = 0;
+    for ((crcs, new), old) in STAMP_CRCS.iter().zip(new).zip(old) {
+        change ^= crcs[usize::from(*old ^ new)];
+        *old = new;
+    }
+    let crc = u32_at(head, HEAD_CRC_AT) ^ change;
+    head[HEAD_CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// What bits of a byte of the stamp that change do to the head's checksum. A CRC is linear: the change of each byte can be
+/// looked up by itself.
+static STAMP_CRCS: [[u32; 256]; STAMP_BYTES] = stamp_crcs();
+
+/// The polynomial of CRC-32C, reflected.
+const CRC32C: u32 = 0x82f6_3b78;
+
+const fn stamp_crcs() -> [[u32; 256]; STAMP_BYTES] {
+    let mut crcs = [[0; 256]; STAMP_BYTES];
+    let mut byte = 0_u32;
+    while byte < 256 {
+        let mut crc = byte;
+        let mut bits = 8;
+        let mut place = HEAD_CRC_AT;
+        while STAMP_AT < place {
+            while 0 < bits {
+                crc = if crc & 1 == 1 { (crc >> 1) ^ CRC32C } else { crc >> 1 };
+                bits -= 1;
+            }
+            bits = 8;
+            place -= 1;
+            if place < STAMP_AT + STAMP_BYTES {
+                crcs[place - STAMP_AT][byte as usize] = crc;
+            }
+        }
+        byte += 1;
+    }
+    crcs
 }
 
 fn u16_at(head: &[u8; BATCH_HEAD_BYTES], at: usize) -> u16 {

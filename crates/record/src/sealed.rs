@@ -81,15 +81,13 @@ pub struct Stamp {
     pub leader_epoch: LeaderEpoch,
 }
 
-/// Patches the stamp and the new checksum into the head at the beginning of `head`. The payload is not touched.
+/// Patches the stamp into the head at the beginning of `head`, and its checksum accordingly. The payload is not touched. A head
+/// whose checksum does not hold is none afterwards either.
 ///
 /// Panics if `head` is shorter than a head.
 pub fn stamp(head: &mut [u8], stamp: Stamp) {
     let head = head.first_chunk_mut::<BATCH_HEAD_BYTES>().expect("a batch has a whole head");
-    head[20..24].copy_from_slice(&stamp.leader_epoch.0.to_le_bytes());
-    head[24..32].copy_from_slice(&stamp.base_offset.0.to_le_bytes());
-    head[32..40].copy_from_slice(&stamp.append_timestamp.0.to_le_bytes());
-    head::seal(head);
+    head::put_stamp(head, stamp);
 }
 
 /// Cuts the first whole batch off a run of batches that lie one after another; `None` when nothing is left. The

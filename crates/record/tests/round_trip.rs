@@ -209,17 +209,45 @@ proptest! {
     }
 
     #[test]
+    fn a_stamp_brings_the_checksum_along(
+        stamps in vec((any::<u64>(), any::<i64>(), any::<u32>()), 1..4), damage in option::of((0..76_usize, 1..=u8::MAX)),
+    ) {
+        let mut bytes = single(b"hello").to_vec();
+        let mut head = BatchHead::parse(&bytes).unwrap();
+        for (offset, at, epoch) in stamps {
+            head.base_offset = Offset(offset >> 1);
+            head.append_timestamp = WallMillis(at);
+            head.leader_epoch = LeaderEpoch(epoch);
+            stamp(&mut bytes, given_by(&head));
+            let mut written = bytes.clone();
+            head.write(&mut written);
+            prop_assert_eq!(&bytes, &written);
+        }
+        // What a stamp does not write over it does not bless either.
+        if let Some((at, bits)) = damage.filter(|(at, _)| !(20..40).contains(at)) {
+            bytes[at] ^= bits;
+            stamp(&mut bytes, given_by(&BatchHead { base_offset: Offset(77), ..head }));
+            prop_assert!(BatchHead::parse(&bytes).is_err());
+        }
+    }
+
+    #[test]
     fn garbage_never_panics(bytes in vec(any::<u8>(), 0..300)) {
         prop_assert!(SealedBatch::parse(bytes.clone().into()).is_err());
         prop_assert!(RecordBatch::parse(bytes.into()).is_err());
     }
 }
 
+fn given_by(head: &BatchHead) -> Stamp {
+    let BatchHead { base_offset, append_timestamp, leader_epoch, .. } = *head;
+    Stamp { base_offset, append_timestamp, leader_epoch }
+}
+
 /// A batch with another head and with checksums that fit.
 fn forge(mut bytes: Vec<u8>, change: impl FnOnce(&mut BatchHead)) -> Bytes {
     let mut head = BatchHead::parse(&bytes).expect("the head was whole before");
     head.payload_bytes = u32::try_from(bytes.len() - BATCH_HEAD_BYTES).expect("small");
-    head.payload_crc = crc32c::crc32c(&bytes[BATCH_HEAD_BYTES..]);
+    head.payload_crc = crc_fast::crc32_iscsi(&bytes[BATCH_HEAD_BYTES..]);
     change(&mut head);
     head.write(&mut bytes);
     bytes.into()
