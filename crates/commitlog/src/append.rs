@@ -33,29 +33,42 @@ impl CommitLog {
     /// # Errors
     /// The producer's epoch or sequence does not fit, or its transaction does not; the log is as it was before.
     pub fn append(&mut self, now: Now, head: &BatchHead) -> Result<Append, AppendError> {
-        self.judge_known(head).inspect_err(|_| self.stats.refused_batches += 1)?;
-        let verdict = self.state.producers.judge(head).inspect_err(|_| self.stats.refused_batches += 1)?;
-        if let Verdict::Duplicate(seen) = verdict {
-            self.stats.duplicate_batches += 1;
-            return Ok(Append::Duplicate {
-                base_offset: seen.base_offset,
-                append_timestamp: seen.append_timestamp,
-                end_offset: seen.end_offset(),
-            });
-        }
-        self.judge_transaction(head).inspect_err(|_| self.stats.refused_batches += 1)?;
         let append_timestamp = self.state.append_timestamp.max(now.wall);
         let stamp = Stamp { base_offset: self.state.log_end, append_timestamp, leader_epoch: self.state.leader_epoch };
+        let place = (stamp.base_offset, append_timestamp);
+        let LogState { producers, transactions, .. } = &mut self.state;
+        let is_plain = head.transaction().is_none() && transactions.is_none_open();
+        // Nearly every batch comes next of a producer that is known; then it is looked up once.
+        if !(is_plain && producers.record_next(now.monotonic, head, place)) {
+            if let Verdict::Duplicate(seen) = self.judge(head).inspect_err(|_| self.stats.refused_batches += 1)? {
+                self.stats.duplicate_batches += 1;
+                return Ok(Append::Duplicate {
+                    base_offset: seen.base_offset,
+                    append_timestamp: seen.append_timestamp,
+                    end_offset: seen.end_offset(),
+                });
+            }
+            let LogState { producers, transactions, .. } = &mut self.state;
+            transactions.record(head, stamp.base_offset);
+            producers.record(now.monotonic, head, place, transactions);
+        }
         self.state.append_timestamp = append_timestamp;
         self.state.log_end = self.state.log_end.advance(u64::from(head.offset_span));
-        self.state.transactions.record(head, stamp.base_offset);
-        let LogState { producers, transactions, .. } = &mut self.state;
-        producers.record(now.monotonic, head, (stamp.base_offset, append_timestamp), transactions);
         self.stats.appended_batches += 1;
         self.stats.appended_records += u64::from(head.record_count);
         self.stats.appended_bytes += u64::from(head.batch_bytes());
         self.check();
         Ok(Append::Accept(stamp))
+    }
+
+    /// Whether a batch is new, was appended before, or fits neither its producer nor its transaction.
+    fn judge(&self, head: &BatchHead) -> Result<Verdict, AppendError> {
+        self.judge_known(head)?;
+        let verdict = self.state.producers.judge(head)?;
+        if verdict == Verdict::Fresh {
+            self.judge_transaction(head)?;
+        }
+        Ok(verdict)
     }
 
     /// A transaction that is open here has had its first batch. If nothing is remembered of its producer, a batch with the

@@ -192,16 +192,29 @@ impl CommitLog {
     }
 
     /// What holds before and after each change.
+    #[inline]
     pub(crate) fn check(&self) {
+        let LogState { log_start, settled_end, log_end, .. } = self.state;
+        let (durable_end, attached_end) = (self.durable_end, self.attached_end);
+        let is_start_settled = log_start <= settled_end && settled_end <= durable_end;
+        if !(is_start_settled && durable_end <= attached_end && attached_end <= log_end) {
+            self.fail_check();
+        }
+        if cfg!(debug_assertions) {
+            self.check_lists();
+        }
+    }
+
+    /// Says which of the ends are out of order. Out of the way, since each batch has them looked at several times.
+    #[cold]
+    #[inline(never)]
+    fn fail_check(&self) -> ! {
         let LogState { log_start, settled_end, log_end, .. } = self.state;
         let (durable_end, attached_end) = (self.durable_end, self.attached_end);
         assert!(log_start <= settled_end, "log start {log_start} is beyond the settled end {settled_end}");
         assert!(settled_end <= durable_end, "settled end {settled_end} is beyond the durable end {durable_end}");
         assert!(durable_end <= attached_end, "durable end {durable_end} is beyond the attached end {attached_end}");
-        assert!(attached_end <= log_end, "attached end {attached_end} is beyond the log end {log_end}");
-        if cfg!(debug_assertions) {
-            self.check_lists();
-        }
+        panic!("attached end {attached_end} is beyond the log end {log_end}");
     }
 
     /// What can be seen only by looking into lists: memory that a batch of a quiet partition would have to wait for.

@@ -18,6 +18,10 @@ pub(crate) struct SeenBatch {
 }
 
 impl SeenBatch {
+    fn of(head: &BatchHead, base_offset: Offset, append_timestamp: WallMillis) -> Self {
+        Self { base_sequence: head.base_sequence, last_sequence: head.last_sequence(), base_offset, append_timestamp }
+    }
+
     /// How many records it had. Sequences wrap.
     pub(crate) fn records(&self) -> u64 {
         u64::from(self.last_sequence.0.wrapping_sub(self.base_sequence.0)) + 1
@@ -211,6 +215,26 @@ impl ProducerTable {
         self.passed.insert(head.producer_id, (head.producer_epoch, head.last_sequence().advance(1)));
     }
 
+    /// Remembers a batch if it comes next of a producer that is known, in the same epoch: [`Self::judge`] would find it fresh.
+    /// Of any other it says false and changes nothing.
+    pub(crate) fn record_next(
+        &mut self,
+        heard: MonotonicNanos,
+        head: &BatchHead,
+        (base_offset, at): (Offset, WallMillis),
+    ) -> bool {
+        if head.producer_id == ProducerId::NONE || !self.passed.is_empty() {
+            return false;
+        }
+        let Some(known) = self.known.get_mut(&head.producer_id) else { return false };
+        let is_next = known.epoch == head.producer_epoch && head.base_sequence == Producer::expected(known.latest());
+        if is_next {
+            known.push(SeenBatch::of(head, base_offset, at));
+            known.heard = heard;
+        }
+        is_next
+    }
+
     /// Remembers a batch that was appended. Producers of open transactions are not pushed out by it.
     pub(crate) fn record(
         &mut self,
@@ -223,12 +247,7 @@ impl ProducerTable {
             return;
         }
         self.passed.remove(&head.producer_id);
-        let batch = SeenBatch {
-            base_sequence: head.base_sequence,
-            last_sequence: head.last_sequence(),
-            base_offset,
-            append_timestamp: at,
-        };
+        let batch = SeenBatch::of(head, base_offset, at);
         match self.known.get_mut(&head.producer_id) {
             Some(known) if known.epoch == head.producer_epoch => {
                 known.push(batch);

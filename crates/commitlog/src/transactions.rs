@@ -56,6 +56,11 @@ impl Transactions {
         self.open.iter().map(|(&transaction, reach)| (transaction, reach.first))
     }
 
+    /// Whether none is open.
+    pub(crate) fn is_none_open(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// Whether it has batches here and is not decided.
     pub(crate) fn is_open(&self, transaction: Transaction) -> bool {
         self.open.contains_key(&transaction)

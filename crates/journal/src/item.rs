@@ -248,9 +248,13 @@ pub(crate) fn put(out: &mut BytesMut, kind: u8, partition: PartitionId, fixed: &
     let payload = fixed.len() + bytes.len();
     assert!(payload <= ITEM_PAYLOAD_BYTES_MAX, "item payload of {payload} bytes does not fit 24 bits");
     let word = (u32::try_from(payload).expect("24 bits fit 32") << 8) | u32::from(kind);
-    out.extend_from_slice(&word.to_le_bytes());
-    out.extend_from_slice(&partition.index.0.to_le_bytes());
-    out.extend_from_slice(&partition.topic.0.to_le_bytes());
-    out.extend_from_slice(fixed);
+    let mut head = [0; ITEM_HEAD_BYTES];
+    head[..4].copy_from_slice(&word.to_le_bytes());
+    head[4..8].copy_from_slice(&partition.index.0.to_le_bytes());
+    head[8..].copy_from_slice(&partition.topic.0.to_le_bytes());
+    out.extend_from_slice(&head);
+    if !fixed.is_empty() {
+        out.extend_from_slice(fixed);
+    }
     out.extend_from_slice(bytes);
 }

@@ -120,7 +120,12 @@ impl Writer {
         self.ending == Ending::Open
             && !self.is_internal_waiting
             && entry <= limit
-            && self.ring.left_after(padded(entry)).is_some_and(|left| self.reserve_bytes() <= left)
+            && self.ring.left_after(padded(entry)).is_some_and(|left| self.is_reserve(left))
+    }
+
+    /// Whether so many bytes are as much as is kept from users. Each batch asks, and mostly half of the ring is free.
+    fn is_reserve(&self, left: u64) -> bool {
+        self.reserve_bytes_max() <= left || self.reserve_bytes() <= left
     }
 
     /// Internal items may add `bytes` more; if it is the open entry that is too full, users wait until it was closed.
@@ -147,7 +152,11 @@ impl Writer {
         let file = self.config.file_bytes;
         let checkpoint = self.checkpoint.expected_bytes();
         let files = 1 + (checkpoint + checkpoint / 4).div_ceil(file).max(1);
-        (files * file).min(self.ring.total_bytes() / 2)
+        (files * file).min(self.reserve_bytes_max())
+    }
+
+    fn reserve_bytes_max(&self) -> u64 {
+        self.ring.total_bytes() / 2
     }
 
     /// Bytes in use and bytes that users may use, both with what is open.

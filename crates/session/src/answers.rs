@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 
 use corelane_model::{CorrelationId, ErrorCode, Offset, PartitionId, WallMillis};
-use corelane_wire::{DurableEnd, DurableEnds, OutFrame, ProduceAnswer, ProduceAnswers, encode};
+use corelane_wire::{
+    ArchivedDurableEnd, ArchivedProduceAnswer, DurableEnd, DurableEnds, OutFrame, ProduceAnswer, ProduceAnswers,
+    encode, encode_long,
+};
 
 use crate::Refused;
 
@@ -107,7 +110,8 @@ impl Answers {
 
     fn close_outcomes(&mut self) {
         if !self.outcomes.answers.is_empty() {
-            self.full.push_back(encode(CorrelationId(0), &self.outcomes));
+            let expected = self.outcomes.answers.len() * size_of::<ArchivedProduceAnswer>() + self.text_bytes * 2;
+            self.full.push_back(encode_long(CorrelationId(0), &self.outcomes, expected));
             self.outcomes.answers.clear();
             self.outcomes.texts.clear();
             self.text_bytes = 0;
@@ -117,7 +121,8 @@ impl Answers {
 
     fn close_ends(&mut self) {
         if !self.ends.ends.is_empty() {
-            self.full.push_back(encode(CorrelationId(0), &self.ends));
+            let expected = self.ends.ends.len() * size_of::<ArchivedDurableEnd>();
+            self.full.push_back(encode_long(CorrelationId(0), &self.ends, expected));
             self.ends.ends.clear();
         }
     }

@@ -148,12 +148,13 @@ impl Shard {
     fn handle_request(&mut self, connection: ConnectionKey, request: Request) {
         let peer = Peer { shard: self.me(), connection };
         let asker = |correlation| Asker { peer, correlation };
+        let mut own = ProducerId::NONE;
         match request {
-            Request::Produce(produce) => self.handle_produce(peer, produce),
+            Request::Produce(produce) => self.handle_produce(peer, produce, &mut own),
             Request::ProduceMany(batches) => {
                 // The session may have refused some of them by itself.
                 self.gather_on(connection);
-                batches.into_iter().for_each(|produce| self.handle_produce(peer, produce));
+                batches.into_iter().for_each(|produce| self.handle_produce(peer, produce, &mut own));
             }
             Request::Metadata { correlation, names } => self.answer_metadata(asker(correlation), &names),
             Request::CreateTopic { correlation, name, partitions, settings } => {
@@ -193,14 +194,15 @@ impl Shard {
         }
     }
 
-    fn handle_produce(&mut self, peer: Peer, produce: ProduceRequest) {
+    /// `own` is a producer of which the caller found before that it is the client's; the batches of a bundle mostly have one.
+    fn handle_produce(&mut self, peer: Peer, produce: ProduceRequest, own: &mut ProducerId) {
         let ProduceRequest { correlation, partition, acks, batch } = produce;
         let batch_bytes = batch.len() as u64;
         if let Some(refused) = self.refuse_phase() {
             return self.tell_outcome(peer.connection, correlation, batch_bytes, &Err(Box::new(refused)), false);
         }
         match SealedBatch::parse(batch) {
-            Ok(batch) if !self.is_own_producer(peer.connection, batch.head().producer_id) => {
+            Ok(batch) if !self.is_own_again(peer.connection, batch.head().producer_id, own) => {
                 let text = format!("producer id {} was handed to another client", batch.head().producer_id);
                 let refused = Refused::new(ErrorCode::ProducerFenced, text);
                 self.tell_outcome(peer.connection, correlation, batch_bytes, &Err(Box::new(refused)), false);
@@ -218,6 +220,15 @@ impl Shard {
                 self.tell_outcome(peer.connection, correlation, batch_bytes, &Err(Box::new(refused)), false);
             }
         }
+    }
+
+    /// As [`Self::is_own_producer`]; `own` is one of which that is known, and afterwards this one if it is.
+    fn is_own_again(&mut self, connection: ConnectionKey, producer: ProducerId, own: &mut ProducerId) -> bool {
+        let is_own = producer == *own || self.is_own_producer(connection, producer);
+        if is_own {
+            *own = producer;
+        }
+        is_own
     }
 
     /// Whether the client of a connection may send batches of this producer. What was found is kept, since the seal costs

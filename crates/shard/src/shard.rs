@@ -321,10 +321,12 @@ impl Shard {
         match output {
             StorageOutput::Recovered { catalog, report } => self.on_recovered(&catalog, report),
             StorageOutput::RecoveryFailed { error } => self.fail(error.to_string()),
-            StorageOutput::Durable { partition, end } => {
-                self.on_home_durable(partition, end);
-                self.on_transactions_durable(partition, end);
-                self.on_durable(partition, end);
+            StorageOutput::Durable { ends } => {
+                for (partition, end) in ends {
+                    self.on_home_durable(partition, end);
+                    self.on_transactions_durable(partition, end);
+                    self.on_durable(partition, end);
+                }
             }
             StorageOutput::CatalogDurable { ticket } => self.on_change_durable(ticket),
             StorageOutput::TransactionEnded { ticket, .. } => self.on_transaction_ended(ticket),

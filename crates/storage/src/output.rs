@@ -37,13 +37,11 @@ pub enum StorageOutput {
         /// Why.
         error: RecoveryError,
     },
-    /// Records below `end` are durable and visible; at most one for a partition and round. A memory partition's come
-    /// at the end of the round of their append.
+    /// Records of these partitions are durable and visible; at most one of it in a round, and in it each partition at most
+    /// once. A memory partition's come at the end of the round of their append.
     Durable {
-        /// The partition.
-        partition: PartitionId,
-        /// Exclusive end of what is durable.
-        end: Offset,
+        /// The partitions, each with the exclusive end of what is durable. Never empty.
+        ends: Vec<(PartitionId, Offset)>,
     },
     /// The catalog change is durable, and all before it.
     CatalogDurable {

@@ -111,6 +111,11 @@ impl Partition {
         self.log.settings().class
     }
 
+    /// Whether the table has it among those with batches that are in no segment.
+    pub(crate) const fn is_known_unsettled(&self) -> bool {
+        self.unsettled_key.is_some()
+    }
+
     /// Notes that its durable end has moved, among those whose has in this round.
     pub(crate) fn mark_durable(&mut self, id: PartitionId, marked: &mut Vec<PartitionId>) {
         if !std::mem::replace(&mut self.is_durable_end_new, true) {

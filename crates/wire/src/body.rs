@@ -56,11 +56,21 @@ pub fn encode<B: Body>(correlation: CorrelationId, body: &B) -> OutFrame {
     encode_with(correlation, body, Vec::new())
 }
 
+/// As [`encode`]; memory for about `expected` bytes beside the body's own fields is taken at once, so that a long list does
+/// not move while it grows.
+pub fn encode_long<B: Body>(correlation: CorrelationId, body: &B, expected: usize) -> OutFrame {
+    encode_into(correlation, body, expected, Vec::new())
+}
+
 /// A frame with an attachment, whose bytes are shared and not copied.
 ///
 /// Panics if the frame is over [`corelane_model::limits::FRAME_BYTES_MAX`]: whoever builds frames keeps the limits.
 pub fn encode_with<B: Body>(correlation: CorrelationId, body: &B, attachment: Vec<Bytes>) -> OutFrame {
-    let mut front = Vec::with_capacity(FRAME_HEAD_BYTES + size_of::<B::Archived>() + 64);
+    encode_into(correlation, body, 64, attachment)
+}
+
+fn encode_into<B: Body>(correlation: CorrelationId, body: &B, expected: usize, attachment: Vec<Bytes>) -> OutFrame {
+    let mut front = Vec::with_capacity(FRAME_HEAD_BYTES + size_of::<B::Archived>() + expected);
     front.resize(FRAME_HEAD_BYTES, 0);
     // Archives hold relative pointers only, so that it does not matter where in the buffer the body begins.
     let mut front = rkyv::api::high::to_bytes_in::<_, Error>(body, front).expect("a body of ours serialises to memory");

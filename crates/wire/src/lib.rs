@@ -65,7 +65,7 @@ pub use admin::{
     AlterTopic, AlterTopicAnswer, CreateTopic, CreateTopicAnswer, DeleteTopic, DescribeTopic, DescribeTopicAnswer,
     PartitionDescription, Settings, TopicDescription, TopicDone, TruncatePartition,
 };
-pub use body::{Body, BodyError, access, decode, encode, encode_with};
+pub use body::{Body, BodyError, access, decode, encode, encode_long, encode_with};
 pub use decoder::FrameDecoder;
 pub use frame::{FRAME_HEAD_BYTES, Frame, FrameError, FrameHead, OutFrame};
 pub use group::{

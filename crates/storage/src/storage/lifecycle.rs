@@ -172,12 +172,15 @@ impl Storage {
 
     /// Durable ends that moved in this round.
     pub(super) fn say_durable(&mut self) {
+        let mut ends = Vec::with_capacity(self.durable.len());
         for id in self.durable.drain(..) {
             if let Some(partition) = self.table.get_mut(id).filter(|partition| !partition.is_removed) {
                 partition.is_durable_end_new = false;
-                let end = partition.log.durable_end();
-                self.outputs.push_back(StorageOutput::Durable { partition: id, end });
+                ends.push((id, partition.log.durable_end()));
             }
+        }
+        if !ends.is_empty() {
+            self.outputs.push_back(StorageOutput::Durable { ends });
         }
     }
 }

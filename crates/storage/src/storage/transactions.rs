@@ -45,6 +45,9 @@ impl Storage {
     /// Makes sure of memory for one more transaction if the batch begins one in its partition; whether it does. What goes on,
     /// and what was taken before, needs none.
     pub(super) fn reserve_transaction(&mut self, id: PartitionId, head: &BatchHead) -> Result<bool, AppendError> {
+        if head.transaction().is_none() {
+            return Ok(false);
+        }
         let known = self.table.open(id).expect("the caller has just found it");
         if !known.log.begins_transaction(head) {
             return Ok(false);

@@ -454,6 +454,10 @@ impl Storage {
         for (id, slot, end) in slots.drain(..) {
             let Some(partition) = self.table.get_mut(id).filter(|partition| !partition.is_removed) else { continue };
             partition.log.attach(entry.batch(slot), position);
+            // Behind an older one a batch changes nothing of when the partition needs attention.
+            if !partition.is_known_unsettled() {
+                self.table.refresh(id);
+            }
             match ends.last_mut() {
                 Some((last, known)) if *last == id => *known = end,
                 _ => ends.push((id, end)),
@@ -461,9 +465,6 @@ impl Storage {
         }
         // The next entry is expected to be like this one.
         self.round.slots = slots;
-        for &(id, _) in &ends {
-            self.table.refresh(id);
-        }
         if !ends.is_empty() {
             self.slabs.push(entry);
         }

@@ -187,11 +187,13 @@ impl World {
                 self.report = Some(report);
             }
             StorageOutput::RecoveryFailed { error } => panic!("{error}"),
-            StorageOutput::Durable { partition, end } => {
-                let model = self.models.get_mut(&partition).expect("a partition of ours");
-                assert!(model.durable_end <= end, "durable end of {partition} went back to {end}");
-                assert!(model.batches.last().is_some_and(|last| end <= last.end), "{end} was never appended");
-                model.durable_end = end;
+            StorageOutput::Durable { ends } => {
+                for (partition, end) in ends {
+                    let model = self.models.get_mut(&partition).expect("a partition of ours");
+                    assert!(model.durable_end <= end, "durable end of {partition} went back to {end}");
+                    assert!(model.batches.last().is_some_and(|last| end <= last.end), "{end} was never appended");
+                    model.durable_end = end;
+                }
             }
             StorageOutput::CatalogDurable { ticket } => {
                 assert!(self.catalog_durable < ticket.0, "changes are durable in their order");
