@@ -210,6 +210,15 @@ pub enum SubscriptionError {
         /// The topic.
         topic: TopicName,
     },
+    /// The topic that was read was deleted, and another one has its name now. Nothing of that one was delivered: its offsets
+    /// are others. A new subscription reads it.
+    #[error(
+        "topic {topic} was deleted and made anew, and what was not read of it is gone; begin anew to read the new one"
+    )]
+    TopicReplaced {
+        /// The name of both.
+        topic: TopicName,
+    },
     /// The topic has no such partition.
     #[error("topic {topic} has no partition {partition}; its number of partitions is {partitions}, counted from 0")]
     UnknownPartition {
@@ -244,6 +253,7 @@ impl SubscriptionError {
             }
             Self::Refused { .. }
             | Self::UnknownTopic { .. }
+            | Self::TopicReplaced { .. }
             | Self::UnknownPartition { .. }
             | Self::WentBack { .. }
             | Self::Batch(_) => None,
@@ -255,7 +265,11 @@ impl SubscriptionError {
     pub const fn is_retriable(&self) -> bool {
         match self {
             Self::Refused { code, .. } => matches!(code.retry(), Retry::Later),
-            Self::UnknownTopic { .. } | Self::UnknownPartition { .. } | Self::WentBack { .. } | Self::Batch(_) => false,
+            Self::UnknownTopic { .. }
+            | Self::TopicReplaced { .. }
+            | Self::UnknownPartition { .. }
+            | Self::WentBack { .. }
+            | Self::Batch(_) => false,
         }
     }
 }

@@ -139,7 +139,7 @@ pub struct SubscribeSettings {
     /// What to do when the offset is outside the log. `None` fails for a durable topic, and goes on at the log start for
     /// a memory topic, whose old records are gone by design.
     pub out_of_range: Option<OutOfRange>,
-    /// Which topic the name must mean; `None` takes whichever has it.
+    /// Which topic the name must mean; `None` takes whichever has it when the subscription is first taken, and stays with that.
     pub topic_id: Option<TopicId>,
     /// Which records are wanted.
     pub isolation: Isolation,

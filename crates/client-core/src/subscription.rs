@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use corelane_model::limits::{BATCH_BYTES_MAX, SUBSCRIPTION_CREDIT_BYTES_MAX};
-use corelane_model::{ConnectionKey, ErrorCode, MonotonicNanos, Offset, PartitionId, StartAt};
+use corelane_model::{ConnectionKey, ErrorCode, MonotonicNanos, Offset, PartitionId, StartAt, TopicId};
 use corelane_record::{BatchError, BatchHead};
 
 use crate::{GroupKey, OutOfRange, SubscribeSettings, SubscriptionError};
@@ -37,6 +37,8 @@ pub(crate) struct Ending {
 pub(crate) struct Subscription {
     pub(crate) settings: SubscribeSettings,
     pub(crate) phase: Phase,
+    /// The topic that its name meant when it was last asked for.
+    pub(crate) asked: Option<TopicId>,
     /// The next offset that the application has not been given; known from the broker's first answer on.
     pub(crate) next: Option<Offset>,
     pub(crate) attempts: u32,
@@ -77,6 +79,7 @@ impl Subscription {
             window: settings.credit_bytes,
             settings,
             phase: Phase::Waiting { retry_at: MonotonicNanos::default() },
+            asked: None,
             next: None,
             attempts: 0,
             first_of: None,

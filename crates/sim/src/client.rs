@@ -488,6 +488,7 @@ impl Client {
             | SubscriptionError::Batch(_) => return Err(unreadable),
             SubscriptionError::Refused { .. }
             | SubscriptionError::UnknownTopic { .. }
+            | SubscriptionError::TopicReplaced { .. }
             | SubscriptionError::UnknownPartition { .. } => {}
         }
         Ok(vec![(Duration::from_millis(40), Todo::Read { partition })])

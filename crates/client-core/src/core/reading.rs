@@ -104,7 +104,7 @@ impl ClientCore {
             }
             if reader.settings.topic_id.is_some_and(|topic| topic != info.topic) {
                 let topic = info.name.clone();
-                self.end_subscription(key, SubscriptionError::UnknownTopic { topic });
+                self.end_subscription(key, SubscriptionError::TopicReplaced { topic });
                 continue;
             }
             if info.shard(partition).is_none() {
@@ -113,10 +113,12 @@ impl ClientCore {
                 continue;
             }
             let Some(connection) = self.connection_for(info, partition) else { continue };
-            let topic = info.topic.0;
+            let asked = info.topic;
+            let topic = asked.0;
             let correlation = self.requests.add(connection, Asker::Subscription(key));
             let reader = self.subscriptions.get_mut(&key).expect("just looked at");
             reader.phase = Phase::Asked { connection };
+            reader.asked = Some(asked);
             let start = reader.start().into();
             let credit = reader.begin();
             let (subscription, partition) = (key.0, partition.0);
@@ -144,6 +146,8 @@ impl ClientCore {
         if !matches!(reader.phase, Phase::Asked { connection: asked } if asked == connection) {
             return;
         }
+        // From here on the offsets are those of this topic, and not of whichever has its name later.
+        reader.settings.topic_id = reader.settings.topic_id.or(reader.asked);
         let next = *reader.next.get_or_insert(Offset(answer.offset));
         reader.answer = Some((Offset(answer.log_start), Offset(answer.high_watermark)));
         let is_to_wait = reader.first_of.is_some_and(|turn| self.place_turn(turn, key, next));

@@ -201,6 +201,33 @@ fn a_memory_topic_is_read_on_after_a_restart() {
 }
 
 #[test]
+fn a_topic_that_was_made_anew_is_not_read_on_as_if_it_were_the_old_one() {
+    let mut world = filled(TopicClass::Durable, 4);
+    let subscription = world.core.subscribe(settings(StartAt::Earliest));
+    world.settle_all();
+    assert_eq!(take(&mut world, subscription), [0, 1, 2, 3]);
+    // The new one has more records than were read of the old one.
+    world.broker.topics.remove("t");
+    world.broker.create("t", 1, TopicClass::Durable);
+    world.cut(0);
+    world.settle_all();
+    let producer = world.open("t", ProducerSettings::default());
+    world.send_many(producer, 9);
+    world.settle_all();
+    let ended = world.told.iter().find_map(|effect| match effect {
+        Effect::Ended { subscription: key, error } if *key == subscription => Some(error.clone()),
+        _ => None,
+    });
+    let error = ended.expect("it ends");
+    assert_eq!(error, SubscriptionError::TopicReplaced { topic: topic("t") });
+    assert!(!error.is_retriable() && error.to_string().contains("deleted and made anew"), "{error}");
+    assert_eq!(take(&mut world, subscription), [] as [u64; 0]);
+    let new = world.core.subscribe(settings(StartAt::Earliest));
+    world.settle_all();
+    assert_eq!(take(&mut world, new), (0..9).collect::<Vec<u64>>());
+}
+
+#[test]
 fn batches_that_go_back_end_the_subscription() {
     let mut world = filled(TopicClass::Durable, 4);
     let subscription = world.core.subscribe(settings(StartAt::Earliest));

@@ -316,7 +316,7 @@ impl GroupConsumer {
         });
         let Some(ended) = owned.or_else(|| self.following.on_ended(subscription)) else { return };
         // The group assigns its partitions anew when a topic is gone.
-        if !matches!(error, SubscriptionError::UnknownTopic { .. }) {
+        if !matches!(error, SubscriptionError::UnknownTopic { .. } | SubscriptionError::TopicReplaced { .. }) {
             let (topic, partition) = (ended.topic.clone(), ended.partition);
             self.ready.push_back(Err(GroupError::Partition { topic, partition, error }));
         }
