@@ -24,6 +24,12 @@ fn broken() -> World {
     let mut join = join_of_queue(1, "mail", 0);
     join.settings.visibility_ms = Some(7_777);
     Worker::join(&mut world, client, &join);
+    moved(world, |disk| assert_eq!(disk.rewrite_segments(&SETTINGS, &SETTINGS_UNKNOWN), 1))
+}
+
+/// A broker of one shard that was stopped and whose segments were changed before it was started anew: everything is in them
+/// then, and nothing in a journal.
+pub(crate) fn moved(world: World, change: impl FnOnce(&mut Disk)) -> World {
     let export = ShardConfig { boot: Boot::Export, incarnation: Incarnation(2), ..config(0, 1) };
     let mut old = World::start(vec![export], world.into_disks());
     old.run();
@@ -33,7 +39,7 @@ fn broken() -> World {
     };
     let import = reshard(&[export], 1).expect("as many shards as before").remove(0);
     let mut disks = Disk::merge_segments(old.into_disks(), 1);
-    assert_eq!(disks[0].rewrite_segments(&SETTINGS, &SETTINGS_UNKNOWN), 1);
+    change(&mut disks[0]);
     let boot = Boot::Import(Box::new(import));
     let mut world = World::start(vec![ShardConfig { boot, incarnation: Incarnation(3), ..config(0, 1) }], disks);
     world.run();

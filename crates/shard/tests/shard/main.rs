@@ -3,6 +3,7 @@
 mod broken_queues;
 mod committed_readers;
 mod conflation;
+mod damaged_homes;
 mod dead_letters;
 mod early_members;
 mod ends;

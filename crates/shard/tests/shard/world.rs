@@ -69,6 +69,18 @@ impl Disk {
         }
     }
 
+    /// Changes a bit of each place of a segment that holds these bytes. How many places there were.
+    pub(crate) fn damage_where(&mut self, held: &[u8]) -> usize {
+        let segments = self.files.iter_mut().filter(|(name, _)| matches!(name, FileName::Segment { .. }));
+        let damage = |bytes: &mut Vec<u8>| {
+            let places: Vec<usize> =
+                bytes.windows(held.len()).enumerate().filter(|(_, found)| *found == held).map(|(at, _)| at).collect();
+            places.iter().for_each(|&at| bytes[at] ^= 1);
+            places.len()
+        };
+        segments.map(|(_, bytes)| damage(bytes)).sum()
+    }
+
     /// Writes other bytes of the same length into record batches of segments, as if the records had always been these. How
     /// many places there were.
     pub(crate) fn rewrite_segments(&mut self, from: &[u8], to: &[u8]) -> usize {
