@@ -19,6 +19,7 @@ mod group_promises;
 mod groups;
 mod interrupted;
 mod message_ids;
+mod missed;
 mod programs;
 mod queue_changes;
 mod queues;

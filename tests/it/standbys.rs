@@ -47,7 +47,7 @@ async fn take(consumer: &mut GroupConsumer, seen: &mut Seen, end: Offset) {
             Event::Standby(partitions) => {
                 seen.stands_by = partitions.iter().map(|partition| partition.partition).collect();
             }
-            Event::Revoking { .. } | Event::Lost { .. } | Event::Lagging { .. } => {}
+            Event::Revoking { .. } | Event::Lost { .. } | Event::Lagging { .. } | Event::Missed { .. } => {}
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a client wants done, and what it has to tell.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use corelane_model::{ConnectionKey, ErrorCode, Offset, PartitionIndex, ShardId, TopicClass, WallMillis};
 use corelane_wire::OutFrame;
@@ -141,6 +143,15 @@ pub enum Effect {
         next: Offset,
         /// Last stable offset when the broker said so.
         high_watermark: Offset,
+    },
+    /// Records were gone before they could be read, dropped by age or size or with the broker's memory: the subscription goes
+    /// on behind them, as [`crate::OutOfRange`] says; with `Latest` those that are still there are among them. Told behind [`Effect::Subscribed`], before anything that follows them.
+    Missed {
+        /// The subscription.
+        subscription: SubscriptionKey,
+        /// Their offsets. Not every one need have had a record: a topic in memory goes on behind a block of them when the
+        /// broker was started anew.
+        offsets: Range<Offset>,
     },
     /// A topic that is followed has a partition more, which is read from its beginning.
     Grown {

@@ -113,7 +113,8 @@ impl ProducerSettings {
     }
 }
 
-/// What a subscription does when its offset is outside the log, because records were dropped before it read them.
+/// What a subscription does when its offset is outside the log, because records were dropped before it read them. When it goes
+/// on, [`crate::Effect::Missed`] says what it does not get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutOfRange {
     /// End with the broker's error. The default for topics of class durable.

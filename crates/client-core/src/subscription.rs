@@ -41,6 +41,8 @@ pub(crate) struct Subscription {
     pub(crate) asked: Option<TopicId>,
     /// The next offset that the application has not been given; known from the broker's first answer on.
     pub(crate) next: Option<Offset>,
+    /// Where reading was to go on when it turned out that the log does not reach back so far.
+    pub(crate) missed_from: Option<Offset>,
     pub(crate) attempts: u32,
     /// The turn of a group that begins with it where the reset policy says.
     pub(crate) first_of: Option<(GroupKey, PartitionId)>,
@@ -81,6 +83,7 @@ impl Subscription {
             phase: Phase::Waiting { retry_at: MonotonicNanos::default() },
             asked: None,
             next: None,
+            missed_from: None,
             attempts: 0,
             first_of: None,
             answer: None,
@@ -125,11 +128,15 @@ impl Subscription {
     /// What to do when the offset is outside the log; `None` ends the subscription.
     pub(crate) fn fall_back(&mut self, is_memory: bool) -> Option<()> {
         let default = if is_memory { OutOfRange::Earliest } else { OutOfRange::Fail };
-        match self.settings.out_of_range.unwrap_or(default) {
+        let policy = self.settings.out_of_range.unwrap_or(default);
+        match policy {
             OutOfRange::Fail => return None,
-            OutOfRange::Earliest => self.settings.start = StartAt::Earliest,
-            OutOfRange::Latest => self.settings.start = StartAt::Latest,
+            OutOfRange::Earliest | OutOfRange::Latest => {}
         }
+        if let StartAt::Offset(offset) = self.start() {
+            self.missed_from = Some(offset);
+        }
+        self.settings.start = if policy == OutOfRange::Latest { StartAt::Latest } else { StartAt::Earliest };
         self.next = None;
         Some(())
     }

@@ -36,6 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             // Everything of these is committed above; asking for the next event gives them up.
             Event::Revoking { partitions, .. } => println!("{} partitions go to others", partitions.len()),
             Event::Lost { partitions, reason } => println!("{} partitions are gone: {reason}", partitions.len()),
+            Event::Missed { partition, offsets } => println!("{partition}: {offsets:?} were gone before they came"),
             Event::Standby(_) | Event::Followed(_) | Event::Lagging { .. } => {}
         }
     }

@@ -62,6 +62,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                     println!("{} from {:?}, followed up to {:?}: {warm:?}", one.partition, one.start, one.followed);
                 }
             }
+            Event::Missed { partition, offsets } => println!("{partition}: {offsets:?} were gone before they came"),
             Event::Lost { .. } | Event::Revoking { .. } | Event::Lagging { .. } => {}
         }
     }

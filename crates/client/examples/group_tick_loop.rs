@@ -61,7 +61,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                         states.remove(&partition);
                     }
                 }
-                Event::Standby(_) | Event::Followed(_) | Event::Lagging { .. } => {}
+                Event::Standby(_) | Event::Followed(_) | Event::Lagging { .. } | Event::Missed { .. } => {}
             }
         }
         for partition in going {

@@ -68,7 +68,8 @@ impl ConsumerBuilder {
     }
 
     /// What to do when records were dropped before they were read. By default a durable topic's partition ends with an
-    /// error, and a memory topic's goes on at its log start.
+    /// error, and a memory topic's goes on at its log start. What is missed so is told by [`Consumer::progress`] and counted
+    /// in [`Position::missed`].
     pub const fn out_of_range(mut self, out_of_range: OutOfRange) -> Self {
         self.out_of_range = Some(out_of_range);
         self
@@ -145,6 +146,8 @@ pub struct Position {
     /// Exclusive end of what could be read when the broker last said so, for a reader of committed records before the first
     /// open transaction: its distance to `next` is the lag.
     pub high_watermark: Offset,
+    /// How many offsets were gone before they could be read, since the consumer was opened; see [`Progress::Missed`].
+    pub missed: u64,
 }
 
 /// What [`Consumer::progress`] tells.
@@ -155,6 +158,15 @@ pub enum Progress {
     Batch(Batch),
     /// A partition is past aborted records, and nothing that follows them is committed yet.
     Passed(Position),
+    /// Records were gone before they could be read: a topic of class `memory` was full, they were too old, or the broker was
+    /// started anew; or those of a durable topic were, and [`ConsumerBuilder::out_of_range`] says to go on. Reading goes on
+    /// behind them.
+    Missed {
+        /// The partition.
+        partition: PartitionIndex,
+        /// Their offsets; a topic in memory leaves some out that had no record when the broker is started anew.
+        offsets: Range<Offset>,
+    },
 }
 
 #[derive(Debug)]
@@ -218,7 +230,8 @@ impl Consumer {
         self.sources.iter().filter_map(|source| source.position).collect()
     }
 
-    /// The next batch; waits for it. `None` when every partition has ended with an error before.
+    /// The next batch; waits for it. `None` when every partition has ended with an error before. Records that were gone before
+    /// they could be read are gone over without a word: [`Self::progress`] tells of them, and [`Position::missed`] counts them.
     pub async fn next(&mut self) -> Option<Result<Batch, ConsumeError>> {
         poll_fn(|context| self.poll_batch(context)).await
     }
@@ -235,7 +248,7 @@ impl Consumer {
     pub fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Batch, ConsumeError>>> {
         loop {
             match self.poll_progress(context) {
-                Poll::Ready(Some(Ok(Progress::Passed(_)))) => {}
+                Poll::Ready(Some(Ok(Progress::Passed(_) | Progress::Missed { .. }))) => {}
                 Poll::Ready(Some(Ok(Progress::Batch(batch)))) => return Poll::Ready(Some(Ok(batch))),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
                 Poll::Ready(None) => return Poll::Ready(None),
@@ -244,8 +257,8 @@ impl Consumer {
         }
     }
 
-    /// As [`Self::next`]; tells a reader of committed records also that it is past aborted ones, for whoever reads up to an
-    /// offset.
+    /// As [`Self::next`]; tells also what was gone before it could be read, and a reader of committed records that it is past
+    /// aborted ones, for whoever reads up to an offset.
     pub async fn progress(&mut self) -> Option<Result<Progress, ConsumeError>> {
         poll_fn(|context| self.poll_progress(context)).await
     }
@@ -272,6 +285,12 @@ impl Consumer {
                 }
                 continue;
             }
+            if let Effect::Missed { subscription, offsets } = effect {
+                if let Some(missed) = self.miss(subscription, offsets) {
+                    return Poll::Ready(Some(Ok(missed)));
+                }
+                continue;
+            }
             if let Some(error) = self.take(effect) {
                 return Poll::Ready(Some(Err(error)));
             }
@@ -281,7 +300,9 @@ impl Consumer {
     async fn wait_until_open(&mut self) -> Result<(), ConsumeError> {
         while self.sources.iter().any(|source| source.position.is_none()) {
             match poll_fn(|context| self.queue.poll(context)).await {
-                effect @ (Effect::Deliver { .. } | Effect::Passed { .. }) => self.waiting.push_back(effect),
+                effect @ (Effect::Deliver { .. } | Effect::Passed { .. } | Effect::Missed { .. }) => {
+                    self.waiting.push_back(effect);
+                }
                 // A partition that was open has records before its end, and they wait here.
                 effect @ Effect::Ended { subscription, .. } if self.is_open(subscription) => {
                     self.waiting.push_back(effect);
@@ -299,8 +320,9 @@ impl Consumer {
                 let source = self.find(subscription)?;
                 let partition = self.sources[source].partition;
                 // A run that waits here lies before what was subscribed to again.
-                let next = self.sources[source].position.map_or(next, |position| position.next.max(Offset::ZERO));
-                self.sources[source].position = Some(Position { partition, next, log_start, high_watermark });
+                let before = self.sources[source].position;
+                let (next, missed) = before.map_or((next, 0), |position| (position.next, position.missed));
+                self.sources[source].position = Some(Position { partition, next, log_start, high_watermark, missed });
                 None
             }
             Effect::Deliver { subscription, bytes, from, high_watermark } => {
@@ -328,6 +350,14 @@ impl Consumer {
         position.next = position.next.max(next);
         position.high_watermark = high_watermark;
         Some(*position)
+    }
+
+    fn miss(&mut self, subscription: SubscriptionKey, offsets: Range<Offset>) -> Option<Progress> {
+        let source = self.find(subscription)?;
+        let position = self.sources[source].position.as_mut()?;
+        position.next = position.next.max(offsets.end);
+        position.missed += offsets.end.since(offsets.start);
+        Some(Progress::Missed { partition: position.partition, offsets })
     }
 
     fn is_open(&self, subscription: SubscriptionKey) -> bool {

@@ -341,7 +341,8 @@ impl Inner {
         match effect {
             Effect::Subscribed { subscription, .. }
             | Effect::Deliver { subscription, .. }
-            | Effect::Passed { subscription, .. } => {
+            | Effect::Passed { subscription, .. }
+            | Effect::Missed { subscription, .. } => {
                 self.readers.get(&subscription).and_then(|queue| queue.push(effect)).map(Word::Wake)
             }
             Effect::Ended { subscription, .. } => {

@@ -4,6 +4,7 @@ pub(crate) mod group;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -159,6 +160,10 @@ impl Consume {
             match progress.map_err(|error| Stop::Failure(failed(error)))? {
                 Progress::Batch(batch) => self.print(reading, &batch, out)?,
                 Progress::Passed(position) => reading.is_at(position.partition, position.next),
+                Progress::Missed { partition, offsets } => {
+                    warn_of_missed(&format!("topic {} partition {partition}", self.topics[0]), &offsets);
+                    reading.is_at(partition, offsets.end);
+                }
             }
         }
         Ok(out.flush()?)
@@ -253,6 +258,19 @@ impl std::convert::From<io::Error> for Stop {
     }
 }
 
+/// Says on standard error that records were gone before they could be read.
+fn warn_of_missed(of: &str, offsets: &Range<Offset>) {
+    // Nobody is left to be told if standard error is gone.
+    let _untold = writeln!(io::stderr(), "{}", missed(of, offsets));
+}
+
+fn missed(of: &str, offsets: &Range<Offset>) -> String {
+    let Range { start, end } = offsets;
+    let last = end.0.saturating_sub(1);
+    let places = if start.0 == last { format!("offset {start}") } else { format!("offsets {start} to {last}") };
+    format!("{of}: what was at {places} was gone before it could be read; reading goes on at {end}")
+}
+
 fn failed(error: ConsumeError) -> Failure {
     match &error {
         ConsumeError::Name(_) => Failure::usage(error),
@@ -267,4 +285,17 @@ fn failed(error: ConsumeError) -> Failure {
 pub(crate) fn wall_clock() -> WallMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missed_is_said_with_its_offsets() {
+        let said = |start, end| missed("topic t partition 3", &(Offset(start)..Offset(end)));
+        let rest = "was gone before it could be read; reading goes on at";
+        assert_eq!(said(3, 10), format!("topic t partition 3: what was at offsets 3 to 9 {rest} 10"));
+        assert_eq!(said(9, 10), format!("topic t partition 3: what was at offset 9 {rest} 10"));
+    }
 }

@@ -175,7 +175,10 @@ impl ClientCore {
         let next = reader.next.expect("it was answered");
         let early = std::mem::take(&mut reader.early);
         let (early_passed, early_end) = (reader.early_passed.take(), reader.early_end.take());
+        // An offset beyond the end was not missed: the log may have been another one.
+        let missed = reader.missed_from.take().filter(|&from| from < next);
         self.effects.push_back(Effect::Subscribed { subscription: key, next, log_start, high_watermark });
+        self.effects.extend(missed.map(|from| Effect::Missed { subscription: key, offsets: from..next }));
         for (bytes, high_watermark) in early {
             self.deliver(key, bytes, high_watermark);
         }

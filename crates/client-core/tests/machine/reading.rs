@@ -1,5 +1,6 @@
 //! Subscriptions: where they go on, and how much may be under way.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -197,7 +198,63 @@ fn a_memory_topic_is_read_on_after_a_restart() {
     let producer = world.open("t", ProducerSettings::default());
     world.send(producer, 0);
     world.settle_all();
+    assert_eq!(missed(&world), [(subscription, 2..1002)]);
     assert_eq!(take(&mut world, subscription), [1002], "offsets never repeat");
+}
+
+/// What subscriptions were told that they do not get.
+fn missed(world: &World) -> Vec<(SubscriptionKey, Range<u64>)> {
+    let missed = world.told.iter().filter_map(|effect| match effect {
+        Effect::Missed { subscription, offsets } => Some((*subscription, offsets.start.0..offsets.end.0)),
+        _ => None,
+    });
+    missed.collect()
+}
+
+/// The oldest batches of the only partition are dropped.
+fn drop_before(world: &mut World, start: u64) {
+    let log = world.broker.log("t", 0);
+    log.batches.retain(|batch| start <= batch.base);
+    log.start = start;
+}
+
+#[test]
+fn a_reader_is_told_once_what_was_gone_before_it_could_be_read() {
+    let mut world = filled(TopicClass::Memory, 4);
+    let subscription = world.core.subscribe(settings(StartAt::Earliest));
+    world.settle_all();
+    assert_eq!((missed(&world), take(&mut world, subscription)), (vec![], vec![0, 1, 2, 3]));
+    // The broker cannot be reached while records come and go.
+    let producer = world.open("t", ProducerSettings { batch_records: 2, ..ProducerSettings::default() });
+    world.cut(0);
+    world.send_many(producer, 8);
+    world.settle_all();
+    assert_eq!((missed(&world), take(&mut world, subscription)), (vec![], (4..12).collect()), "nothing is missing");
+
+    drop_before(&mut world, 8);
+    let late = world.core.subscribe(settings(StartAt::Offset(Offset(3))));
+    world.settle_all();
+    assert_eq!(missed(&world), [(late, 3..8)]);
+    assert_eq!(take(&mut world, late), [8, 9, 10, 11]);
+    world.cut(0);
+    world.settle_all();
+    assert_eq!(missed(&world), [], "it was told");
+    // Who asked for an offset that there never was, and falls back to the beginning, has missed nothing.
+    world.core.subscribe(settings(StartAt::Offset(Offset(99))));
+    world.settle_all();
+    assert_eq!(missed(&world), []);
+}
+
+#[test]
+fn a_reader_of_a_durable_topic_that_goes_on_is_told_too() {
+    for (out_of_range, next) in [(OutOfRange::Earliest, 4), (OutOfRange::Latest, 6)] {
+        let mut world = filled(TopicClass::Durable, 6);
+        drop_before(&mut world, 4);
+        let settings = SubscribeSettings { out_of_range: Some(out_of_range), ..settings(StartAt::Offset(Offset(1))) };
+        let subscription = world.core.subscribe(settings);
+        world.settle_all();
+        assert_eq!(missed(&world), [(subscription, 1..next)]);
+    }
 }
 
 #[test]

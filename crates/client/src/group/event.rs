@@ -1,6 +1,6 @@
 //! What a group consumer yields: data and ownership, in one stream.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -69,6 +69,14 @@ pub enum Event {
     Standby(Vec<Arc<TopicPartition>>),
     /// Records that are another's to work on, or were when they were done: they keep the state of a standby warm.
     Followed(FollowedBatch),
+    /// Records of a partition that this member has or follows were gone before they could be read, dropped by age or size or
+    /// with the broker's memory. Reading goes on behind them, as the group's reset policy says.
+    Missed {
+        /// Which.
+        partition: Arc<TopicPartition>,
+        /// Their offsets; not every one need have had a record, see [`crate::Progress::Missed`].
+        offsets: Range<Offset>,
+    },
     /// A partition is behind by more records than was set by [`crate::GroupBuilder::lagging_above`]. Told again when it
     /// has caught up to half of that and fallen behind anew.
     Lagging {

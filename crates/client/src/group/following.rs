@@ -61,6 +61,11 @@ impl Following {
         self.by_subscription.get(&subscription).copied()
     }
 
+    pub(super) fn partition_of(&self, subscription: SubscriptionKey) -> Option<Arc<TopicPartition>> {
+        let id = self.by_subscription.get(&subscription)?;
+        self.by_id.get(id).map(|followed| Arc::clone(&followed.partition))
+    }
+
     pub(super) fn subscriptions(&self) -> impl Iterator<Item = SubscriptionKey> {
         self.by_subscription.keys().copied()
     }

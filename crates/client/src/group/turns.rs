@@ -224,6 +224,7 @@ impl GroupConsumer {
                 self.current = Some(Run { subscription, bytes, from, high_watermark });
             }
             Effect::Passed { subscription, next, .. } => self.pass(subscription, next),
+            Effect::Missed { subscription, offsets } => self.miss(subscription, offsets),
             Effect::Ended { subscription, error } => self.on_ended(subscription, error),
             Effect::Subscribed { subscription, next, high_watermark, .. } => {
                 if let Some(id) = self.following.by_subscription(subscription) {
@@ -253,6 +254,15 @@ impl GroupConsumer {
         if self.is_auto {
             let turn = turn.turn;
             self.handle.shared.act(|inner, now| inner.core.finished(now, self.key, id, turn, next));
+        }
+    }
+
+    /// Records were gone before they could be read; who has or follows the partition is told.
+    fn miss(&mut self, subscription: SubscriptionKey, offsets: Range<Offset>) {
+        let owned = self.turns.by_subscription.get(&subscription).and_then(|id| self.turns.by_id.get(id));
+        let owned = owned.map(|turn| Arc::clone(&turn.partition));
+        if let Some(partition) = owned.or_else(|| self.following.partition_of(subscription)) {
+            self.ready.push_back(Ok(Event::Missed { partition, offsets }));
         }
     }
 

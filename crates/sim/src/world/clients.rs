@@ -174,6 +174,10 @@ impl World {
                 result = state.on_passed(&mut self.oracle, subscription, next, high_watermark);
                 self.log(format_args!("c{client} subscription {} is past what was aborted, at {next}", subscription.0));
             }
+            Effect::Missed { subscription, offsets } => {
+                let key = subscription.0;
+                self.log(format_args!("c{client} subscription {key} has missed {} to {}", offsets.start, offsets.end));
+            }
             Effect::Done { operation, result } => return self.tell_answer(client, operation, *result),
             Effect::Connect { .. }
             | Effect::Send { .. }

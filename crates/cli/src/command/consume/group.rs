@@ -6,13 +6,14 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use corelane::{
     Client, CommitTicket, Event, FollowedBatch, GroupBatch, GroupBuilder, GroupConsumer, GroupError, Offset,
+    TopicPartition,
 };
 use corelane_broker::quantity::Span;
 use corelane_model::limits::{GROUP_CAPACITY_MAX, GROUP_SESSION_TIMEOUT_MAX, GROUP_SESSION_TIMEOUT_MIN};
 use corelane_model::{ResetPolicy, StartAt, Strategy, WallMillis};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Consume, Stop, wall_clock};
+use super::{Consume, Stop, wall_clock, warn_of_missed};
 use crate::bounds::within;
 use crate::failure::{Failure, Outcome, refused_as, refused_request};
 use crate::format::Role;
@@ -213,6 +214,11 @@ impl Consume {
         match event {
             Ok(Event::Batch(batch)) => self.print_as_member(consumer, &batch, reading, out),
             Ok(Event::Followed(batch)) => self.print_followed(&batch, out),
+            Ok(Event::Missed { partition, offsets }) => {
+                let TopicPartition { topic, partition } = &*partition;
+                warn_of_missed(&format!("topic {topic} partition {partition}"), &offsets);
+                Ok(())
+            }
             Ok(_) => Ok(()),
             Err(error) => Err(stop(&error)),
         }
