@@ -114,6 +114,17 @@ pub enum VerdictError {
         /// The broker's words.
         text: String,
     },
+    /// So much was said that has not left that no more is taken: the broker is away, or slow. Nothing was said; the leases are
+    /// what they were.
+    #[error(
+        "{waiting} ranges of leases wait to be spoken of, over the limit of {limit}; the leases are what they were"
+    )]
+    TooMany {
+        /// How many there would be.
+        waiting: usize,
+        /// How many there may be.
+        limit: usize,
+    },
     /// The membership ended before the answer; it may have been carried out all the same.
     #[error("the membership ended before the answer; it may have been carried out")]
     Ended,
@@ -129,6 +140,7 @@ impl VerdictError {
     pub const fn is_retriable(&self) -> bool {
         match self {
             Self::Refused { code, .. } => matches!(code.retry(), Retry::Later),
+            Self::TooMany { .. } => true,
             Self::LeaseOver | Self::Fenced(_) | Self::Ended | Self::Forgotten => false,
         }
     }

@@ -108,6 +108,8 @@ pub(crate) struct Leasing {
     /// Room that was told of with a verdict that is not answered. A refused one has not given it.
     told: Vec<(u64, Room)>,
     verdicts: Verdicts,
+    /// Verdicts wait for others of the connection to be answered.
+    is_crowded: bool,
     processing_micros: Option<u32>,
     news: Vec<QueueNews>,
     pub(crate) is_over: bool,
@@ -133,6 +135,7 @@ impl Leasing {
             room: Room::default(),
             told: Vec::new(),
             verdicts: Verdicts::default(),
+            is_crowded: false,
             processing_micros: None,
             news: Vec::new(),
             is_over: false,
@@ -156,20 +159,38 @@ impl Leasing {
             State::Joining { deadline, .. } => deadline,
             State::Member { .. } if !is_connected => None,
             State::Member { .. } => {
-                let retry_at = self.verdicts.is_ready().then_some(self.retry_at);
+                let retry_at = self.may_leave().then_some(self.retry_at);
                 Some(retry_at.map_or(self.heartbeat_at, |at| at.min(self.heartbeat_at)))
             }
-            State::Leaving { deadline, .. } => {
-                let may_say = is_connected && self.is_told_joined && self.verdicts.is_ready();
-                Some(if may_say { deadline.min(self.retry_at) } else { deadline })
+            State::Leaving { deadline, is_asked, .. } => {
+                let may_say = self.may_leave() || self.verdicts.is_empty() && !is_asked;
+                let says = is_connected && self.is_told_joined && may_say;
+                Some(if says { deadline.min(self.retry_at) } else { deadline })
             }
         };
         own.into_iter().chain(self.expires).min()
     }
 
-    /// Decides what is asked of the queue's home now, on the connection that leads to it.
-    pub(crate) fn poll(&mut self, now: MonotonicNanos, connection: Option<ConnectionKey>) -> Vec<LeaseAsk> {
+    /// Whether something that was said would leave but for the time.
+    fn may_leave(&self) -> bool {
+        self.verdicts.is_ready() && !self.is_crowded
+    }
+
+    /// Whether verdicts wait for others of the connection to be answered: it is to be looked at when there is room.
+    pub(crate) const fn is_crowded(&self) -> bool {
+        self.is_crowded
+    }
+
+    /// Decides what is asked of the queue's home now, on the connection that leads to it, which has room for so many frames
+    /// with verdicts.
+    pub(crate) fn poll(
+        &mut self,
+        now: MonotonicNanos,
+        connection: Option<ConnectionKey>,
+        room: usize,
+    ) -> Vec<LeaseAsk> {
         let mut asks = Vec::new();
+        self.is_crowded = false;
         self.expire(now);
         if let (Some(before), Some(connection)) = (self.conversation(), connection)
             && before != connection
@@ -190,15 +211,15 @@ impl Leasing {
                     bytes: self.settings.credit_bytes.saturating_sub(bytes),
                 });
             }
-            (State::Member { on }, Some(connection)) if on == connection => self.poll_member(now, &mut asks),
+            (State::Member { on }, Some(connection)) if on == connection => self.poll_member(now, room, &mut asks),
             (State::Leaving { deadline, .. }, _) if deadline <= now => self.end(None),
             // What is said names the topic by its id, which comes with the answer to the join; that answer is lost.
             (State::Leaving { on: None, .. }, Some(_)) if !self.is_told_joined => self.end(None),
             (State::Leaving { is_asked: false, deadline, .. }, Some(connection)) if self.is_told_joined => {
                 // After a lost connection it says on the next what was not answered: it is the same member there.
                 self.state = State::Leaving { on: Some(connection), is_asked: false, deadline };
-                self.take_verdicts(now, &mut asks);
-                if self.verdicts.is_empty() {
+                self.take_verdicts(now, room, &mut asks);
+                if self.verdicts.is_empty() && self.retry_at <= now {
                     self.state = State::Leaving { on: Some(connection), is_asked: true, deadline };
                     asks.push(LeaseAsk::Leave);
                 }
@@ -208,8 +229,8 @@ impl Leasing {
         asks
     }
 
-    fn poll_member(&mut self, now: MonotonicNanos, asks: &mut Vec<LeaseAsk>) {
-        self.take_verdicts(now, asks);
+    fn poll_member(&mut self, now: MonotonicNanos, room: usize, asks: &mut Vec<LeaseAsk>) {
+        self.take_verdicts(now, room, asks);
         let Room { records, bytes } = self.room;
         let is_much = self.settings.credit_records <= records.saturating_mul(CREDIT_PART)
             || self.settings.credit_bytes <= bytes.saturating_mul(u64::from(CREDIT_PART));
@@ -222,11 +243,12 @@ impl Leasing {
         }
     }
 
-    fn take_verdicts(&mut self, now: MonotonicNanos, asks: &mut Vec<LeaseAsk>) {
+    fn take_verdicts(&mut self, now: MonotonicNanos, frames: usize, asks: &mut Vec<LeaseAsk>) {
         if now < self.retry_at {
             return;
         }
-        while let Some((id, said)) = self.verdicts.take_frame() {
+        for _ in 0..frames {
+            let Some((id, said)) = self.verdicts.take_frame() else { break };
             let room = match said.verdict {
                 Verdict::Ack | Verdict::Nack { .. } => std::mem::take(&mut self.room),
                 Verdict::Extend { .. } => Room::default(),
@@ -239,6 +261,7 @@ impl Leasing {
             };
             asks.push(LeaseAsk::Verdict { id, said, records, bytes, processing_micros });
         }
+        self.is_crowded = self.verdicts.is_ready();
     }
 
     /// What the member has, and what of it counts against its credit.
@@ -330,6 +353,11 @@ impl Leasing {
         leases: &[LeaseRange],
         verdict: &Verdict,
     ) -> VerdictKey {
+        if let Err(error) = self.verdicts.check_room(leases) {
+            let key = self.verdicts.skip();
+            self.news.push(QueueNews::Refused { verdicts: key..=key, leases: leases.to_vec(), error });
+            return key;
+        }
         if let Some(delivered) = self.delivered.get_mut(&delivery) {
             match verdict {
                 Verdict::Ack | Verdict::Nack { .. } => {
@@ -351,6 +379,11 @@ impl Leasing {
     /// Whether something that was said may leave.
     pub(crate) fn has_verdicts_ready(&self) -> bool {
         self.verdicts.is_ready()
+    }
+
+    /// Whether there is something to tell.
+    pub(crate) const fn has_news(&self) -> bool {
+        !self.news.is_empty()
     }
 
     /// A verdict was answered.
@@ -386,7 +419,7 @@ impl Leasing {
         }
         match asked {
             LeaseAsked::Join => self.on_join_refused(code, text, retry_at, fresh),
-            LeaseAsked::Leave => self.end(None),
+            LeaseAsked::Leave => self.on_leave_refused(code, retry_at),
             LeaseAsked::Verdict(_) if code == ErrorCode::UnknownQueueMember => {
                 self.on_fenced(FenceReason::Unknown, fresh);
             }
@@ -401,6 +434,19 @@ impl Leasing {
             LeaseAsked::Verdict(id) => {
                 self.news.extend(self.verdicts.on_refused(id, VerdictError::Refused { code, text }));
             }
+        }
+    }
+
+    /// What the broker cannot take at the moment is asked again: what the member has would else be nobody's until its session
+    /// ends.
+    fn on_leave_refused(&mut self, code: ErrorCode, at: MonotonicNanos) {
+        match &mut self.state {
+            State::Leaving { is_asked, .. } if code.retry() == Retry::Later => {
+                *is_asked = false;
+                self.attempts = self.attempts.saturating_add(1);
+                self.retry_at = at;
+            }
+            _ => self.end(None),
         }
     }
 

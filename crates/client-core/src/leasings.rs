@@ -1,8 +1,8 @@
 //! All memberships of shared queues of a client.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use corelane_model::{MemberId, MonotonicNanos, ShardId};
+use corelane_model::{ConnectionKey, MemberId, MonotonicNanos, ShardId};
 
 use crate::QueueMemberKey;
 use crate::groups::Homes;
@@ -12,6 +12,8 @@ use crate::leasing::Leasing;
 struct Entry {
     leasing: Leasing,
     is_marked: bool,
+    /// Whether it stands among those that wait for room.
+    is_waiting: bool,
     armed: Option<MonotonicNanos>,
 }
 
@@ -20,6 +22,8 @@ struct Entry {
 pub(crate) struct Leasings {
     entries: BTreeMap<QueueMemberKey, Entry>,
     marked: Vec<QueueMemberKey>,
+    /// Those with verdicts for which their connection had no room, in order.
+    waiting: BTreeMap<ConnectionKey, VecDeque<QueueMemberKey>>,
     next: u64,
 }
 
@@ -27,7 +31,7 @@ impl Leasings {
     pub(crate) fn add(&mut self, leasing: Leasing) -> QueueMemberKey {
         let key = QueueMemberKey(self.next);
         self.next += 1;
-        self.entries.insert(key, Entry { leasing, is_marked: true, armed: None });
+        self.entries.insert(key, Entry { leasing, is_marked: true, is_waiting: false, armed: None });
         self.marked.push(key);
         key
     }
@@ -72,6 +76,28 @@ impl Leasings {
         for key in self.keys() {
             self.mark(key);
         }
+    }
+
+    /// A membership is looked at again when its connection has room.
+    pub(crate) fn wait(&mut self, connection: ConnectionKey, key: QueueMemberKey) {
+        if let Some(entry) = self.entries.get_mut(&key)
+            && !std::mem::replace(&mut entry.is_waiting, true)
+        {
+            self.waiting.entry(connection).or_default().push_back(key);
+        }
+    }
+
+    /// The membership that has waited longest for room on a connection that has some.
+    pub(crate) fn take_waiting(&mut self, has_room: impl Fn(ConnectionKey) -> bool) -> Option<QueueMemberKey> {
+        let (&connection, waiting) = self.waiting.iter_mut().find(|&(&connection, _)| has_room(connection))?;
+        let key = waiting.pop_front();
+        if waiting.is_empty() {
+            self.waiting.remove(&connection);
+        }
+        if let Some(entry) = key.and_then(|key| self.entries.get_mut(&key)) {
+            entry.is_waiting = false;
+        }
+        key
     }
 
     pub(crate) fn take_marked(&mut self) -> Option<QueueMemberKey> {

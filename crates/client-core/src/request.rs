@@ -7,6 +7,7 @@ mod transaction;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use corelane_model::limits::QUEUE_VERDICTS_CONNECTION_MAX;
 use corelane_model::{
     CatalogVersion, ConnectionKey, CorrelationId, Isolation, MonotonicNanos, Offset, PartitionIndex, ShardId, StartAt,
     TopicId, TopicName, TopicSettings,
@@ -212,6 +213,12 @@ pub(crate) enum Asker {
     Queue(QueueMemberKey, LeaseAsked),
 }
 
+impl Asker {
+    const fn is_verdict(&self) -> bool {
+        matches!(self, Self::Queue(_, LeaseAsked::Verdict(_)))
+    }
+}
+
 /// A request of the application that is not answered.
 #[derive(Debug)]
 pub(crate) struct Operation {
@@ -229,6 +236,8 @@ pub(crate) struct Requests {
     next_correlation: u64,
     next_operation: u64,
     on_wire: BTreeMap<CorrelationId, (ConnectionKey, Asker)>,
+    /// Frames with verdicts among them, by connection.
+    verdicts: BTreeMap<ConnectionKey, usize>,
     pub(crate) operations: BTreeMap<OperationKey, Operation>,
 }
 
@@ -245,16 +254,32 @@ impl Requests {
     pub(crate) fn add(&mut self, connection: ConnectionKey, asker: Asker) -> CorrelationId {
         self.next_correlation += 1;
         let correlation = CorrelationId(self.next_correlation);
+        if asker.is_verdict() {
+            *self.verdicts.entry(connection).or_default() += 1;
+        }
         self.on_wire.insert(correlation, (connection, asker));
         correlation
     }
 
     /// Who waits for the answer that came.
     pub(crate) fn take(&mut self, connection: ConnectionKey, correlation: CorrelationId) -> Option<Asker> {
-        match self.on_wire.get(&correlation) {
-            Some((expected, _)) if *expected == connection => self.on_wire.remove(&correlation).map(|(_, asker)| asker),
-            _ => None,
+        let (expected, _) = self.on_wire.get(&correlation)?;
+        if *expected != connection {
+            return None;
         }
+        let (_, asker) = self.on_wire.remove(&correlation)?;
+        if asker.is_verdict()
+            && let Some(under_way) = self.verdicts.get_mut(&connection)
+        {
+            *under_way -= 1;
+        }
+        Some(asker)
+    }
+
+    /// How many more frames with verdicts may be under way on a connection.
+    pub(crate) fn verdicts_room(&self, connection: ConnectionKey) -> usize {
+        let under_way = self.verdicts.get(&connection).copied().unwrap_or_default();
+        QUEUE_VERDICTS_CONNECTION_MAX.saturating_sub(under_way)
     }
 
     /// Nobody waits for that answer any more.
@@ -264,6 +289,7 @@ impl Requests {
 
     /// Whose answers will never come because the connection is gone.
     pub(crate) fn take_lost(&mut self, connection: ConnectionKey) -> Vec<Asker> {
+        self.verdicts.remove(&connection);
         let lost: Vec<CorrelationId> =
             self.on_wire.iter().filter(|(_, (on, _))| *on == connection).map(|(&correlation, _)| correlation).collect();
         lost.iter().filter_map(|correlation| self.on_wire.remove(correlation)).map(|(_, asker)| asker).collect()

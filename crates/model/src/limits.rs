@@ -414,6 +414,18 @@ pub const QUEUE_DEAD_LETTER_RETRY: Duration = Duration::from_secs(1);
 pub const QUEUE_REDRIVE_RECORDS: u64 = 1024;
 /// A step of a redrive looks for no more dead letters after this time, so that it is answered long before anybody gives up.
 pub const QUEUE_REDRIVE_TIME: Duration = Duration::from_secs(1);
+/// Frames with verdicts that a member has under way: while they are, what is said gathers for the next, so that a busy member
+/// has few of them.
+pub const QUEUE_VERDICTS_UNDER_WAY: usize = 2;
+/// The same as long as something else was said behind what waits, so that it can gather no more: waiting for answers, two
+/// frames for each way there and back, a member that says one thing and another in turn would speak of leases that are over.
+pub const QUEUE_VERDICTS_MIXED_UNDER_WAY: usize = 16;
+/// Frames with verdicts that all members of one connection have under way; a member beyond it waits for an answer to another.
+/// The rest of what may wait for answers on a connection is for everything else.
+pub const QUEUE_VERDICTS_CONNECTION_MAX: usize = SESSION_REQUESTS_MAX / 2;
+/// Ranges of leases that a member has said something of, and that have not left. What it has in hand can be acknowledged or
+/// failed record by record while the broker is away; asking for more time can be said as often again.
+pub const QUEUE_VERDICTS_WAITING_MAX: usize = 2 * QUEUE_CREDIT_RECORDS_MAX as usize;
 /// Members that were put out of a queue and are still told why.
 pub const QUEUE_FENCED_MAX: usize = 1024;
 
@@ -430,6 +442,9 @@ const _: () = {
     assert!(QUEUE_DELAY_MAX.as_millis() < 1 << 35);
     assert!(QUEUE_RANGES_MAX * 20 + 1024 <= FRAME_BODY_BYTES_MAX as usize);
     assert!(QUEUE_MEMBERS_MAX <= u16::MAX as usize);
+    assert!(QUEUE_VERDICTS_UNDER_WAY < QUEUE_VERDICTS_MIXED_UNDER_WAY);
+    assert!(QUEUE_VERDICTS_MIXED_UNDER_WAY <= QUEUE_VERDICTS_CONNECTION_MAX);
+    assert!(QUEUE_VERDICTS_CONNECTION_MAX < SESSION_REQUESTS_MAX);
     assert!(QUEUE_VISIBILITY_MIN.as_nanos() < QUEUE_VISIBILITY_DEFAULT.as_nanos());
     assert!(QUEUE_VISIBILITY_DEFAULT.as_nanos() < QUEUE_VISIBILITY_MAX.as_nanos());
 };

@@ -53,7 +53,7 @@ impl ClientCore {
     ) -> Option<SaidOfLeases> {
         let leasing = self.leasings.get_mut(queue)?;
         let key = leasing.say(now.monotonic, delivery, leases, verdict);
-        let is_ready = leasing.has_verdicts_ready();
+        let is_ready = leasing.has_verdicts_ready() || leasing.has_news();
         self.leasings.mark(queue);
         Some(SaidOfLeases { key, is_ready })
     }
@@ -86,7 +86,12 @@ impl ClientCore {
 
     /// Asks for what memberships need, and says what they have to say.
     pub(super) fn advance_leasings(&mut self, now: Now) {
-        while let Some(key) = self.leasings.take_marked() {
+        // Who has waited for room has it before those to whom something happened.
+        let next = |core: &mut Self| {
+            let waiting = core.leasings.take_waiting(|connection| 0 < core.requests.verdicts_room(connection));
+            waiting.or_else(|| core.leasings.take_marked())
+        };
+        while let Some(key) = next(self) {
             let Some(leasing) = self.leasings.get_mut(key) else { continue };
             let home = leasing.settings.group.home();
             let connection = match self.groups.homes.shard(home) {
@@ -94,9 +99,14 @@ impl ClientCore {
                 None if self.groups.homes.is_missing() => self.links.any_ready(None),
                 None => None,
             };
-            let asks = leasing.poll(now.monotonic, connection);
+            let room = connection.map_or(0, |connection| self.requests.verdicts_room(connection));
+            let asks = leasing.poll(now.monotonic, connection, room);
+            let is_crowded = leasing.is_crowded();
             let deadline = leasing.next_deadline(connection.is_some());
             if let Some(connection) = connection {
+                if is_crowded {
+                    self.leasings.wait(connection, key);
+                }
                 asks.into_iter().for_each(|ask| self.send_lease_ask(connection, key, ask));
             }
             if let Some(deadline) = deadline.filter(|&deadline| self.leasings.arm(now.monotonic, key, deadline)) {

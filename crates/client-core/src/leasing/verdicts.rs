@@ -3,16 +3,13 @@
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
-use corelane_model::limits::QUEUE_RANGES_MAX;
+use corelane_model::limits::{
+    QUEUE_RANGES_MAX, QUEUE_VERDICTS_MIXED_UNDER_WAY, QUEUE_VERDICTS_UNDER_WAY, QUEUE_VERDICTS_WAITING_MAX,
+};
 use corelane_wire::LeaseRange;
 
 use crate::{QueueNews, Verdict, VerdictError, VerdictKey};
 
-/// Frames under way at once. While they are, what is said gathers for the next: the busier a member, the fewer its frames.
-const FRAMES_UNDER_WAY: usize = 2;
-/// The same as long as something else was said behind what waits, so that it can gather no more: waiting for answers, two
-/// frames for each way there and back, a member that says one thing and another in turn would speak of leases that are over.
-const MIXED_FRAMES_UNDER_WAY: usize = 16;
 /// Ranges in one frame.
 const FRAME_RANGES: usize = QUEUE_RANGES_MAX / 2;
 
@@ -35,6 +32,8 @@ impl Said {
 #[derive(Debug, Default)]
 pub(crate) struct Verdicts {
     pending: VecDeque<Said>,
+    /// Ranges of all of them.
+    pending_ranges: usize,
     under_way: Vec<(u64, Said)>,
     next_id: u64,
     newest: VerdictKey,
@@ -42,17 +41,33 @@ pub(crate) struct Verdicts {
 }
 
 impl Verdicts {
+    /// Whether so many ranges more may wait to leave.
+    ///
+    /// # Errors
+    /// They may not; nothing is said of them.
+    pub(crate) fn check_room(&self, leases: &[LeaseRange]) -> Result<(), VerdictError> {
+        let (waiting, limit) = (self.pending_ranges + leases.len(), QUEUE_VERDICTS_WAITING_MAX);
+        if limit < waiting { Err(VerdictError::TooMany { waiting, limit }) } else { Ok(()) }
+    }
+
+    /// A key for something that is not said.
+    pub(crate) fn skip(&mut self) -> VerdictKey {
+        self.newest.0 += 1;
+        self.newest
+    }
+
     /// Something is said of leases.
     pub(crate) fn add(&mut self, verdict: &Verdict, leases: &[LeaseRange]) -> VerdictKey {
-        self.newest.0 += 1;
-        let key = self.newest;
+        let key = self.skip();
         let mut left = leases;
         if let Some(said) = self.pending.back_mut()
             && said.verdict == *verdict
         {
             let room = FRAME_RANGES.saturating_sub(said.leases.len()).min(left.len());
             let (fits, rest) = left.split_at(room);
+            let before = said.leases.len();
             fits.iter().for_each(|&range| push(&mut said.leases, range));
+            self.pending_ranges += said.leases.len() - before;
             if 0 < room {
                 said.last = key;
             }
@@ -60,6 +75,7 @@ impl Verdicts {
         }
         for ranges in left.chunks(FRAME_RANGES) {
             let said = Said { verdict: verdict.clone(), leases: ranges.to_vec(), first: key, last: key };
+            self.pending_ranges += said.leases.len();
             self.pending.push_back(said);
         }
         key
@@ -67,7 +83,7 @@ impl Verdicts {
 
     /// Whether something waits and may leave.
     pub(crate) fn is_ready(&self) -> bool {
-        let most = if 1 < self.pending.len() { MIXED_FRAMES_UNDER_WAY } else { FRAMES_UNDER_WAY };
+        let most = if 1 < self.pending.len() { QUEUE_VERDICTS_MIXED_UNDER_WAY } else { QUEUE_VERDICTS_UNDER_WAY };
         !self.pending.is_empty() && self.under_way.len() < most
     }
 
@@ -82,6 +98,7 @@ impl Verdicts {
             return None;
         }
         let said = self.pending.pop_front()?;
+        self.pending_ranges -= said.leases.len();
         self.next_id += 1;
         self.under_way.push((self.next_id, said.clone()));
         Some((self.next_id, said))
@@ -110,13 +127,15 @@ impl Verdicts {
 
     /// A frame goes again.
     pub(crate) fn put_back(&mut self, id: u64) {
-        let said = self.take(id);
-        self.pending.extend(said);
+        let Some(said) = self.take(id) else { return };
+        self.pending_ranges += said.leases.len();
+        self.pending.push_back(said);
         self.pending.make_contiguous().sort_by_key(|said| said.first);
     }
 
     /// All frames under way go again.
     pub(crate) fn put_all_back(&mut self) {
+        self.pending_ranges += self.under_way.iter().map(|(_, said)| said.leases.len()).sum::<usize>();
         self.pending.extend(self.under_way.drain(..).map(|(_, said)| said));
         self.pending.make_contiguous().sort_by_key(|said| said.first);
     }
@@ -124,6 +143,7 @@ impl Verdicts {
     /// Nothing comes of anything that is not settled.
     pub(crate) fn fail_all(&mut self, error: &VerdictError) -> Vec<QueueNews> {
         self.put_all_back();
+        self.pending_ranges = 0;
         let refused =
             |said: Said| QueueNews::Refused { verdicts: said.keys(), leases: said.leases, error: error.clone() };
         self.pending.drain(..).map(refused).collect()
@@ -207,7 +227,7 @@ mod tests {
             verdicts.add(if offset % 2 == 0 { &Verdict::Ack } else { &nack }, &[range(offset * 2, 1)]);
         }
         let frames: Vec<_> = std::iter::from_fn(|| verdicts.take_frame()).collect();
-        assert_eq!(frames.len(), MIXED_FRAMES_UNDER_WAY);
+        assert_eq!(frames.len(), QUEUE_VERDICTS_MIXED_UNDER_WAY);
         assert!(frames.iter().map(|(_, said)| said.leases[0].first).is_sorted());
         verdicts.on_answer(frames[0].0, Vec::new());
         assert!(verdicts.take_frame().is_some() && verdicts.take_frame().is_none());
@@ -231,6 +251,37 @@ mod tests {
         assert_eq!(order, [Verdict::Ack, extend, Verdict::Ack]);
         assert_eq!(settled(&mut verdicts), Some(4));
         assert!(verdicts.is_empty());
+    }
+
+    #[test]
+    fn what_waits_to_leave_is_counted_until_it_has_left() {
+        let mut verdicts = Verdicts::default();
+        let nack = Verdict::Nack { delay: None, is_dead: false, reason: "no".into() };
+        let fills = |verdicts: &Verdicts, count: usize| {
+            let room = QUEUE_VERDICTS_WAITING_MAX - count;
+            verdicts.check_room(&vec![range(0, 1); room]).is_ok()
+                && verdicts.check_room(&vec![range(0, 1); room + 1]).is_err()
+        };
+        assert!(fills(&verdicts, 0));
+        for offset in 0..10 {
+            verdicts
+                .add(if offset % 2 == 0 { &Verdict::Ack } else { &nack }, &[range(offset, 1), range(offset + 50, 1)]);
+        }
+        assert!(fills(&verdicts, 20));
+        verdicts.add(&nack, &[range(10, 1), range(11, 1)]);
+        assert!(fills(&verdicts, 21), "one range where they follow each other");
+        let (first, _) = verdicts.take_frame().unwrap();
+        let (second, _) = verdicts.take_frame().unwrap();
+        assert!(fills(&verdicts, 17));
+        verdicts.put_back(first);
+        assert!(fills(&verdicts, 19));
+        verdicts.on_answer(second, Vec::new());
+        assert!(fills(&verdicts, 19));
+        verdicts.take_frame().unwrap();
+        verdicts.put_all_back();
+        assert!(fills(&verdicts, 19));
+        verdicts.fail_all(&VerdictError::Ended);
+        assert!(fills(&verdicts, 0));
     }
 
     #[test]

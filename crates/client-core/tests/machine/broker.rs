@@ -1,7 +1,7 @@
 //! A model of a broker that keeps the rules a client may count on, and nothing more: it recognises a producer's latest
 //! batches in a partition, forgets what is not stored when it crashes, and answers each frame once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use corelane_client_core::OutStream;
@@ -10,9 +10,10 @@ use corelane_model::{CorrelationId, ErrorCode, Now, TopicClass, TopicSettings};
 use corelane_record::{RecordBatch, SealedBatch, Stamp, stamp};
 use corelane_wire::{
     CreateTopic, CreateTopicAnswer, Credit, DurableEnd, DurableEnds, FindOffset, FindOffsetAnswer, Frame, FrameKind,
-    Hello, Metadata, MetadataAnswer, OutFrame, Produce, ProduceAnswer, ProduceAnswers, ProduceMany, ProducerIdAnswer,
-    Push, Refusal, RequestProducerId, Subscribe, SubscribeAnswer, SubscribeCommitted, SubscriptionEnded, TopicMetadata,
-    Unsubscribe, Welcome, decode, encode, encode_with,
+    Hello, JoinQueue, JoinQueueAnswer, Metadata, MetadataAnswer, OutFrame, Produce, ProduceAnswer, ProduceAnswers,
+    ProduceMany, ProducerIdAnswer, Push, QueueAck, QueueDone, QueueNack, Refusal, RequestProducerId, Subscribe,
+    SubscribeAnswer, SubscribeCommitted, SubscriptionEnded, TopicMetadata, Unsubscribe, Welcome, decode, encode,
+    encode_with,
 };
 
 use crate::coordinator::Coordinator;
@@ -133,6 +134,9 @@ pub(crate) struct Broker {
     pub(crate) committed_readers: u32,
     /// Bundles that came.
     pub(crate) bundles: u32,
+    /// Frames with verdicts that are not answered, with their connections; and all that leases were named in.
+    pub(crate) verdicts: VecDeque<(u64, CorrelationId)>,
+    pub(crate) leases_named: u64,
     /// The coordinator of the one group that there is, and the time as it sees it.
     pub(crate) coordinator: Option<Coordinator>,
     pub(crate) now: Now,
@@ -153,6 +157,8 @@ impl Broker {
             refusals: Vec::new(),
             out_of_sequence: 0,
             bundles: 0,
+            verdicts: VecDeque::new(),
+            leases_named: 0,
             coordinator: None,
             now: Now::default(),
             next_id: 1,
@@ -271,9 +277,37 @@ impl Broker {
                 self.coordinator.as_mut().unwrap().handle(self.now, connection, frame);
                 return Vec::new();
             }
-            kind => panic!("a {kind:?} frame from a client"),
+            _ => return self.handle_of_queue(connection, frame),
         };
         vec![answer]
+    }
+
+    /// Verdicts are answered when the test says so.
+    fn handle_of_queue(&mut self, connection: u64, frame: &Frame) -> Vec<OutFrame> {
+        let correlation = frame.head.correlation;
+        let leases = match frame.head.kind {
+            FrameKind::JoinQueue => {
+                return vec![encode(correlation, &self.join_queue(&decode::<JoinQueue>(frame).unwrap()))];
+            }
+            FrameKind::LeaveQueue => return vec![encode(correlation, &QueueDone { reserved: 0 })],
+            FrameKind::QueueCredit => return Vec::new(),
+            FrameKind::QueueAck => decode::<QueueAck>(frame).unwrap().leases,
+            FrameKind::QueueNack => decode::<QueueNack>(frame).unwrap().leases,
+            kind => panic!("a {kind:?} frame from a client"),
+        };
+        self.leases_named += leases.iter().map(|range| u64::from(range.count)).sum::<u64>();
+        self.verdicts.push_back((connection, correlation));
+        Vec::new()
+    }
+
+    fn join_queue(&self, asked: &JoinQueue) -> JoinQueueAnswer {
+        JoinQueueAnswer {
+            topic: self.topics[&asked.topic].id,
+            partitions: 1,
+            settings: asked.settings.clone(),
+            session_timeout_ms: asked.session_timeout_ms,
+            is_new: false,
+        }
     }
 
     fn find_offset(&self, frame: &Frame) -> OutFrame {

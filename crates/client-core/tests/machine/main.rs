@@ -14,4 +14,5 @@ mod operations;
 mod places;
 mod put_off;
 mod reading;
+mod verdicts;
 mod world;

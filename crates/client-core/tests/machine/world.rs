@@ -12,7 +12,7 @@ use corelane_model::{
     ConnectionKey, CorrelationId, ErrorCode, MonotonicNanos, Now, PartitionIndex, SessionId, TopicName, WallMillis,
 };
 use corelane_wire::{
-    Frame, FrameDecoder, FrameHead, FrameKind, OutFrame, Push, SubscriptionEnded, encode, encode_with,
+    Frame, FrameDecoder, FrameHead, FrameKind, LeasesAnswer, OutFrame, Push, SubscriptionEnded, encode, encode_with,
 };
 
 use crate::broker::Broker;
@@ -207,6 +207,15 @@ impl World {
         self.core.handle(self.now, event);
         self.round();
         Some(Late { connection, pipe })
+    }
+
+    /// The broker carries out the verdict that has waited longest. False if there is none.
+    pub(crate) fn answer_verdict(&mut self) -> bool {
+        let Some((connection, correlation)) = self.broker.verdicts.pop_front() else { return false };
+        if let Some(pipe) = self.pipes.get_mut(&ConnectionKey(connection)) {
+            pipe.down.push_back(encode(correlation, &LeasesAnswer { refused: Vec::new() }));
+        }
+        true
     }
 
     /// What was sent on a connection that the client has lost arrives. Nobody hears the answers.
