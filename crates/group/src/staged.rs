@@ -31,7 +31,8 @@ pub struct StagedOffset {
 
 impl Group {
     /// A member stages offsets within a transaction that the group has joined: all of them or none. Answered when they are
-    /// durable. Staged again by the same transaction, the later count.
+    /// durable. Staged again by the same transaction, the larger count: the same turn
+    /// only goes forward.
     ///
     /// # Errors
     /// As of [`Group::commit`]; or another transaction has staged offsets of one of the partitions.
@@ -53,6 +54,14 @@ impl Group {
                 metadata: commit.metadata.clone(),
             };
             let since = self.slots[&commit.partition].hold.since();
+            // A copy that was late on a connection which is lost must not take back what was staged on the next one.
+            let is_late = self.staged.get(&commit.partition).is_some_and(|staged| {
+                (staged.transaction, staged.member, staged.since) == (transaction, member, since)
+                    && commit.offset < staged.committed.offset
+            });
+            if is_late {
+                continue;
+            }
             self.staged.insert(commit.partition, StagedOffset { transaction, member, since, committed });
             self.round.staged.insert(commit.partition);
         }

@@ -1,6 +1,6 @@
 //! Offsets within transactions.
 
-use corelane_group::{Effect, GroupError, Leave, Settings, Start};
+use corelane_group::{Commit, Effect, GroupError, Leave, Settings, Start};
 use corelane_model::{Decision, ErrorCode, Offset, ProducerEpoch, ProducerId, Transaction};
 
 use crate::world::{World, partition};
@@ -77,7 +77,7 @@ fn nothing_else_moves_an_offset_that_is_staged() {
     let first = world.member(&[0], None);
     let seen = world.clients[first].seen;
     world.stage(first, partition(0, 0), transaction(7)).expect("it is the owner");
-    world.stage(first, partition(0, 0), transaction(7)).expect("the later counts");
+    world.stage(first, partition(0, 0), transaction(7)).expect("the larger counts");
     let error = world.commit(first, partition(0, 0), seen).unwrap_err();
     assert_eq!(error.code(), ErrorCode::Busy, "{error}");
     let error = world.stage(first, partition(0, 0), transaction(8)).unwrap_err();
@@ -87,4 +87,27 @@ fn nothing_else_moves_an_offset_that_is_staged() {
     world.commit(first, partition(0, 0), seen).expect("it is free again");
     world.settle_round();
     assert!(world.group.is_open(transaction(8)));
+}
+
+#[test]
+fn a_late_copy_of_what_was_staged_first_takes_nothing_back() {
+    let mut world = World::new(Settings::default(), &[1]);
+    let first = world.member(&[0], None);
+    let early = world.stage(first, partition(0, 0), transaction(7)).expect("it is the owner");
+    let later = world.stage(first, partition(0, 0), transaction(7)).expect("it goes on");
+    assert!(early < later);
+    let (now, ticket) = (world.now, world.ticket());
+    let speaker = (world.clients[first].id, world.clients[first].seen);
+    let copy = [Commit::new(partition(0, 0), early)];
+    world.group.stage(now, ticket, transaction(7), speaker, &copy).expect("it is answered as the first was");
+    world.settle_transaction(transaction(7), Decision::Commit);
+    world.end_round();
+    assert_eq!(world.group.committed(partition(0, 0)).expect("committed").offset, later);
+    // Another transaction begins where it likes.
+    let copy = [Commit::new(partition(0, 0), early)];
+    let ticket = world.ticket();
+    world.group.stage(now, ticket, transaction(8), speaker, &copy).expect("it is the owner");
+    world.settle_transaction(transaction(8), Decision::Commit);
+    world.end_round();
+    assert_eq!(world.group.committed(partition(0, 0)).expect("committed").offset, early);
 }
