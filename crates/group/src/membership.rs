@@ -117,7 +117,7 @@ impl Group {
         self.round.reseated.extend([(old.seat, before), (old.seat, join.member)]);
         let mut member = Member::new(old.seat, subscription);
         member.static_id = old.static_id;
-        member.displaced = if old.presence == Presence::Present { Some(before) } else { old.displaced };
+        member.displaced = Some(before);
         member.processing_micros = old.processing_micros;
         member.apply(join);
         self.timers.disarm(old.armed, Timer::Session(before));
@@ -142,6 +142,9 @@ impl Group {
         if old.presence == Presence::Present {
             self.fence(before, FenceReason::StaticIdTaken);
             self.stats.static_ids_taken += 1;
+        } else {
+            // It has left and need not be told. A join of its that comes late must not put the newer one out.
+            self.remember(before, FenceReason::StaticIdTaken);
         }
         self.round.members.insert(before);
         // What is left of an assignment names the old one.
@@ -277,11 +280,15 @@ impl Group {
 
     /// Remembers why a member was put out, and tells it.
     pub(crate) fn fence(&mut self, member: MemberId, reason: FenceReason) {
+        self.remember(member, reason);
+        self.round.fenced.push((member, reason));
+    }
+
+    fn remember(&mut self, member: MemberId, reason: FenceReason) {
         self.fenced.push_back((member, reason));
         if GROUP_FENCED_MAX < self.fenced.len() {
             self.fenced.pop_front();
         }
-        self.round.fenced.push((member, reason));
     }
 
     /// The last member is gone: from now on offsets age.

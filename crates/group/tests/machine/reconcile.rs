@@ -165,6 +165,29 @@ fn the_older_of_two_with_one_static_id_stays_out_after_a_restart() {
 }
 
 #[test]
+fn a_late_join_of_a_process_that_has_left_does_not_put_its_successor_out() {
+    for is_restarted in [false, true] {
+        let mut world = World::new(Settings::default(), &[4]);
+        let before = world.member(&[0], Some("a"));
+        let late = world.join_of(before);
+        world.leave(before, Leave::Restarting);
+        world.settle_round();
+        let successor = world.member(&[0], Some("a"));
+        if is_restarted {
+            world.crash(0);
+        }
+        let (now, ticket) = (world.now, world.ticket());
+        let error = world.group.join(now, ticket, late).unwrap_err();
+        assert!(matches!(error, GroupError::Fenced { reason: FenceReason::StaticIdTaken, .. }), "{error}");
+        world.report(successor);
+        world.settle_round();
+        assert!(world.is_member(successor) && world.clients[successor].fenced.is_none());
+        assert_eq!(world.works(successor).len(), 4);
+        assert_eq!(world.clients[before].fenced, None, "who has left is told nothing");
+    }
+}
+
+#[test]
 fn an_operator_removes_a_static_member_that_will_not_come_back() {
     let mut world = World::new(Settings::default(), &[4]);
     let gone = world.member(&[0], Some("a"));
