@@ -11,7 +11,7 @@
 //! ```
 //!
 //! - `route`: from a connection to the coordinator, making `__groups` when it is first needed.
-//! - `home`, `restore`, `log`: a home partition, its groups, and how they get back from its log and into it.
+//! - `homes`: which of them a round looks at. `home`, `restore`, `log`: a home partition, its groups, and how they get back from its log and into it.
 //! - `round`: what a round does for all homes, in order. `run`: requests. `tell`: effects as frames.
 //! - `ends`: commits are held against the ends of logs that other shards own.
 //! - `patterns`: what a subscription means in today's catalog.
@@ -20,6 +20,7 @@
 mod describe;
 mod ends;
 mod home;
+mod homes;
 mod lag;
 mod list;
 mod log;
@@ -31,8 +32,6 @@ mod run;
 mod status;
 mod tell;
 mod transactions;
-
-use std::collections::BTreeMap;
 
 use corelane_group::GroupStats;
 use corelane_model::limits::{GROUP_HOMES, SEGMENT_BYTES_MIN};
@@ -53,6 +52,7 @@ use crate::ask::Asker;
 use crate::queues::{BrokenQueue, Homed, QueueRequest, QueuesOfHome};
 use corelane_model::GroupName;
 use describe::Lags;
+use homes::Homes;
 use list::Lists;
 use patterns::Patterns;
 use route::Arriving;
@@ -106,7 +106,7 @@ pub(crate) struct Groups {
     /// The internal topic, once this shard's catalog has it and its homes are open.
     topic: Option<TopicId>,
     /// The homes of this shard, by partition.
-    homes: BTreeMap<PartitionIndex, Home>,
+    homes: Homes,
     arriving: Arriving,
     patterns: Patterns,
     ends: Ends,
@@ -127,7 +127,7 @@ impl Default for Groups {
     fn default() -> Self {
         Self {
             topic: None,
-            homes: BTreeMap::new(),
+            homes: Homes::default(),
             arriving: Arriving::default(),
             patterns: Patterns::default(),
             ends: Ends::default(),

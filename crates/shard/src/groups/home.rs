@@ -145,6 +145,22 @@ impl Home {
         }
     }
 
+    /// Whether it has nothing to do before its first deadline. Whatever makes a round look at a home is named here.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_touched = !self.touched.is_empty() || !self.stale.is_empty() || self.queues.is_touched();
+        match &self.phase {
+            HomePhase::Restoring(_) => false,
+            HomePhase::Serving => !is_touched && !self.log.has_work(),
+            HomePhase::Broken(_) => !is_touched && !self.log.is_waiting(),
+        }
+    }
+
+    /// When a group or a queue of it wants to be looked at first.
+    pub(super) fn first_deadline(&self) -> Option<MonotonicNanos> {
+        let group = self.deadlines.first().map(|&(at, _)| at);
+        group.into_iter().chain(self.queues.deadline()).min()
+    }
+
     /// Notes that a group's round has to be ended.
     pub(super) fn touch(&mut self, name: &GroupName) {
         if let Some(known) = self.groups.get_mut(name)

@@ -131,9 +131,7 @@ impl Shard {
     pub(super) fn restore_homes(&mut self) -> bool {
         let mut left = RESTORE_ROUND_BYTES;
         let restoring = |home: &Home| matches!(home.phase, HomePhase::Restoring(_));
-        let homes: Vec<PartitionIndex> =
-            self.groups.homes.iter().filter(|(_, home)| restoring(home)).map(|(&index, _)| index).collect();
-        for index in homes {
+        for index in self.groups.homes.awake_that(restoring) {
             while self.restore_step(index, &mut left) {
                 if left == 0 {
                     return true;

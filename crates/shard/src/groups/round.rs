@@ -32,6 +32,7 @@ impl Shard {
         if self.groups.homes.is_empty() {
             return false;
         }
+        self.groups.homes.wake_due(self.now.monotonic);
         let mut is_more = self.restore_homes();
         self.meet_deadlines();
         is_more |= self.renew_subscriptions();
@@ -43,8 +44,7 @@ impl Shard {
             let is_touched = !home.touched.is_empty() || home.log.has_work();
             is_serving(home) && (is_touched || home.queues.has_work(now, lenient_until))
         };
-        let homes: Vec<PartitionIndex> =
-            self.groups.homes.iter().filter(|(_, home)| has_work(home)).map(|(&index, _)| index).collect();
+        let homes = self.groups.homes.awake_that(has_work);
         for &index in &homes {
             self.finish_home(index);
             self.finish_queues(index);
@@ -55,7 +55,8 @@ impl Shard {
         let queues_have_work = |home: &Home| is_serving(home) && home.queues.has_work(now, lenient_until);
         // What a group moves or tells in steps goes on in the next round.
         let is_going_on = |home: &Home| is_serving(home) && !home.touched.is_empty();
-        is_more |= self.groups.homes.values().any(|home| queues_have_work(home) || is_going_on(home));
+        is_more |= self.groups.homes.awake().any(|(_, home)| queues_have_work(home) || is_going_on(home));
+        self.groups.homes.rest();
         self.ask_ends();
         is_more
     }
@@ -84,7 +85,7 @@ impl Shard {
             return None;
         }
         let members = self.members_deadline().map(|at| at.max(self.groups.lenient_until));
-        let is_waiting = self.groups.homes.values().any(|home| home.log.is_waiting());
+        let is_waiting = self.groups.homes.awake().any(|(_, home)| home.log.is_waiting());
         let again = is_waiting.then(|| self.now.monotonic.after(WRITE_AGAIN));
         let others = [self.groups.arriving.deadline(), self.groups.lags.deadline(), self.groups.lists.deadline()];
         others.into_iter().chain([members, self.queues.deadline(), again]).flatten().min()
@@ -92,11 +93,7 @@ impl Shard {
 
     /// When the first group or queue wants to be looked at.
     fn members_deadline(&self) -> Option<MonotonicNanos> {
-        let first = |home: &Home| {
-            let group = home.deadlines.first().map(|&(at, _)| at);
-            group.into_iter().chain(home.queues.deadline()).min()
-        };
-        self.groups.homes.values().filter_map(first).min()
+        self.groups.homes.first_deadline()
     }
 
     /// Expires sessions and whatever else is due, after the traffic of the round was handled.
@@ -109,7 +106,9 @@ impl Shard {
         if now < self.groups.lenient_until {
             return;
         }
-        for home in self.groups.homes.values_mut() {
+        let is_due = |home: &Home| home.deadlines.first().is_some_and(|&(at, _)| at <= now);
+        for index in self.groups.homes.awake_that(is_due) {
+            let Some(home) = self.groups.homes.get_mut(&index) else { continue };
             while let Some((at, name)) = home.deadlines.first().cloned()
                 && at <= now
             {
@@ -140,7 +139,8 @@ impl Shard {
         let Self { groups, catalog, .. } = self;
         let Some(catalog) = catalog.as_ref() else { return false };
         let mut left = STALE_ROUND_MAX;
-        for home in groups.homes.values_mut() {
+        for index in groups.homes.awake_that(|home| !home.stale.is_empty()) {
+            let Some(home) = groups.homes.get_mut(&index) else { continue };
             while let Some(name) = home.stale.pop_first() {
                 let Some(known) = home.groups.get_mut(&name) else { continue };
                 for topic in topics_of(&known.group).filter(|&topic| catalog.topic(topic).is_none()) {

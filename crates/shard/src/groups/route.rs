@@ -125,7 +125,7 @@ impl Shard {
         for partition in partitions {
             let Some(status) = self.storage.describe(partition) else { continue };
             let phase = HomePhase::Restoring(Restoring::new(status.log_start, status.durable_end));
-            self.groups.homes.entry(partition.index).or_insert_with(|| Home::new(partition, phase));
+            self.groups.homes.open(partition.index, || Home::new(partition, phase));
         }
         for (_, request) in std::mem::take(&mut self.groups.arriving.requests) {
             match request {

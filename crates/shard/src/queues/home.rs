@@ -80,7 +80,12 @@ impl QueuesOfHome {
     /// Whether a round has something to do here.
     pub(crate) fn has_work(&self, now: Now, lenient_until: MonotonicNanos) -> bool {
         let is_due = |at: MonotonicNanos| at.max(lenient_until) <= now.monotonic;
-        self.are_stale || !self.touched.is_empty() || self.deadline().is_some_and(is_due)
+        self.is_touched() || self.deadline().is_some_and(is_due)
+    }
+
+    /// Whether something happened to a queue here.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.are_stale || !self.touched.is_empty()
     }
 
     /// Notes that a queue's round has to be ended.
