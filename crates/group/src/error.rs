@@ -48,8 +48,9 @@ pub enum GroupError {
         /// Since when the member has it.
         since: Generation,
     },
-    /// The group has not come so far.
-    #[error("generation {said} is unknown: the group is at generation {known}")]
+    /// The group has not come so far: what is said is of a group of this name that was deleted. A join that came late may have
+    /// made the member known to this one.
+    #[error("generation {said} is of a group that was deleted: this one of its name is at generation {known}")]
     FutureGeneration {
         /// What was said.
         said: Generation,
@@ -197,7 +198,7 @@ impl GroupError {
             Self::UnknownMember { .. } | Self::UnknownStaticId { .. } => ErrorCode::UnknownMember,
             Self::Fenced { reason, .. } => reason.code(),
             Self::StaticIdChange { .. } => ErrorCode::MemberFenced,
-            Self::StaleGeneration { .. } | Self::FutureGeneration { .. } => ErrorCode::StaleGeneration,
+            Self::StaleGeneration { .. } => ErrorCode::StaleGeneration,
             Self::NotOwner { .. } | Self::NotRevoked { .. } => ErrorCode::NotPartitionOwner,
             Self::BeyondEnd { .. } => ErrorCode::OffsetOutOfRange,
             Self::NoCommittedOffset { .. } => ErrorCode::NoCommittedOffset,
@@ -208,7 +209,7 @@ impl GroupError {
             Self::Busy { .. } | Self::Staged { .. } => ErrorCode::Busy,
             Self::NotEmpty { .. } | Self::PartitionInUse { .. } => ErrorCode::GroupInUse,
             Self::Draining => ErrorCode::GroupDraining,
-            Self::Deleted => ErrorCode::UnknownGroup,
+            Self::FutureGeneration { .. } | Self::Deleted => ErrorCode::UnknownGroup,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use corelane_group::{GroupError, GroupState, Leave, Settings, Strategy};
-use corelane_model::{Decision, Generation, ProducerEpoch, ProducerId, Transaction};
+use corelane_model::{Decision, ErrorCode, Generation, ProducerEpoch, ProducerId, Transaction};
 use proptest::prelude::{Just, ProptestConfig, any, prop, prop_oneof, proptest};
 use proptest::strategy::Strategy as Generate;
 
@@ -236,4 +236,9 @@ fn a_refusal_names_the_generation() {
     assert!(matches!(error, GroupError::StaleGeneration { said: Generation(0), .. }), "{error}");
     let error = world.commit(first, partition(0, 0), Generation(99)).unwrap_err();
     assert!(matches!(error, GroupError::FutureGeneration { said: Generation(99), .. }), "{error}");
+    assert_eq!(
+        error.code(),
+        ErrorCode::UnknownGroup,
+        "it is of a group that was deleted, and whoever says it is put out"
+    );
 }
