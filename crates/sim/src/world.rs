@@ -183,12 +183,13 @@ impl World {
     pub(crate) fn facts(&self) -> String {
         let (committed, transactions) = self.oracle.transaction_counts();
         format!(
-            "{} happenings, {:.3} s of virtual time, {} starts, {} records stored, {committed} of {transactions} transactions \
-             committed",
+            "{} happenings, {:.3} s of virtual time, {} starts, {} records stored, {} put back, {committed} of {transactions} \
+             transactions committed",
             self.happenings,
             Duration::from_nanos(self.now().monotonic.0).as_secs_f64(),
             self.broker.incarnation(),
-            self.oracle.stored_count()
+            self.oracle.stored_count(),
+            self.oracle.queues.redriven_count()
         )
     }
 

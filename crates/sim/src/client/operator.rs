@@ -18,6 +18,8 @@ const STEP_MAX: u64 = 40;
 
 /// How often it looks for dead letters where there are none.
 const PATIENCE: u64 = 20;
+/// How long it waits for some.
+const WAIT: Duration = Duration::from_millis(500);
 
 /// How often a group is resumed when faults are over, and how far apart: for longer than any frame is late.
 const RESUMES: u64 = 10;
@@ -68,6 +70,8 @@ pub(super) struct Operator {
     left: u64,
     /// How often it will still wait for dead letters before it puts back what is not there.
     patience: u64,
+    /// It found no dead letters, and looks again after a while.
+    is_waiting: bool,
     job: Option<Job>,
     /// What is not answered.
     asked: Option<OperationKey>,
@@ -103,6 +107,7 @@ impl Client {
             random: Random::new(!plan.seed),
             left: plan.jobs,
             patience: PATIENCE,
+            is_waiting: false,
             job: None,
             asked: None,
             resumes: if plan.is_moving { RESUMES } else { 0 },
@@ -218,6 +223,10 @@ impl Operator {
                 self.asked = Some(core.request(now, request));
                 Vec::new()
             }
+            None if self.is_waiting => {
+                self.is_waiting = false;
+                vec![(WAIT, Todo::Operate)]
+            }
             None => {
                 self.job = None;
                 vec![self.pause()]
@@ -241,6 +250,7 @@ impl Operator {
                 if letters.is_empty() && 0 < self.patience {
                     self.patience -= 1;
                     self.left += 1;
+                    self.is_waiting = true;
                     return None;
                 }
                 Some(Job::Redrive(Redrive { partition: 0, end: None, letters }))

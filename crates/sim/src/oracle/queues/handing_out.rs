@@ -127,8 +127,10 @@ impl View {
             return Ok(());
         }
         record.may_go(now, given, &is_out)?;
+        // What came back as if it had not been handed out was within the limit when it first was.
+        let is_back = record.lease.as_ref().is_some_and(|lease| lease.attempt == attempt);
         let since = record.lease.as_ref().map_or(since, |lease| lease.left);
-        if !self.settings.may_deliver(since, attempt) {
+        if !is_back && !self.settings.may_deliver(since, attempt) {
             return Err(format!("it is handed out for the {attempt}th time, beyond the limit"));
         }
         if let Some(key) = key {

@@ -89,6 +89,11 @@ impl Queues {
         self.views.get(name).map_or_else(LetterSet::new, |view| view.letters.keys().copied().collect())
     }
 
+    /// How many dead letters were put back, as far as answers told.
+    pub(crate) fn redriven_count(&self) -> u64 {
+        self.views.values().map(|view| view.redrives.records).sum()
+    }
+
     /// A step of a redrive was answered.
     pub(super) fn on_redriven(&mut self, ticket: Ticket, told: &QueueRedriven) -> Result<(), Violation> {
         for view in self.views.values_mut() {

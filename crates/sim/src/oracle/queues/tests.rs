@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use corelane_model::{CorrelationId, Now, TopicClass};
 use corelane_record::{BatchBuilder, Compression, ProducerStamp};
-use corelane_wire::{LeasesAnswer, QueueAck, QueueDeliver, QueueNack, encode, encode_with};
+use corelane_wire::{
+    LeasesAnswer, QueueAck, QueueDeliver, QueueNack, QueueRedriven, RedriveQueue, encode, encode_with,
+};
 
 use super::*;
 use crate::network::carry;
@@ -172,7 +174,11 @@ fn what_nobody_has_done_is_left() {
 impl World {
     /// An operator alters the visibility time-out.
     fn alter(&mut self, visibility_ms: u64) {
-        let settings = wire::QueueChange { visibility_ms: Some(visibility_ms), ..wire::QueueChange::default() };
+        self.change(wire::QueueChange { visibility_ms: Some(visibility_ms), ..wire::QueueChange::default() });
+    }
+
+    /// An operator alters something.
+    fn change(&mut self, settings: wire::QueueChange) {
         let body = wire::AlterQueue { group: "sharers".to_owned(), topic: "topic".to_owned(), settings };
         self.oracle.queues.on_arrived(self.now.monotonic, 1, &carry(encode(CorrelationId(9), &body)));
         self.wait(1);
@@ -195,6 +201,33 @@ fn what_is_altered_holds_for_the_next_lease() {
     world.give(7, 0, 1).expect("it may have been given before");
     world.wait(100);
     assert!(is_broken(&world.give(7, 1, 1), "none of the queue's times"));
+}
+
+#[test]
+fn a_limit_that_is_lowered_holds_for_what_fails_and_not_for_what_comes_back() {
+    let mut world = world(false);
+    world.change(wire::QueueChange { delivery_limit: Some(0), ..wire::QueueChange::default() });
+    world.give(7, 0, 1).unwrap();
+    world.wait(1_000);
+    world.give(8, 0, 2).unwrap();
+    world.wait(100);
+    world.change(wire::QueueChange { delivery_limit: Some(1), ..wire::QueueChange::default() });
+    world.wait(1_000);
+    world.give(7, 0, 2).expect("its delivery was not counted");
+    world.wait(1_000);
+    assert!(is_broken(&world.give(8, 0, 3), "beyond the limit"));
+}
+
+#[test]
+fn dead_letters_that_were_put_back_are_counted() {
+    let mut world = world(false);
+    let ask = RedriveQueue { group: "sharers".to_owned(), topic: "topic".to_owned(), most: 0, partition: 0, end: None };
+    world.oracle.queues.on_arrived(world.now.monotonic, 1, &carry(encode(CorrelationId(9), &ask)));
+    assert_eq!(world.oracle.queues.redriven_count(), 0);
+    let told = QueueRedriven { records: 3, partition: 1, end: None, is_over: true, stopped: String::new() };
+    world.oracle.on_queue_left(world.now, 1, &carry(encode(CorrelationId(9), &told))).unwrap();
+    assert_eq!(world.oracle.queues.redriven_count(), 3);
+    assert!(is_broken(&world.oracle.check_redriven(), "3 were said to be put back, 0 are"));
 }
 
 #[test]
